@@ -1,0 +1,82 @@
+package driver
+
+import "context"
+
+// A Store runs commands. What answers these two methods can back every object
+// of package caches. A Store is safe for concurrent use.
+type Store interface {
+	// Do runs the commands of p in order and leaves one reply for each in
+	// p.Replies. An error reply of the server is a reply, not an error of Do.
+	//
+	// Do's own error says that the replies are not all there. It wraps
+	// [ErrUnavailable] when nothing was run, and [ErrUnknownOutcome] when it
+	// cannot be known whether all was. Where ctx ended the call, it wraps
+	// ctx's error as well.
+	//
+	// Once Do has returned, the Store holds no reference to p: the caller may
+	// read the replies, reuse p or free it, also after an error.
+	Do(ctx context.Context, p *Pipeline) error
+
+	// Close lets go of all that the Store holds. Calls under way end with a
+	// definite outcome; later ones fail with [ErrUnavailable]. A second Close
+	// does nothing.
+	Close() error
+}
+
+// A Mode says what may be done with the commands of a [Pipeline] besides
+// sending them once, one after the other. The zero Mode promises nothing.
+type Mode uint8
+
+const (
+	// ReadOnly marks commands that change nothing: they may be sent again
+	// after a lost reply, and a replica may answer them.
+	ReadOnly Mode = 1 << iota
+	// Repeatable marks commands that write, but whose second run leaves what
+	// the first one left: they may be sent again after a lost reply.
+	Repeatable
+	// Atomic marks commands that run together or not at all, nothing of
+	// anybody else's between them (MULTI and EXEC around them on Redis). All
+	// their keys live on one server. The replies are those of the commands.
+	Atomic
+	// Keep marks commands whose keys a Store with a bound of its own must not
+	// evict before they expire. A Redis server has its maxmemory-policy.
+	Keep
+)
+
+// A Script runs on the server as one atomic step: as Lua where there is a
+// Redis, as Go in stores that live in this process. Both forms must leave the
+// same data and give the same reply.
+type Script struct {
+	sha string
+	lua string
+	fn  func(tx Tx, keys, args [][]byte, reply *Replies)
+}
+
+// A Tx runs commands inside the step of a [Script] in a store of this process.
+type Tx interface {
+	// Call runs one command and returns its reply, valid until the next Call.
+	Call(name string, args ...[]byte) Reply
+}
+
+// NewScript makes a Script of its two forms. A nil fn is allowed: stores that
+// cannot run Lua then answer with an error.
+func NewScript(lua string, fn func(tx Tx, keys, args [][]byte, reply *Replies)) *Script {
+	return &Script{sha: sha1Hex(lua), lua: lua, fn: fn}
+}
+
+// SHA returns the SHA-1 digest of the Lua source in hexadecimal, its name on a
+// Redis server (EVALSHA).
+func (s *Script) SHA() string { return s.sha }
+
+// Lua returns the Lua source.
+func (s *Script) Lua() string { return s.lua }
+
+// Run runs the Go form against tx and leaves its one reply in reply. It
+// reports whether there is a Go form.
+func (s *Script) Run(tx Tx, keys, args [][]byte, reply *Replies) bool {
+	if s.fn == nil {
+		return false
+	}
+	s.fn(tx, keys, args, reply)
+	return true
+}

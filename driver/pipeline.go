@@ -1,0 +1,315 @@
+package driver
+
+import (
+	"crypto/sha1"
+	"encoding/hex"
+	"math"
+	"slices"
+	"strconv"
+	"sync"
+)
+
+// keepBuffer is the largest buffer that a freed Pipeline keeps for the next
+// user: one large value must not stay in memory for ever.
+const keepBuffer = 64 << 10
+
+// A Pipeline is one or more commands that travel together, and their replies.
+//
+// The caller writes commands with Cmd and the argument methods, gives the
+// Pipeline to [Store.Do] and reads one reply per command with Next, in order:
+//
+//	p := driver.NewPipeline(driver.ReadOnly)
+//	defer p.Free()
+//	p.Cmd("GET").Key("profile.42")
+//	if err := store.Do(ctx, p); err != nil { … }
+//	value, ok, err := p.Next().Bytes()
+//
+// A Pipeline is used by one goroutine at a time. Slices that it hands out are
+// views of its buffers: they end with Free or Reset.
+type Pipeline struct {
+	mode Mode
+	req  []byte
+	cmds []command
+	args int // arguments of the last command so far, its name included
+
+	replies Replies
+	next    int // offset in replies.buf of the reply that Next returns
+	taken   int // replies that Next has returned
+
+	scratch [][]byte // backs Command.Args
+}
+
+// command is where one command lies in req.
+type command struct {
+	start  int // of its frame
+	key    int // bounds of its first key; keyEnd 0 where it has none
+	keyEnd int
+	args   int
+	keys   int // of a script
+	script *Script
+}
+
+var pipelines = sync.Pool{New: func() any { return new(Pipeline) }}
+
+// NewPipeline returns an empty Pipeline of the given mode, from a pool.
+func NewPipeline(mode Mode) *Pipeline {
+	p := pipelines.Get().(*Pipeline)
+	p.mode = mode
+	return p
+}
+
+// Free gives p back to the pool. Nothing of p may be used afterwards.
+func (p *Pipeline) Free() {
+	if cap(p.req) > keepBuffer {
+		p.req = nil
+	}
+	if cap(p.replies.buf) > keepBuffer {
+		p.replies.buf = nil
+	}
+	if cap(p.scratch) > keepBuffer/64 {
+		p.scratch = nil
+	}
+	p.Reset(0)
+	pipelines.Put(p)
+}
+
+// Reset empties p for new commands of the given mode.
+func (p *Pipeline) Reset(mode Mode) {
+	clear(p.cmds) // lets go of scripts
+	p.mode, p.req, p.cmds, p.args = mode, p.req[:0], p.cmds[:0], 0
+	p.ResetReplies()
+}
+
+// ResetReplies forgets the replies, for a Store that sends the commands again.
+func (p *Pipeline) ResetReplies() {
+	p.replies.reset()
+	p.next, p.taken = 0, 0
+}
+
+// Mode returns what may be done with the commands.
+func (p *Pipeline) Mode() Mode { return p.mode }
+
+// Cmd begins a command. Its name is upper case; arguments follow by the
+// methods below, until the next Cmd.
+func (p *Pipeline) Cmd(name string) *Pipeline {
+	p.finish()
+	p.cmds = append(p.cmds, command{start: len(p.req)})
+	p.req = append(p.req, "*0\r\n"...) // finish puts the count in place of the 0
+	p.args = 0
+	return p.String(name)
+}
+
+// Script begins a call of s (EVALSHA): keys keys follow by [Pipeline.Key], then
+// the other arguments.
+func (p *Pipeline) Script(s *Script, keys int) *Pipeline {
+	p.Cmd("EVALSHA").String(s.sha).Int(int64(keys))
+	last := &p.cmds[len(p.cmds)-1]
+	last.script, last.keys = s, keys
+	return p
+}
+
+// Key appends a key, joined from parts as they are. A command's first key says
+// which server it goes to.
+func (p *Pipeline) Key(parts ...string) *Pipeline {
+	n := 0
+	for _, part := range parts {
+		n += len(part)
+	}
+	p.bulk(n)
+	start := len(p.req)
+	for _, part := range parts {
+		p.req = append(p.req, part...)
+	}
+	if last := &p.cmds[len(p.cmds)-1]; last.keyEnd == 0 {
+		last.key, last.keyEnd = start, len(p.req)
+	}
+	return p.end()
+}
+
+// String appends an argument.
+func (p *Pipeline) String(s string) *Pipeline {
+	p.bulk(len(s))
+	p.req = append(p.req, s...)
+	return p.end()
+}
+
+// Bytes appends an argument.
+func (p *Pipeline) Bytes(b []byte) *Pipeline {
+	p.bulk(len(b))
+	p.req = append(p.req, b...)
+	return p.end()
+}
+
+// Int appends a decimal integer.
+func (p *Pipeline) Int(i int64) *Pipeline {
+	var digits [20]byte
+	return p.Bytes(strconv.AppendInt(digits[:0], i, 10))
+}
+
+// Float appends the shortest decimal form that reads back as f.
+func (p *Pipeline) Float(f float64) *Pipeline {
+	var digits [32]byte
+	return p.Bytes(AppendFloat(digits[:0], f))
+}
+
+// AppendFloat appends the form in which Redis reads f: the shortest decimal
+// that gives f again, "inf" and "-inf"; negative zero is written as zero.
+func AppendFloat(dst []byte, f float64) []byte {
+	switch {
+	case math.IsInf(f, 1):
+		return append(dst, "inf"...)
+	case math.IsInf(f, -1):
+		return append(dst, "-inf"...)
+	case f == 0:
+		return append(dst, '0')
+	}
+	return strconv.AppendFloat(dst, f, 'g', -1, 64)
+}
+
+// bulk begins an argument of n bytes, which the caller appends before end.
+func (p *Pipeline) bulk(n int) {
+	p.req = appendHeader(p.req, '$', int64(n))
+}
+
+func (p *Pipeline) end() *Pipeline {
+	p.req = append(p.req, '\r', '\n')
+	p.args++
+	return p
+}
+
+// finish writes the number of arguments of the last command into its frame.
+// Commands of ten arguments and more need room for the digits: their frame
+// moves up by one or more bytes, once.
+func (p *Pipeline) finish() {
+	if len(p.cmds) == 0 {
+		return
+	}
+	last := &p.cmds[len(p.cmds)-1]
+	if last.args == p.args {
+		return
+	}
+	var digits [20]byte
+	count := strconv.AppendInt(digits[:0], int64(p.args), 10)
+	old := 1
+	if last.args > 0 { // finished before, then more arguments were appended
+		old = len(strconv.AppendInt(nil, int64(last.args), 10))
+	}
+	at := last.start + 1
+	if grow := len(count) - old; grow > 0 {
+		p.req = slices.Insert(p.req, at, count[:grow]...)
+		if last.keyEnd > 0 {
+			last.key, last.keyEnd = last.key+grow, last.keyEnd+grow
+		}
+	}
+	copy(p.req[at:], count)
+	last.args = p.args
+}
+
+// Len returns the number of commands.
+func (p *Pipeline) Len() int { return len(p.cmds) }
+
+// Frames returns all commands as they go over the wire.
+func (p *Pipeline) Frames() []byte {
+	p.finish()
+	return p.req
+}
+
+// Frame returns command i as it goes over the wire.
+func (p *Pipeline) Frame(i int) []byte {
+	p.finish()
+	if i+1 < len(p.cmds) {
+		return p.req[p.cmds[i].start:p.cmds[i+1].start]
+	}
+	return p.req[p.cmds[i].start:]
+}
+
+// FirstKey returns the first key of command i, nil where it has none.
+func (p *Pipeline) FirstKey(i int) []byte {
+	p.finish()
+	if c := &p.cmds[i]; c.keyEnd > 0 {
+		return p.req[c.key:c.keyEnd]
+	}
+	return nil
+}
+
+// HasScripts reports whether a command is a [Script].
+func (p *Pipeline) HasScripts() bool {
+	return slices.ContainsFunc(p.cmds, func(c command) bool { return c.script != nil })
+}
+
+// A Command is one command of a [Pipeline] as a Store reads it: a view that
+// ends with the next call of [Pipeline.Command].
+type Command struct {
+	Args   [][]byte // the name and all arguments
+	Script *Script  // nil unless the command is a Script …
+	Keys   [][]byte // … whose keys these are,
+	Argv   [][]byte // and its other arguments these
+}
+
+// Name returns the command's name, in upper case.
+func (c Command) Name() string { return string(c.Args[0]) }
+
+// Command returns command i.
+func (p *Pipeline) Command(i int) Command {
+	frame, n := p.Frame(i), p.cmds[i].args
+	p.scratch = p.scratch[:0]
+	_, frame = number(frame[1:]) // the count
+	for range n {
+		size, rest := number(frame[1:])
+		p.scratch = append(p.scratch, rest[:size:size])
+		frame = rest[size+2:]
+	}
+	c := Command{Args: p.scratch, Script: p.cmds[i].script}
+	if c.Script != nil {
+		c.Keys, c.Argv = c.Args[3:3+p.cmds[i].keys], c.Args[3+p.cmds[i].keys:]
+	}
+	return c
+}
+
+// Replies returns where a Store leaves its replies.
+func (p *Pipeline) Replies() *Replies { return &p.replies }
+
+// Next returns the next command's reply. Past the last one it returns a Reply
+// whose every method fails with [ErrProtocol].
+func (p *Pipeline) Next() Reply {
+	if p.taken >= p.replies.n {
+		return Reply{}
+	}
+	p.taken++
+	r, rest := parseReply(p.replies.buf[p.next:], p.taken == p.replies.n)
+	p.next = len(p.replies.buf) - len(rest)
+	return r
+}
+
+// appendHeader appends "$12\r\n" and its like.
+func appendHeader(dst []byte, kind byte, n int64) []byte {
+	switch { // most lengths have one or two digits
+	case 0 <= n && n < 10:
+		return append(dst, kind, byte('0'+n), '\r', '\n')
+	case 10 <= n && n < 100:
+		return append(dst, kind, byte('0'+n/10), byte('0'+n%10), '\r', '\n')
+	}
+	dst = strconv.AppendInt(append(dst, kind), n, 10)
+	return append(dst, '\r', '\n')
+}
+
+// number reads the decimal at the start of b and returns what follows its line
+// end. The bytes are of our own making or were checked by the transport.
+func number(b []byte) (n int, rest []byte) {
+	i, neg := 0, false
+	if b[0] == '-' {
+		neg, i = true, 1
+	}
+	for ; b[i] != '\r'; i++ {
+		n = n*10 + int(b[i]-'0')
+	}
+	if neg {
+		n = -n
+	}
+	return n, b[i+2:]
+}
+
+func sha1Hex(s string) string {
+	sum := sha1.Sum([]byte(s))
+	return hex.EncodeToString(sum[:])
+}
