@@ -20,6 +20,10 @@ var (
 
 	// ErrProtocol reports bytes that are not the reply that was asked for.
 	ErrProtocol = errors.New("caches: protocol error")
+
+	// ErrOldServer reports a Redis server older than 7.0, which lacks commands
+	// that the objects need.
+	ErrOldServer = errors.New("caches: server too old")
 )
 
 // A ServerError is an error reply of the server. The command did not run, or,

@@ -1,0 +1,231 @@
+package memory
+
+import (
+	"sync"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+	"github.com/maypok86/otter/v2"
+)
+
+// A space is the keys of a Store and their values.
+//
+// mu guards everything below it. The policy is called only by holders of mu,
+// and runs its maintenance in the caller (its executor is synchronous): what
+// it evicts, it evicts while a writer has mu alone, or, at worst, under a
+// reader, which leaves the victim in victims for the next writer.
+type space struct {
+	max    int
+	forget bool
+	clock  func() time.Time // nil: time.Now
+	turns  sync.Pool        // of *turn
+
+	// The longest string that APPEND makes, 512 MiB as in Redis
+	// (proto-max-bulk-len) but in a test.
+	maxString int
+
+	mu       sync.RWMutex
+	keys     map[string]*entry
+	order    []*entry // all of keys, in the order that SCAN walks; entry.at is the place
+	expiring deadlines
+	policy   *otter.Cache[string, *entry] // the entries that may be evicted
+	bounded  int                          // entries in policy, victims included
+	warm     bool                         // reads are worth showing to policy; see touch
+	closed   bool
+
+	// Its own lock, because policy may name victims under a reader's lock. No
+	// other lock is taken under it.
+	victimsMu sync.Mutex
+	victims   []*entry
+}
+
+// An entry is one key. Its fields change under space.mu held alone.
+type entry struct {
+	key      string
+	at       int   // index in space.order
+	deadline int64 // in milliseconds of Unix time, 0 for none; present while now <= deadline
+	slot     int   // index in space.expiring, -1 where there is no deadline
+	kept     bool  // not in policy: written by a Keep pipeline at some time
+
+	str []byte // the value where object is nil
+	// *hash, *set or *zset, never empty between commands: a collection without
+	// elements is a key that does not exist.
+	object any
+}
+
+// newSpace makes an empty space of valid options.
+func newSpace(o Options) (*space, error) {
+	s := &space{max: o.max(), forget: o.Forget, clock: o.Clock, maxString: 512 << 20, keys: make(map[string]*entry)}
+	s.turns.New = func() any { return &turn{space: s} }
+	policy, err := otter.New(&otter.Options[string, *entry]{
+		MaximumSize:      s.max,
+		Executor:         func(f func()) { f() },
+		OnAtomicDeletion: s.onDeletion,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.policy = policy
+	return s, nil
+}
+
+// onDeletion is called by policy, under locks of its own: it must not call back.
+func (s *space) onDeletion(e otter.DeletionEvent[string, *entry]) {
+	if !e.WasEvicted() {
+		return
+	}
+	s.victimsMu.Lock()
+	s.victims = append(s.victims, e.Value)
+	s.victimsMu.Unlock()
+}
+
+// reap removes what policy has evicted. It runs at both ends of a writer's
+// turn, so no command sees a key vanish between two of its own look-ups, and
+// no transaction between two of its commands.
+func (s *space) reap() {
+	s.victimsMu.Lock()
+	defer s.victimsMu.Unlock()
+	for _, e := range s.victims {
+		s.bounded--
+		// The key may have been deleted, made anew as another entry, or been
+		// kept since it was evicted: only what is still the same entry goes.
+		if s.keys[e.key] == e && !e.kept {
+			s.forgetEntry(e)
+		}
+	}
+	clear(s.victims)
+	s.victims = s.victims[:0]
+}
+
+// add makes a key that is not there, with the value that the caller puts into
+// the entry afterwards.
+func (s *space) add(key []byte, kept bool) *entry {
+	e := &entry{key: string(key), at: len(s.order), slot: -1, kept: kept}
+	s.keys[e.key] = e
+	s.order = append(s.order, e)
+	if !kept {
+		s.policy.Set(e.key, e)
+		s.bounded++
+		s.warm = s.warm || s.bounded >= s.max/2
+	}
+	return e
+}
+
+// keep takes e out of the reach of eviction.
+func (s *space) keep(e *entry) {
+	if !e.kept {
+		e.kept = true
+		s.withdraw(e)
+	}
+}
+
+// drop deletes the key of e.
+func (s *space) drop(e *entry) {
+	if !e.kept {
+		s.withdraw(e)
+	}
+	s.forgetEntry(e)
+}
+
+// withdraw takes e out of policy. Where policy has evicted e in this very
+// turn, reap does the counting.
+func (s *space) withdraw(e *entry) {
+	if _, ok := s.policy.Invalidate(e.key); ok {
+		s.bounded--
+	}
+}
+
+// forgetEntry removes e from everything but policy.
+func (s *space) forgetEntry(e *entry) {
+	s.setDeadline(e, 0)
+	delete(s.keys, e.key)
+	last := len(s.order) - 1
+	s.order[e.at] = s.order[last]
+	s.order[e.at].at = e.at
+	s.order[last] = nil
+	s.order = s.order[:last]
+}
+
+// touch tells policy that e was used. Until it is half full, policy keeps no
+// frequencies and would ignore the news; so it is not called before, which
+// makes reads of a store far from its bound cheaper, and changes nothing else.
+func (s *space) touch(e *entry) {
+	if s.warm && !e.kept {
+		s.policy.GetIfPresent(e.key)
+	}
+}
+
+// flush deletes every key.
+func (s *space) flush() {
+	if len(s.order) < 64 {
+		for len(s.order) > 0 {
+			s.drop(s.order[len(s.order)-1])
+		}
+		return
+	}
+	s.policy.InvalidateAll()
+	s.reap() // victims of this turn are not counted by what follows
+	s.bounded = 0
+	s.keys, s.order, s.expiring = make(map[string]*entry), nil, nil
+}
+
+// close empties s and refuses every turn that begins later. Turns under way hold
+// the lock, so it waits for them.
+func (s *space) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.flush()
+}
+
+// len counts the keys that have not expired.
+func (s *space) len() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.order) - s.expiring.passed(s.now().UnixMilli())
+}
+
+// now tells the time.
+func (s *space) now() time.Time {
+	if s.clock == nil {
+		return time.Now()
+	}
+	return s.clock()
+}
+
+// do runs p: all of it under one lock where it is Atomic, else with the lock
+// of a reader up to the first command that writes.
+func (s *space) do(p *driver.Pipeline) error {
+	if p.Len() == 1 && !s.forget {
+		if c := p.Command(0); len(c.Args) == 2 && string(c.Args[0]) == "GET" {
+			return s.get(c.Args[1], p.Replies())
+		}
+	}
+	t := s.turns.Get().(*turn)
+	t.out, t.keep = p.Replies(), p.Mode()&driver.Keep != 0
+	err := t.run(p)
+	t.reset()
+	s.turns.Put(t)
+	return err
+}
+
+// get is a pipeline that is one GET, by far the most frequent one, without a
+// turn and the table of commands: half the time. It must do what turn.get does.
+func (s *space) get(key []byte, out *driver.Replies) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return errClosed
+	}
+	e := s.keys[string(key)]
+	switch {
+	case e == nil, e.deadline != 0 && s.now().UnixMilli() > e.deadline:
+		out.Nil()
+	case e.object != nil:
+		out.Error(wrongType)
+	default:
+		s.touch(e)
+		out.Bytes(e.str)
+	}
+	return nil
+}

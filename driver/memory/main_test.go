@@ -1,0 +1,197 @@
+package memory_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/driver/memory"
+	"github.com/gomodule/redigo/redis"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// open opens a Store that ends with the test.
+func open(t testing.TB, o memory.Options) *memory.Store {
+	t.Helper()
+	s, err := memory.Open(o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+// run gives the commands to a store as one pipeline and returns the replies in
+// the form of render.
+func run(t testing.TB, s driver.Store, mode driver.Mode, commands ...[]string) []string {
+	t.Helper()
+	p := driver.NewPipeline(mode)
+	defer p.Free()
+	for _, c := range commands {
+		appendCommand(p, c)
+	}
+	require.NoError(t, s.Do(context.Background(), p))
+	replies := make([]string, len(commands))
+	for i := range replies {
+		replies[i] = render(t, p.Next())
+	}
+	require.Zero(t, p.Next().Kind(), "more replies than commands")
+	return replies
+}
+
+// one runs a single command, words apart by spaces, "”" for an empty one.
+func one(t testing.TB, s driver.Store, command string) string {
+	t.Helper()
+	return run(t, s, 0, words(command))[0]
+}
+
+func words(command string) []string {
+	fields := strings.Fields(command)
+	for i, f := range fields {
+		if f == "''" {
+			fields[i] = ""
+		}
+	}
+	return fields
+}
+
+func appendCommand(p *driver.Pipeline, c []string) {
+	p.Cmd(c[0])
+	for _, arg := range c[1:] {
+		p.String(arg)
+	}
+}
+
+// render writes a reply as one line: +status, -error, :integer, "string",
+// nil, and [array].
+func render(t testing.TB, r driver.Reply) string {
+	t.Helper()
+	switch r.Kind() {
+	case driver.KindNil:
+		return "nil"
+	case driver.KindError:
+		e := r.Err().(*driver.ServerError)
+		return "-" + e.Code + " " + e.Message()
+	case driver.KindInt:
+		n, err := r.Int()
+		require.NoError(t, err)
+		return fmt.Sprint(":", n)
+	case driver.KindArray:
+		elems, err := r.Elems()
+		require.NoError(t, err)
+		parts := make([]string, elems.Len())
+		for i := range parts {
+			parts[i] = render(t, elems.Next())
+		}
+		return "[" + strings.Join(parts, " ") + "]"
+	}
+	b, ok, err := r.Bytes()
+	require.NoError(t, err)
+	require.True(t, ok)
+	if r.Kind() == driver.KindStatus {
+		return "+" + string(b)
+	}
+	return strconv.Quote(string(b))
+}
+
+// renderRedis is render for what redigo returns.
+func renderRedis(reply any) string {
+	switch r := reply.(type) {
+	case nil:
+		return "nil"
+	case redis.Error:
+		return "-" + string(r)
+	case int64:
+		return fmt.Sprint(":", r)
+	case []byte:
+		return strconv.Quote(string(r))
+	case string:
+		return "+" + r
+	case []any:
+		parts := make([]string, len(r))
+		for i := range parts {
+			parts[i] = renderRedis(r[i])
+		}
+		return "[" + strings.Join(parts, " ") + "]"
+	}
+	return fmt.Sprintf("%T", reply)
+}
+
+// elements takes a rendered array apart; inner arrays are as if written out.
+func elements(array string) (parts []string) {
+	for {
+		array = strings.TrimLeft(array, "[] ")
+		if array == "" {
+			return parts
+		}
+		part, err := strconv.QuotedPrefix(array)
+		if err != nil { // not a string
+			part = array[:strings.IndexAny(array, "] ")]
+		}
+		parts, array = append(parts, part), array[len(part):]
+	}
+}
+
+// sorted sorts a rendered array.
+func sorted(array string) string {
+	e := elements(array)
+	slices.Sort(e)
+	return "[" + strings.Join(e, " ") + "]"
+}
+
+// startRedis starts a redis-server of the test's own, on a socket, and returns
+// a connection to it. Where none is installed it skips the test, unless
+// CACHES_TEST_REDIS=require says that this must not happen.
+func startRedis(t testing.TB) redis.Conn {
+	t.Helper()
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		if os.Getenv("CACHES_TEST_REDIS") == "require" {
+			t.Fatal("redis-server is not installed, and CACHES_TEST_REDIS=require asks for it")
+		}
+		t.Skip("redis-server is not installed: nothing to compare with")
+	}
+	dir, err := os.MkdirTemp("", "caches") // t.TempDir may be too long for a socket
+	require.NoError(t, err)
+	socket := filepath.Join(dir, "s")
+	cmd := exec.Command(path, "--port", "0", "--unixsocket", socket, "--dir", dir, "--save", "", "--appendonly", "no")
+	cmd.Stdout, cmd.Stderr = io.Discard, io.Discard
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		require.NoError(t, cmd.Process.Kill())
+		cmd.Wait() // says that it was killed
+		require.NoError(t, os.RemoveAll(dir))
+	})
+	var conn redis.Conn
+	require.Eventually(t, func() bool {
+		conn, err = redis.Dial("unix", socket)
+		return err == nil
+	}, 10*time.Second, 5*time.Millisecond)
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// redisStep runs one command on the real server.
+func redisStep(t testing.TB, conn redis.Conn, c []string) string {
+	t.Helper()
+	args := make([]any, len(c)-1)
+	for i, arg := range c[1:] {
+		args[i] = arg
+	}
+	reply, err := conn.Do(c[0], args...)
+	if e, ok := err.(redis.Error); ok {
+		reply, err = e, nil
+	}
+	require.NoError(t, err)
+	return renderRedis(reply)
+}

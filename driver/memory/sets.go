@@ -1,0 +1,348 @@
+package memory
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"slices"
+)
+
+// A set is a set of members.
+type set struct{ table[struct{}] }
+
+func newSet() *set { return &set{newTable[struct{}]()} }
+
+func (s *set) clone() *set {
+	c := newSet()
+	for _, it := range s.items {
+		c.add(it.name, it.value)
+	}
+	return c
+}
+
+// contains reports whether member is there. s may be nil, a set without members.
+func (s *set) contains(member []byte) bool { return s != nil && s.get(member) != nil }
+
+// names returns the members. s may be nil.
+func (s *set) names() []string {
+	if s == nil {
+		return nil
+	}
+	names := make([]string, len(s.items))
+	for i := range s.items {
+		names[i] = s.items[i].name
+	}
+	return names
+}
+
+// members looks a set up, nil where there is none.
+func (t *turn) members(key []byte) (*set, bool) {
+	_, s, ok := lookupObject[set](t, key)
+	return s, ok
+}
+
+// sadd is SADD key member …, O(1) for each.
+func (t *turn) sadd() {
+	s, ok := obtainObject(t, t.args[1], newSet)
+	if !ok {
+		return
+	}
+	t.out.Int(s.addAll(t.args[2:]))
+}
+
+// addAll adds members and counts the new ones.
+func (s *set) addAll(members [][]byte) (added int64) {
+	for _, member := range members {
+		if s.get(member) == nil {
+			s.add(string(member), struct{}{})
+			added++
+		}
+	}
+	return added
+}
+
+// srem is SREM key member …
+func (t *turn) srem() {
+	e, s, ok := lookupObject[set](t, t.args[1])
+	if !ok {
+		return
+	}
+	if s == nil {
+		t.out.Int(0)
+		return
+	}
+	t.out.Int(removeAll(&s.table, t.args[2:]))
+	if s.len() == 0 {
+		t.space.drop(e)
+	}
+}
+
+// sisMember is SISMEMBER key member.
+func (t *turn) sisMember() {
+	if s, ok := t.members(t.args[1]); ok {
+		t.outBool(s.contains(t.args[2]))
+	}
+}
+
+// smisMember is SMISMEMBER key member …
+func (t *turn) smisMember() {
+	s, ok := t.members(t.args[1])
+	if !ok {
+		return
+	}
+	t.out.Array(len(t.args) - 2)
+	for _, member := range t.args[2:] {
+		t.outBool(s.contains(member))
+	}
+}
+
+// scard is SCARD key.
+func (t *turn) scard() {
+	if s, ok := t.members(t.args[1]); ok {
+		t.outLen(s != nil, func() int { return s.len() })
+	}
+}
+
+// smembers is SMEMBERS key, in no particular order.
+func (t *turn) smembers() {
+	if s, ok := t.members(t.args[1]); ok {
+		t.outNames(s.names())
+	}
+}
+
+// outNames leaves an array of names.
+func (t *turn) outNames(names []string) {
+	t.out.Array(len(names))
+	for _, name := range names {
+		t.out.String(name)
+	}
+}
+
+// spop is SPOP key [count]: O(1) for each, every member as likely as any other.
+func (t *turn) spop() {
+	count, counted, ok := t.popCount()
+	if !ok {
+		return
+	}
+	e, s, ok := lookupObject[set](t, t.args[1])
+	switch {
+	case !ok:
+		return
+	case s == nil && !counted:
+		t.out.Nil()
+		return
+	case s == nil:
+		t.out.Array(0)
+		return
+	}
+	n := min(count, int64(s.len()))
+	if counted {
+		t.out.Array(int(n))
+	}
+	for range n {
+		name := s.items[rand.IntN(s.len())].name
+		s.remove([]byte(name))
+		t.out.String(name)
+	}
+	if s.len() == 0 {
+		t.space.drop(e)
+	}
+}
+
+// popCount reads the count of SPOP, ZPOPMIN and ZPOPMAX, 1 where it is left out.
+func (t *turn) popCount() (count int64, counted, ok bool) {
+	switch len(t.args) {
+	case 2:
+		return 1, false, true
+	case 3:
+	default:
+		return 0, false, t.fail(syntaxError)
+	}
+	count, ok = parseInt(t.args[2])
+	if !ok || count < 0 {
+		return 0, true, t.fail(mustBePositive)
+	}
+	return count, true, true
+}
+
+// srandMember is SRANDMEMBER key [count].
+func (t *turn) srandMember() {
+	r, ok := t.randomOptions("")
+	if !ok {
+		return
+	}
+	s, ok := t.members(t.args[1])
+	if !ok {
+		return
+	}
+	n := 0
+	if s != nil {
+		n = s.len()
+	}
+	t.outRandom(r, n, func(i int) { t.out.String(s.items[i].name) })
+}
+
+// smove is SMOVE source destination member. The destination's type is looked at
+// even where there is nothing to move, but not where there is no source.
+func (t *turn) smove() {
+	e, from, ok := lookupObject[set](t, t.args[1])
+	if !ok {
+		return
+	}
+	if from == nil {
+		t.out.Int(0)
+		return
+	}
+	_, to, ok := lookupObject[set](t, t.args[2])
+	if !ok {
+		return
+	}
+	member := t.args[3]
+	if bytes.Equal(t.args[1], t.args[2]) || !from.contains(member) {
+		t.outBool(from.contains(member))
+		return
+	}
+	from.remove(member)
+	if from.len() == 0 {
+		t.space.drop(e)
+	}
+	if to == nil {
+		to = newSet()
+		t.create(t.args[2]).object = to
+	}
+	to.addAll([][]byte{member})
+	t.out.Int(1)
+}
+
+// sunion is SUNION key …, O(n) for n members of all sets together.
+func (t *turn) sunion() { t.outCombined(t.args[1:], union) }
+
+// sinter is SINTER key …, O(n·m) for n members of the smallest of m sets.
+func (t *turn) sinter() { t.outCombined(t.args[1:], intersection) }
+
+// sdiff is SDIFF key …, O(n·m) for n members of the first of m sets.
+func (t *turn) sdiff() { t.outCombined(t.args[1:], difference) }
+
+// sunionStore is SUNIONSTORE destination key …
+func (t *turn) sunionStore() { t.storeCombined(union) }
+
+// sinterStore is SINTERSTORE destination key …
+func (t *turn) sinterStore() { t.storeCombined(intersection) }
+
+// sdiffStore is SDIFFSTORE destination key …
+func (t *turn) sdiffStore() { t.storeCombined(difference) }
+
+// sets looks all keys up, nil for those that are not there.
+func (t *turn) sets(keys [][]byte) (sets []*set, ok bool) {
+	sets = make([]*set, len(keys))
+	for i, key := range keys {
+		if sets[i], ok = t.members(key); !ok {
+			return nil, false
+		}
+	}
+	return sets, true
+}
+
+// outCombined leaves a combination of the sets at keys.
+func (t *turn) outCombined(keys [][]byte, combine func([]*set) []string) {
+	if sets, ok := t.sets(keys); ok {
+		t.outNames(combine(sets))
+	}
+}
+
+// storeCombined replaces the first key, whatever it holds, by a set of the
+// others; by nothing where that set is empty.
+func (t *turn) storeCombined(combine func([]*set) []string) {
+	sets, ok := t.sets(t.args[2:])
+	if !ok {
+		return
+	}
+	names := combine(sets) // before the destination goes: it may be a source
+	if e := t.lookup(t.args[1]); e != nil {
+		t.space.drop(e)
+	}
+	if len(names) > 0 {
+		s := newSet()
+		for _, name := range names {
+			s.add(name, struct{}{})
+		}
+		t.create(t.args[1]).object = s
+	}
+	t.out.Int(int64(len(names)))
+}
+
+// union returns the members of any of sets.
+func union(sets []*set) (names []string) {
+	seen := make(map[string]bool)
+	for _, s := range sets {
+		for _, name := range s.names() {
+			if !seen[name] {
+				seen[name] = true
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// intersection walks the smallest set only.
+func intersection(sets []*set) (names []string) {
+	if slices.Contains(sets, nil) {
+		return nil
+	}
+	smallest := slices.MinFunc(sets, func(a, b *set) int { return a.len() - b.len() })
+	for _, name := range smallest.names() {
+		if !slices.ContainsFunc(sets, func(s *set) bool { return !s.has(name) }) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// difference returns the members of the first of sets that are in no other.
+func difference(sets []*set) (names []string) {
+	for _, name := range sets[0].names() {
+		if !slices.ContainsFunc(sets[1:], func(s *set) bool { return s != nil && s.has(name) }) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// sinterCard is SINTERCARD numkeys key … [LIMIT limit].
+func (t *turn) sinterCard() {
+	n, ok := parseInt(t.args[1])
+	switch {
+	case !ok || n <= 0:
+		t.fail("ERR numkeys should be greater than 0")
+		return
+	case n > int64(len(t.args)-2):
+		t.fail("ERR Number of keys can't be greater than number of args")
+		return
+	}
+	limit, ok := t.cardLimit(t.args[2+n:])
+	if !ok {
+		return
+	}
+	sets, ok := t.sets(t.args[2 : 2+n])
+	if !ok {
+		return
+	}
+	size := int64(len(intersection(sets)))
+	if limit > 0 {
+		size = min(size, limit)
+	}
+	t.out.Int(size)
+}
+
+// cardLimit reads LIMIT of SINTERCARD; 0 is none.
+func (t *turn) cardLimit(opts [][]byte) (limit int64, ok bool) {
+	for ; len(opts) > 0; opts = opts[2:] {
+		if len(opts) < 2 || !is(opts[0], "LIMIT") {
+			return 0, t.fail(syntaxError)
+		}
+		if limit, ok = parseInt(opts[1]); !ok || limit < 0 {
+			return 0, t.fail("ERR LIMIT can't be negative")
+		}
+	}
+	return limit, true
+}

@@ -1,0 +1,328 @@
+package memory
+
+import (
+	"math"
+	"strconv"
+)
+
+// get is GET key.
+func (t *turn) get() {
+	if e, ok := t.lookupString(t.args[1]); ok {
+		t.outString(e)
+	}
+}
+
+// outString leaves the string of e, nil where e is.
+func (t *turn) outString(e *entry) {
+	if e == nil {
+		t.out.Nil()
+		return
+	}
+	t.out.Bytes(e.str)
+}
+
+// setString makes b the value of e, whatever it was. The buffer is used again
+// unless it is much too large: values that are overwritten tend to keep their
+// size, and a large one must not stay for the sake of a small one.
+func (e *entry) setString(b []byte) {
+	e.object = nil
+	if cap(e.str) > 64+4*len(b) {
+		e.str = nil
+	}
+	e.str = append(e.str[:0], b...)
+}
+
+// setOptions are those of SET. A deadline of 0 is none.
+type setOptions struct {
+	nx, xx, get, keepTTL bool
+	deadline             int64
+}
+
+// set is SET key value [NX|XX] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL]. It
+// replaces whatever the key holds, and, unless told to keep it, its deadline; only
+// with GET does the old value have to be a string. NX and GET together are an
+// answer to "whose is it?" in one step, as since Redis 7.0.
+func (t *turn) set() {
+	o, ok := t.setOptions()
+	if !ok {
+		return
+	}
+	e := t.lookup(t.args[1])
+	if o.get {
+		if e != nil && e.object != nil {
+			t.fail(wrongType)
+			return
+		}
+		t.outString(e) // before it is overwritten
+	}
+	if o.nx && e != nil || o.xx && e == nil {
+		if !o.get {
+			t.out.Nil()
+		}
+		return
+	}
+	t.put(e, t.args[1], t.args[2], o)
+	if !o.get {
+		t.out.Status("OK")
+	}
+}
+
+// put gives key the string value. e is what lookup has found.
+func (t *turn) put(e *entry, key, value []byte, o setOptions) {
+	if e == nil {
+		e = t.create(key)
+	}
+	e.setString(value)
+	if !o.keepTTL {
+		t.space.setDeadline(e, o.deadline)
+	}
+}
+
+// setOptions reads the options of SET in any order.
+func (t *turn) setOptions() (o setOptions, ok bool) {
+	var expiry unit
+	var at []byte // the argument of the expiry; nil while there is none
+	for opts := t.args[3:]; len(opts) > 0; opts = opts[1:] {
+		u, timed := timeOption(opts)
+		switch {
+		case is(opts[0], "NX") && !o.xx:
+			o.nx = true
+		case is(opts[0], "XX") && !o.nx:
+			o.xx = true
+		case is(opts[0], "GET"):
+			o.get = true
+		case is(opts[0], "KEEPTTL") && at == nil:
+			o.keepTTL = true
+		case timed && at == nil && !o.keepTTL:
+			expiry, at = u, opts[1]
+			opts = opts[1:]
+		default:
+			return o, t.fail(syntaxError)
+		}
+	}
+	if at != nil {
+		o.deadline, ok = t.deadline(expiry, at, "set")
+		return o, ok
+	}
+	return o, true
+}
+
+// setNX is SETNX key value.
+func (t *turn) setNX() {
+	if t.lookup(t.args[1]) != nil {
+		t.out.Int(0)
+		return
+	}
+	t.put(nil, t.args[1], t.args[2], setOptions{})
+	t.out.Int(1)
+}
+
+// getSet is GETSET key value. Like SET it takes the deadline away.
+func (t *turn) getSet() {
+	e, ok := t.lookupString(t.args[1])
+	if !ok {
+		return
+	}
+	t.outString(e)
+	t.put(e, t.args[1], t.args[2], setOptions{})
+}
+
+// getDel is GETDEL key.
+func (t *turn) getDel() {
+	e, ok := t.lookupString(t.args[1])
+	if !ok {
+		return
+	}
+	t.outString(e)
+	if e != nil {
+		t.space.drop(e)
+	}
+}
+
+// getEx is GETEX key [EX s|PX ms|EXAT s|PXAT ms|PERSIST]. A key that is not there
+// is answered before the time is looked at, and the reply is left before the key
+// goes, where the time is past.
+func (t *turn) getEx() {
+	expiry, at, persist, ok := t.getExOptions()
+	if !ok {
+		return
+	}
+	e, ok := t.lookupString(t.args[1])
+	if !ok || e == nil {
+		if ok {
+			t.out.Nil()
+		}
+		return
+	}
+	deadline := e.deadline
+	if at != nil {
+		if deadline, ok = t.deadline(expiry, at, "getex"); !ok {
+			return
+		}
+	}
+	if persist {
+		deadline = 0
+	}
+	t.outString(e)
+	if expiry.absolute && deadline <= t.now() {
+		t.space.drop(e)
+		return
+	}
+	t.space.setDeadline(e, deadline)
+}
+
+// getExOptions reads the one option that GETEX may have.
+func (t *turn) getExOptions() (expiry unit, at []byte, persist, ok bool) {
+	opts := t.args[2:]
+	u, timed := timeOption(opts)
+	switch {
+	case len(opts) == 0:
+	case len(opts) == 1 && is(opts[0], "PERSIST"):
+		persist = true
+	case len(opts) == 2 && timed:
+		expiry, at = u, opts[1]
+	default:
+		return u, nil, false, t.fail(syntaxError)
+	}
+	return expiry, at, persist, true
+}
+
+// mget answers nil for keys that hold something else than a string.
+func (t *turn) mget() {
+	t.out.Array(len(t.args) - 1)
+	for _, key := range t.args[1:] {
+		e := t.lookup(key)
+		if e != nil && e.object != nil {
+			e = nil
+		}
+		t.outString(e)
+	}
+}
+
+// mset is MSET key value …, all of it in one step. Deadlines go.
+func (t *turn) mset() {
+	if len(t.args)%2 == 0 {
+		t.out.Error(wrongArity(t.args))
+		return
+	}
+	for pairs := t.args[1:]; len(pairs) > 0; pairs = pairs[2:] {
+		t.put(t.lookup(pairs[0]), pairs[0], pairs[1], setOptions{})
+	}
+	t.out.Status("OK")
+}
+
+// strlen is STRLEN key.
+func (t *turn) strlen() {
+	e, ok := t.lookupString(t.args[1])
+	switch {
+	case !ok:
+	case e == nil:
+		t.out.Int(0)
+	default:
+		t.out.Int(int64(len(e.str)))
+	}
+}
+
+// append is APPEND key value, which keeps the deadline. O(1) for each byte appended,
+// as the buffer grows by more than is needed.
+func (t *turn) append() {
+	e, ok := t.lookupString(t.args[1])
+	if !ok {
+		return
+	}
+	if e != nil && len(e.str)+len(t.args[2]) > t.space.maxString {
+		t.fail("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
+		return
+	}
+	if e == nil {
+		e = t.create(t.args[1])
+	}
+	e.str = append(e.str, t.args[2]...)
+	t.out.Int(int64(len(e.str)))
+}
+
+// incr is INCR key.
+func (t *turn) incr() { t.add(1) }
+
+// decr is DECR key.
+func (t *turn) decr() { t.add(-1) }
+
+// incrBy is INCRBY key increment.
+func (t *turn) incrBy() {
+	if n, ok := parseInt(t.args[2]); ok {
+		t.add(n)
+	} else {
+		t.fail(notInteger)
+	}
+}
+
+// decrBy is DECRBY key decrement.
+func (t *turn) decrBy() {
+	n, ok := parseInt(t.args[2])
+	switch {
+	case !ok:
+		t.fail(notInteger)
+	case n == math.MinInt64: // has no negative
+		t.fail("ERR decrement would overflow")
+	default:
+		t.add(-n)
+	}
+}
+
+// add adds by to the integer at the command's key.
+func (t *turn) add(by int64) {
+	e, ok := t.lookupString(t.args[1])
+	if !ok {
+		return
+	}
+	var n int64
+	if e != nil {
+		if n, ok = parseInt(e.str); !ok {
+			t.fail(notInteger)
+			return
+		}
+	}
+	if overflows(n, by) {
+		t.fail(overflow)
+		return
+	}
+	if e == nil {
+		e = t.create(t.args[1])
+	}
+	e.str = strconv.AppendInt(e.str[:0], n+by, 10)
+	t.out.Int(n + by)
+}
+
+// overflows reports whether a+b does not fit.
+func overflows(a, b int64) bool {
+	return b > 0 && a > math.MaxInt64-b || b < 0 && a < math.MinInt64-b
+}
+
+// incrByFloat is INCRBYFLOAT key increment. The sum is made of long doubles, as in
+// Redis on x86-64, so that 0.1 and 0.2 are 0.3, and is stored as it is answered.
+func (t *turn) incrByFloat() {
+	e, ok := t.lookupString(t.args[1])
+	if !ok {
+		return
+	}
+	old := []byte{'0'}
+	if e != nil {
+		old = e.str
+	}
+	value, ok1 := parseLongDouble(old)
+	by, ok2 := parseLongDouble(t.args[2])
+	if !ok1 || !ok2 {
+		t.fail(notFloat)
+		return
+	}
+	sum, ok := addLongDouble(value, by)
+	if !ok {
+		t.fail(notANumber)
+		return
+	}
+	if e == nil {
+		e = t.create(t.args[1])
+	}
+	e.str = appendLongDouble(e.str[:0], sum)
+	t.out.Bytes(e.str)
+}

@@ -1,0 +1,351 @@
+package memory
+
+import (
+	"math"
+
+	"github.com/tidwall/btree"
+)
+
+// A zset is a sorted set: the table has the score of each member, the tree has
+// both in the order of score and then of the member's bytes. The two hold the
+// same members between commands.
+type zset struct {
+	table[float64]
+	tree *btree.BTreeG[scored]
+}
+
+// A scored is a member and its score.
+type scored struct {
+	score  float64
+	member string
+}
+
+// before is the order of a sorted set. Go compares strings byte by byte, as
+// memcmp does for Redis.
+func before(a, b scored) bool {
+	return a.score < b.score || a.score == b.score && a.member < b.member
+}
+
+func newZset() *zset {
+	return &zset{newTable[float64](), btree.NewBTreeGOptions(before, btree.Options{NoLocks: true})}
+}
+
+func (z *zset) clone() *zset {
+	c := newZset()
+	for _, it := range z.items {
+		c.set([]byte(it.name), it.value)
+	}
+	return c
+}
+
+// set gives member a score.
+func (z *zset) set(member []byte, score float64) {
+	if i, ok := z.at[string(member)]; ok {
+		it := &z.items[i]
+		z.tree.Delete(scored{it.value, it.name})
+		it.value = score
+		z.tree.Set(scored{score, it.name})
+		return
+	}
+	name := string(member)
+	z.add(name, score)
+	z.tree.Set(scored{score, name})
+}
+
+// delete removes a member, if it is there.
+func (z *zset) delete(member []byte) (ok bool) {
+	it, ok := z.remove(member)
+	if ok {
+		z.tree.Delete(scored{it.value, it.name})
+	}
+	return ok
+}
+
+// zset looks a sorted set up, nil where there is none.
+func (t *turn) zset(key []byte) (*zset, bool) {
+	_, z, ok := lookupObject[zset](t, key)
+	return z, ok
+}
+
+// outScore leaves a score.
+func (t *turn) outScore(score float64) {
+	var text [32]byte
+	t.out.Bytes(appendScore(text[:0], score))
+}
+
+// addOptions are those of ZADD.
+type addOptions struct{ nx, xx, gt, lt, ch, incr bool }
+
+// zadd is ZADD key [NX|XX] [GT|LT] [CH] [INCR] score member …, O(log n) for each.
+// GT and LT never keep a new member out.
+func (t *turn) zadd() {
+	o, pairs := t.addOptions()
+	switch {
+	case len(pairs) == 0 || len(pairs)%2 != 0:
+		t.fail(syntaxError)
+	case o.nx && o.xx:
+		t.fail("ERR XX and NX options at the same time are not compatible")
+	case o.gt && o.lt || o.nx && (o.gt || o.lt):
+		t.fail("ERR GT, LT, and/or NX options at the same time are not compatible")
+	case o.incr && len(pairs) > 2:
+		t.fail("ERR INCR option supports a single increment-element pair")
+	default:
+		t.zaddPairs(o, pairs)
+	}
+}
+
+// addOptions reads the options, which end at the first argument that is none.
+func (t *turn) addOptions() (o addOptions, pairs [][]byte) {
+	for pairs = t.args[2:]; len(pairs) > 0; pairs = pairs[1:] {
+		switch {
+		case is(pairs[0], "NX"):
+			o.nx = true
+		case is(pairs[0], "XX"):
+			o.xx = true
+		case is(pairs[0], "GT"):
+			o.gt = true
+		case is(pairs[0], "LT"):
+			o.lt = true
+		case is(pairs[0], "CH"):
+			o.ch = true
+		case is(pairs[0], "INCR"):
+			o.incr = true
+		default:
+			return o, pairs
+		}
+	}
+	return o, nil
+}
+
+// zincrBy is ZADD with INCR.
+func (t *turn) zincrBy() { t.zaddPairs(addOptions{incr: true}, t.args[2:]) }
+
+// zaddPairs adds what ZADD was given, once its options make sense. A sorted set
+// that nothing is added to, because of XX, is not made.
+func (t *turn) zaddPairs(o addOptions, pairs [][]byte) {
+	scores := make([]float64, len(pairs)/2)
+	for i := range scores { // all of them before anything is written
+		var ok bool
+		if scores[i], ok = parseFloat(pairs[2*i]); !ok {
+			t.fail(notFloat)
+			return
+		}
+	}
+	e, z, ok := lookupObject[zset](t, t.args[1])
+	if !ok {
+		return
+	}
+	if e == nil {
+		z = newZset() // it becomes the key's once it has a member
+	}
+	r := addResult{}
+	for i, score := range scores {
+		if !r.add(z, o, pairs[2*i+1], score) {
+			t.fail("ERR resulting score is not a number (NaN)")
+			return
+		}
+	}
+	if e == nil && z.len() > 0 {
+		t.create(t.args[1]).object = z
+	}
+	t.outAdded(o, r)
+}
+
+// An addResult counts what ZADD has done, and has the last score it gave.
+type addResult struct {
+	added, changed int64
+	score          float64
+	applied        bool // the last pair was, even where it changed nothing
+}
+
+// add applies one pair. It fails where the sum of two infinities has no value.
+func (r *addResult) add(z *zset, o addOptions, member []byte, score float64) bool {
+	r.applied = false
+	old := z.get(member)
+	if old == nil {
+		if !o.xx {
+			z.set(member, score)
+			r.added++
+			r.applied, r.score = true, score
+		}
+		return true
+	}
+	if o.nx {
+		return true
+	}
+	if o.incr {
+		score += *old
+		if math.IsNaN(score) {
+			return false
+		}
+	}
+	if o.lt && score >= *old || o.gt && score <= *old {
+		return true
+	}
+	r.applied, r.score = true, score
+	if score != *old {
+		z.set(member, score)
+		r.changed++
+	}
+	return true
+}
+
+// outAdded leaves the reply of ZADD: with INCR the score, nil where it was held
+// back; else a count.
+func (t *turn) outAdded(o addOptions, r addResult) {
+	switch {
+	case o.incr && r.applied:
+		t.outScore(r.score)
+	case o.incr:
+		t.out.Nil()
+	case o.ch:
+		t.out.Int(r.added + r.changed)
+	default:
+		t.out.Int(r.added)
+	}
+}
+
+// outMemberScore leaves a member's score, nil where there is none. z may be nil.
+func (t *turn) outMemberScore(z *zset, member []byte) {
+	if z != nil {
+		if score := z.get(member); score != nil {
+			t.outScore(*score)
+			return
+		}
+	}
+	t.out.Nil()
+}
+
+// zscore is ZSCORE key member.
+func (t *turn) zscore() {
+	if z, ok := t.zset(t.args[1]); ok {
+		t.outMemberScore(z, t.args[2])
+	}
+}
+
+// zmscore is ZMSCORE key member …
+func (t *turn) zmscore() {
+	z, ok := t.zset(t.args[1])
+	if !ok {
+		return
+	}
+	t.out.Array(len(t.args) - 2)
+	for _, member := range t.args[2:] {
+		t.outMemberScore(z, member)
+	}
+}
+
+// zrank is ZRANK key member.
+func (t *turn) zrank() { t.outRank(false) }
+
+// zrevRank is ZREVRANK key member.
+func (t *turn) zrevRank() { t.outRank(true) }
+
+// outRank leaves how many members come before one, from either end.
+func (t *turn) outRank(reverse bool) {
+	z, ok := t.zset(t.args[1])
+	if !ok {
+		return
+	}
+	var score *float64
+	if z != nil {
+		score = z.get(t.args[2])
+	}
+	if score == nil {
+		t.out.Nil()
+		return
+	}
+	member := scored{*score, string(t.args[2])}
+	rank := z.rank(func(it scored) bool { return before(it, member) })
+	if reverse {
+		rank = z.len() - 1 - rank
+	}
+	t.out.Int(int64(rank))
+}
+
+// zcard is ZCARD key.
+func (t *turn) zcard() {
+	if z, ok := t.zset(t.args[1]); ok {
+		t.outLen(z != nil, func() int { return z.len() })
+	}
+}
+
+// zpopMin is ZPOPMIN key [count].
+func (t *turn) zpopMin() { t.zpop(func(z *zset) (scored, bool) { return z.tree.PopMin() }) }
+
+// zpopMax is ZPOPMAX key [count].
+func (t *turn) zpopMax() { t.zpop(func(z *zset) (scored, bool) { return z.tree.PopMax() }) }
+
+// zpop removes and leaves members from one end, O(log n) for each.
+func (t *turn) zpop(pop func(*zset) (scored, bool)) {
+	count, _, ok := t.popCount()
+	if !ok {
+		return
+	}
+	e, z, ok := lookupObject[zset](t, t.args[1])
+	if !ok {
+		return
+	}
+	if z == nil {
+		t.out.Array(0)
+		return
+	}
+	n := min(count, int64(z.len()))
+	t.out.Array(2 * int(n))
+	for range n {
+		it, _ := pop(z)
+		z.remove([]byte(it.member))
+		t.out.String(it.member)
+		t.outScore(it.score)
+	}
+	t.dropEmpty(e, z)
+}
+
+// dropEmpty deletes the key of a sorted set without members.
+func (t *turn) dropEmpty(e *entry, z *zset) {
+	if z.len() == 0 {
+		t.space.drop(e)
+	}
+}
+
+// zrem is ZREM key member …, O(log n) for each.
+func (t *turn) zrem() {
+	e, z, ok := lookupObject[zset](t, t.args[1])
+	if !ok {
+		return
+	}
+	if z == nil {
+		t.out.Int(0)
+		return
+	}
+	n := 0
+	for _, member := range t.args[2:] {
+		if z.delete(member) {
+			n++
+		}
+	}
+	t.out.Int(int64(n))
+	t.dropEmpty(e, z)
+}
+
+// zrandMember is ZRANDMEMBER key [count [WITHSCORES]].
+func (t *turn) zrandMember() {
+	r, ok := t.randomOptions("WITHSCORES")
+	if !ok {
+		return
+	}
+	z, ok := t.zset(t.args[1])
+	if !ok {
+		return
+	}
+	n := 0
+	if z != nil {
+		n = z.len()
+	}
+	t.outRandom(r, n, func(i int) {
+		t.out.String(z.items[i].name)
+		if r.with {
+			t.outScore(z.items[i].value)
+		}
+	})
+}
