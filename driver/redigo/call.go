@@ -1,0 +1,302 @@
+package redigo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+)
+
+const (
+	maxAgain   = 2 // times that a call is sent again at once
+	firstPause = 5 * time.Millisecond
+	lastPause  = 250 * time.Millisecond
+)
+
+// A call is one Do on its way, with all its attempts.
+//
+// It is a context too: redigo's Pool takes one and passes it on to dial, which
+// gets the deadline of the call that way without a timer being set for every
+// call, most of which dial nothing. Nothing may keep it longer than the call,
+// for it is used again: dial gives what it starts the context inside.
+type call struct {
+	context.Context // the caller's
+	s               *Store
+	p               *driver.Pipeline
+	deadline        time.Time // the context's or the timeout's, the nearer one
+
+	arg  [1]any // the call itself: the argument of conn.Do
+	out  []byte // commands that are not those of p alone
+	errs bool   // the server answered a command with an error
+
+	// Of the attempt under way:
+	wrote  bool // bytes may have reached the server
+	reused bool // on a connection that other calls have used
+}
+
+func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
+	c, ok := s.calls.Get().(*call)
+	if !ok {
+		c = &call{s: s}
+		c.arg[0] = c
+	}
+	c.Context, c.p = ctx, p
+	c.deadline = time.Now().Add(s.timeout)
+	if end, ok := ctx.Deadline(); ok && end.Before(c.deadline) {
+		c.deadline = end
+	}
+	return c
+}
+
+func (c *call) free() {
+	c.Context, c.p = nil, nil
+	if cap(c.out) > keepBuffer {
+		c.out = nil
+	}
+	c.s.calls.Put(c)
+}
+
+// Deadline is that of [context.Context], the timeout included.
+func (c *call) Deadline() (time.Time, bool) { return c.deadline, true }
+
+// afterEnd arranges for f to be called once the context has ended. stop takes
+// that back; it is false where f has been called or is about to be.
+func (c *call) afterEnd(f func()) (stop func() bool) {
+	if c.Done() == nil {
+		return neverCalled
+	}
+	return context.AfterFunc(c.Context, f)
+}
+
+func neverCalled() bool { return true }
+
+// run makes attempts until one has an outcome that stands.
+func (c *call) run() error {
+	var lost error // an attempt that may have run; what comes later cannot undo that
+	for again, pauses := 0, 0; ; {
+		err := c.attempt()
+		if errors.Is(err, driver.ErrUnknownOutcome) {
+			lost = err
+		}
+		refused := c.refused(err)
+		switch {
+		case refused && c.pause(pauses):
+			pauses++
+		case !refused && again < maxAgain && c.mayRepeat(err) && c.pauseUnlessSent(again):
+			again++
+		case lost != nil && (refused || errors.Is(err, driver.ErrUnavailable)):
+			return lost // of this attempt nothing has run, but of an earlier one
+		default:
+			return err
+		}
+		c.s.stats.retries.Add(1)
+		c.p.ResetReplies()
+	}
+}
+
+// attempt takes a connection, sends the commands and reads the replies.
+func (c *call) attempt() error {
+	c.wrote, c.reused, c.errs = false, false, false
+	if c.s.foreign {
+		return c.classify(c.borrow())
+	}
+	if err := c.acquire(); err != nil {
+		return unavailable(err)
+	}
+	defer c.release()
+	pc, err := c.s.pool.GetContext(c)
+	if err != nil {
+		return unavailable(c.because(err))
+	}
+	// Do reaches conn.Do with this call as its argument; see there.
+	_, err = pc.Do("", c.arg[:]...)
+	_ = pc.Close() // gives it back; what an error would say, Do has said
+	return c.classify(err)
+}
+
+var errBusy = errors.New("all connections are in use")
+
+// acquire takes the right to one connection. The Pool's own way to wait needs
+// a context that ends, which costs a timer for every call; this one only costs
+// it those that wait.
+func (c *call) acquire() error {
+	select {
+	case c.s.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(time.Until(c.deadline))
+	defer timer.Stop()
+	select {
+	case c.s.slots <- struct{}{}:
+		return nil
+	case <-timer.C:
+		return fmt.Errorf("%w: %w", errBusy, context.DeadlineExceeded)
+	case <-c.Done():
+		return fmt.Errorf("%w: %w", errBusy, c.Err())
+	case <-c.s.done:
+		return errClosed
+	}
+}
+
+// release gives the right back, after the connection itself: so there are
+// never more connections than rights.
+func (c *call) release() { <-c.s.slots }
+
+// dial makes a connection for the Pool.
+func (s *Store) dial(ctx context.Context, d *dialer) (*conn, error) {
+	c := ctx.(*call) // what attempt gives GetContext
+	inner, cancel := context.WithDeadline(c.Context, c.deadline)
+	defer cancel()
+	made, err := d.dial(inner)
+	if err != nil {
+		return nil, err
+	}
+	s.stats.dials.Add(1)
+	made.ready(s)
+	return made, nil
+}
+
+// classify says of an attempt's error what it means for the commands.
+func (c *call) classify(err error) error {
+	switch {
+	case err == nil, isFinal(err):
+		return err
+	case !c.wrote:
+		return unavailable(c.because(err))
+	}
+	return fmt.Errorf("%w: %w", driver.ErrUnknownOutcome, c.because(err))
+}
+
+// isFinal reports whether err already says it all.
+func isFinal(err error) bool {
+	for _, final := range []error{
+		driver.ErrUnavailable, driver.ErrUnknownOutcome, driver.ErrTooLarge, driver.ErrProtocol, driver.ErrOldServer,
+	} {
+		if errors.Is(err, final) {
+			return true
+		}
+	}
+	return false
+}
+
+// because returns err as the caller knows it: where the caller's context ended
+// the wait, it is that context's error and not that of a socket.
+func (c *call) because(err error) error {
+	if ended := c.Context.Err(); ended != nil {
+		return ended
+	}
+	var slow net.Error
+	timedOut := errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &slow) && slow.Timeout()
+	if timedOut && !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", err, context.DeadlineExceeded)
+	}
+	return err
+}
+
+func unavailable(err error) error {
+	return fmt.Errorf("%w: %w", driver.ErrUnavailable, err)
+}
+
+// mayRepeat reports whether an attempt with this error may be made again at
+// once: where nothing was written and another connection may do better, and
+// where something was but doing it twice is harmless.
+func (c *call) mayRepeat(err error) bool {
+	switch {
+	case err == nil || c.Context.Err() != nil || c.s.closed():
+		return false
+	case errors.Is(err, driver.ErrUnknownOutcome):
+		return c.p.Mode()&(driver.ReadOnly|driver.Repeatable) != 0
+	case errors.Is(err, driver.ErrUnavailable):
+		return c.reused || isLoss(err)
+	}
+	return false
+}
+
+// isLoss reports whether a connection was refused or broken off, which another
+// one need not be: a server that restarts is back within milliseconds.
+func isLoss(err error) bool {
+	for _, loss := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, loss) {
+			return true
+		}
+	}
+	return false
+}
+
+// pauseUnlessSent pauses before the next dial of a server that was not there;
+// an attempt that had a connection is followed by another one at once.
+func (c *call) pauseUnlessSent(n int) bool {
+	if c.wrote || c.reused {
+		return time.Until(c.deadline) > 0
+	}
+	return c.pause(n)
+}
+
+// pause waits before another attempt, after n pauses: up to 5 ms, then up to
+// 10 ms, … up to 250 ms, evenly distributed, so that many callers that were
+// refused together do not come back together ("full jitter", see
+// https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+// It is false, at once, where the deadline would pass meanwhile.
+func (c *call) pause(n int) bool {
+	d := rand.N(min(firstPause<<min(n, 10), lastPause))
+	if time.Until(c.deadline) <= d {
+		return false
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-c.Done():
+		return false
+	case <-c.s.done:
+		return false
+	}
+}
+
+// refused reports whether the server has said that it ran nothing, for now.
+func (c *call) refused(err error) bool {
+	if err != nil {
+		var refusal *driver.ServerError
+		return errors.Is(err, driver.ErrUnavailable) && errors.As(err, &refusal) && isRefusal(refusal)
+	}
+	raw := c.p.Replies().Raw()
+	for reply := []byte(nil); len(raw) > 0; {
+		if raw[0] != '-' { // before split: most calls end here
+			return false
+		}
+		reply, raw = split(raw)
+		if !isRefusal(errorOf(reply)) {
+			return false
+		}
+	}
+	return c.errs
+}
+
+func isRefusal(e *driver.ServerError) bool {
+	switch e.Code {
+	case "LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN":
+		return true
+	}
+	return e.Code == "ERR" && strings.HasPrefix(e.Message(), "max number of clients reached")
+}
+
+// errorOf returns an error reply as it came from the wire.
+func errorOf(reply []byte) *driver.ServerError {
+	return driver.NewServerError(string(reply[len("-") : len(reply)-len("\r\n")]))
+}
+
+// isCode reports whether an error's text has that code.
+func isCode(text, code string) bool {
+	first, _, _ := strings.Cut(text, " ")
+	return first == code
+}

@@ -1,0 +1,210 @@
+package redigo
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+	"github.com/gomodule/redigo/redis"
+)
+
+// A dialer makes connections that are ready for commands. It holds what is
+// secret only inside its functions: printing a dialer, or what holds one,
+// shows addresses of code.
+type dialer struct {
+	network, address string
+	clientName       string
+	db               int
+	timeout          time.Duration // of all that dial does
+
+	credentials func(ctx context.Context) (username, password string, err error)
+	secure      func(ctx context.Context, nc net.Conn) (net.Conn, error) // nil: no TLS
+}
+
+func newDialer(c *Config) *dialer {
+	return &dialer{
+		network:     orDefault(c.Network, "tcp"),
+		address:     c.Address,
+		clientName:  c.ClientName,
+		db:          c.DB,
+		timeout:     orDefault(c.ConnectTimeout, time.Second),
+		credentials: credentialsOf(c),
+		secure:      secureWith(c),
+	}
+}
+
+func credentialsOf(c *Config) func(context.Context) (string, string, error) {
+	if c.Credentials != nil {
+		return c.Credentials
+	}
+	username, password := c.Username, c.Password
+	return func(context.Context) (string, string, error) { return username, password, nil }
+}
+
+// secureWith returns what puts TLS above a connection. This is done here and
+// not by redigo, whose handshake does not listen to a context and which would
+// put TLS above the connection that the store reads from.
+func secureWith(c *Config) func(context.Context, net.Conn) (net.Conn, error) {
+	if c.TLS == nil {
+		return nil
+	}
+	config := c.TLS.Clone()
+	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+	if config.ServerName == "" && c.Network != "unix" {
+		config.ServerName, _, _ = net.SplitHostPort(c.Address) // check has seen that it splits
+	}
+	return func(ctx context.Context, nc net.Conn) (net.Conn, error) {
+		secured := tls.Client(nc, config)
+		if err := secured.HandshakeContext(ctx); err != nil {
+			_ = nc.Close()
+			return nil, err
+		}
+		return secured, nil
+	}
+}
+
+// dial connects, proves who it is, and chooses the database. A connection is
+// returned only after the server has said yes to all of it: a server that is
+// full, loading or of another mind is found out before a command is at stake.
+func (d *dialer) dial(ctx context.Context) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	c := new(conn)
+	rc, err := redis.DialContext(ctx, d.network, d.address, redis.DialContextFunc(
+		func(ctx context.Context, network, address string) (_ net.Conn, err error) {
+			c.nc, c.raw, err = d.connect(ctx, network, address)
+			c.tap = tap{Conn: c.nc}
+			return &c.tap, err
+		}))
+	if err != nil {
+		return nil, err
+	}
+	c.Conn = rc
+	// Closing is the one thing that redigo's own deadlines cannot undo.
+	stop := context.AfterFunc(ctx, func() { _ = c.nc.Close() })
+	err = d.handshake(ctx, c)
+	if !stop() {
+		err = ctx.Err()
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("greeting %s: %w", d.address, err)
+	}
+	return c, nil
+}
+
+// connect returns the connection above TLS, and the socket below it.
+func (d *dialer) connect(ctx context.Context, network, address string) (net.Conn, syscall.RawConn, error) {
+	nc, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, nil, err
+	}
+	var raw syscall.RawConn
+	if sc, ok := nc.(syscall.Conn); ok {
+		raw, _ = sc.SyscallConn() // without it, idle connections are not looked at
+	}
+	if d.secure != nil {
+		nc, err = d.secure(ctx, nc)
+	}
+	return nc, raw, err
+}
+
+// A tap is the connection as redigo sees it, during the handshake only.
+type tap struct {
+	net.Conn
+	read int // bytes that redigo has taken
+}
+
+func (t *tap) Read(b []byte) (int, error) {
+	n, err := t.Conn.Read(b)
+	t.read += n
+	return n, err
+}
+
+// handshake sends all of hello at once and reads the answers.
+func (d *dialer) handshake(ctx context.Context, c *conn) error {
+	hello, err := d.hello(ctx)
+	if err != nil {
+		return err
+	}
+	for _, cmd := range hello {
+		if err := c.Send(cmd.name, cmd.args...); err != nil {
+			return err
+		}
+	}
+	if err := c.Flush(); err != nil {
+		return err
+	}
+	answered := 0
+	for _, cmd := range hello {
+		n, err := cmd.answer(ctx, c.Conn)
+		if err != nil {
+			return err
+		}
+		answered += n
+	}
+	// From here on redigo must have nothing in its buffer: we read past it.
+	if c.tap.read != answered {
+		return fmt.Errorf("%w: bytes that nobody asked for after the handshake", driver.ErrProtocol)
+	}
+	return nil
+}
+
+type greeting struct {
+	name string
+	args []any
+}
+
+// hello returns the commands that make a fresh connection ours. There is always
+// one: its answer is the proof that the server takes commands from us.
+func (d *dialer) hello(ctx context.Context) ([]greeting, error) {
+	username, password, err := d.credentials(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("credentials: %w", err)
+	}
+	var hello []greeting
+	switch {
+	case username != "": // also with an empty password: never as somebody else
+		hello = append(hello, greeting{"AUTH", []any{username, password}})
+	case password != "":
+		hello = append(hello, greeting{"AUTH", []any{password}})
+	}
+	if d.clientName != "" {
+		hello = append(hello, greeting{"CLIENT", []any{"SETNAME", d.clientName}})
+	}
+	if d.db != 0 {
+		hello = append(hello, greeting{"SELECT", []any{d.db}})
+	}
+	if hello == nil {
+		hello = []greeting{{"PING", nil}}
+	}
+	return hello, nil
+}
+
+// answer reads the reply to g and returns its length on the wire.
+func (g greeting) answer(ctx context.Context, c redis.Conn) (int, error) {
+	timeout := time.Duration(1) // zero would mean none
+	if end, ok := ctx.Deadline(); ok {
+		timeout = max(timeout, time.Until(end))
+	}
+	reply, err := redis.ReceiveWithTimeout(c, timeout)
+	var refusal redis.Error
+	switch {
+	case errors.As(err, &refusal) && g.name == "PING" && isCode(string(refusal), "NOPERM"):
+		return len("-") + len(refusal) + len("\r\n"), nil // an ACL without PING: still an answer
+	case errors.As(err, &refusal):
+		return 0, fmt.Errorf("%s: %w", g.name, driver.NewServerError(string(refusal)))
+	case err != nil:
+		return 0, err
+	}
+	status, ok := reply.(string)
+	if !ok {
+		return 0, fmt.Errorf("%w: %s was answered by something else than a status", driver.ErrProtocol, g.name)
+	}
+	return len("+") + len(status) + len("\r\n"), nil
+}

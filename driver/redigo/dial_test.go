@@ -1,0 +1,216 @@
+package redigo_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/driver/redigo"
+	"github.com/gocaches/caches/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestTLS(t *testing.T) {
+	r := testutil.Redis(t, &testutil.RedisOptions{TLS: true})
+	both := testutil.Redis(t, &testutil.RedisOptions{TLSAuthClients: true})
+	stranger := testutil.Redis(t, &testutil.RedisOptions{TLS: true}) // with another authority
+	plain := testutil.Redis(t, nil)
+	_, port, err := net.SplitHostPort(r.Addr())
+	require.NoError(t, err)
+
+	with := func(r *testutil.RedisServer, change func(*tls.Config)) *tls.Config {
+		c := r.TLSConfig()
+		c.ServerName, c.Certificates = "", nil
+		if change != nil {
+			change(c)
+		}
+		return c
+	}
+	for _, c := range []struct {
+		name    string
+		address string
+		tls     *tls.Config
+		want    string // of the error; "" where there is none
+	}{
+		{"name from the address", r.Addr(), with(r, nil), ""},
+		{"localhost", "localhost:" + port, with(r, nil), ""},
+		{"TLS 1.2", r.Addr(), with(r, func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }), ""},
+		{"TLS 1.3 only", r.Addr(), with(r, func(c *tls.Config) { c.MinVersion = tls.VersionTLS13 }), ""},
+		{"other server name that fits", r.Addr(), with(r, func(c *tls.Config) { c.ServerName = "localhost" }), ""},
+		{"server name that does not fit", r.Addr(), with(r, func(c *tls.Config) { c.ServerName = "cache.example" }), "certificate"},
+		{"wrong authority", r.Addr(), with(stranger, nil), "unknown authority"},
+		{"authorities of the system", r.Addr(), &tls.Config{}, "unknown authority"},
+		{"not verified", r.Addr(), &tls.Config{InsecureSkipVerify: true}, ""},
+		{"TLS 1.1 at most", r.Addr(), with(r, func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }), "tls:"},
+		{"client certificate", both.Addr(), both.TLSConfig(), ""},
+		{"no client certificate", both.Addr(), with(both, nil), "certificate"},
+		{"client certificate of another", both.Addr(), with(both, func(c *tls.Config) { c.Certificates = stranger.TLSConfig().Certificates }), ""},
+		{"no TLS at the server", plain.Addr(), with(r, nil), "tls:"},
+		{"no TLS at the client", r.Addr(), nil, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := open(t, redigo.Config{Address: c.address, TLS: c.tls})
+			got, err := run(s, 0, "SET", "k", "v")
+			switch c.name {
+			case "no TLS at the client", "client certificate of another":
+				require.ErrorIs(t, err, driver.ErrUnavailable)
+				return
+			}
+			if c.want == "" {
+				require.NoError(t, err)
+				assert.Equal(t, "+OK\r\n", got)
+				return
+			}
+			require.ErrorIs(t, err, driver.ErrUnavailable)
+			assert.ErrorContains(t, err, c.want)
+			assert.Zero(t, s.Stats().Dials)
+			assert.Zero(t, s.Stats().Retries, "trying again does not help")
+		})
+	}
+}
+
+// TestTLSConfigIsCopied changes a configuration after Open.
+func TestTLSConfigIsCopied(t *testing.T) {
+	r := testutil.Redis(t, &testutil.RedisOptions{TLS: true})
+	c := r.TLSConfig()
+	s := open(t, redigo.Config{Address: r.Addr(), TLS: c})
+	c.RootCAs, c.ServerName = nil, "cache.example"
+	must(t, s, "PING")
+}
+
+func TestPasswords(t *testing.T) {
+	r := testutil.Redis(t, &testutil.RedisOptions{
+		Password: "secret",
+		ACL: []string{
+			"user app on >apppw ~app.* +@all",
+			"user open on nopass ~* +@all",
+			"user quiet on >quietpw ~* +get +set",
+		},
+	})
+	free := testutil.Redis(t, &testutil.RedisOptions{ACL: []string{"user app on >apppw ~app.* +@all"}})
+	for _, c := range []struct {
+		name       string
+		addr       string
+		user, pass string
+		code       string // of the refusal; "" where there is none
+	}{
+		{"default user", r.Addr(), "", "secret", ""},
+		{"user", r.Addr(), "app", "apppw", ""},
+		{"user without a password", r.Addr(), "open", "", ""},
+		{"user who may not PING", r.Addr(), "quiet", "quietpw", ""},
+		{"no password", r.Addr(), "", "", "NOAUTH"},
+		{"wrong password", r.Addr(), "", "wrong", "WRONGPASS"},
+		{"wrong password of a user", r.Addr(), "app", "wrong", "WRONGPASS"},
+		{"forgotten password of a user", r.Addr(), "app", "", "WRONGPASS"},
+		{"no such user", r.Addr(), "nobody", "x", "WRONGPASS"},
+		{"password that is not needed", free.Addr(), "", "secret", "ERR"},
+		{"empty password, where the default user needs none", free.Addr(), "app", "", "WRONGPASS"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := open(t, redigo.Config{Address: c.addr, Username: c.user, Password: c.pass})
+			_, err := run(s, 0, "SET", "app.k", "v")
+			if c.code == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorIs(t, err, driver.ErrUnavailable)
+			var refusal *driver.ServerError
+			require.ErrorAs(t, err, &refusal)
+			assert.Equal(t, c.code, refusal.Code)
+			assert.Zero(t, s.Stats().Retries, "trying again does not help")
+		})
+	}
+}
+
+// TestUserWithoutPing greets with PING, which the ACL does not allow.
+func TestUserWithoutPing(t *testing.T) {
+	r := testutil.Redis(t, &testutil.RedisOptions{ACL: []string{
+		"user admin on >x ~* +@all", "user default on nopass ~* -@all +get +set",
+	}})
+	s := open(t, redigo.Config{Address: r.Addr()})
+	assert.Equal(t, "+OK\r\n", must(t, s, "SET", "k", "v"))
+	raw := must(t, s, "DEL", "k")
+	assert.True(t, strings.HasPrefix(raw, "-NOPERM"), "%q", raw)
+}
+
+// TestCredentials asks at each dial, so that a password can be changed.
+func TestCredentials(t *testing.T) {
+	r := testutil.Redis(t, &testutil.RedisOptions{Password: "first"})
+	asked, password := 0, "first"
+	fault := errors.New("the vault is sealed")
+	var broken error
+	s := open(t, redigo.Config{Address: r.Addr(), Conns: 1, Credentials: func(ctx context.Context) (string, string, error) {
+		_, bounded := ctx.Deadline()
+		assert.True(t, bounded)
+		asked++
+		return "", password, broken
+	}})
+	must(t, s, "PING")
+	must(t, s, "CONFIG", "SET", "requirepass", "second")
+	must(t, s, "PING")
+	assert.Equal(t, 1, asked, "a connection that is there needs none")
+	must(t, s, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
+	_, err := run(s, 0, "PING")
+	require.ErrorContains(t, err, "WRONGPASS")
+	password = "second"
+	must(t, s, "PING")
+	assert.Equal(t, 3, asked)
+
+	must(t, s, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
+	broken = fault
+	_, err = run(s, 0, "PING")
+	require.ErrorIs(t, err, driver.ErrUnavailable)
+	require.ErrorIs(t, err, fault)
+}
+
+// TestConnectTimeout dials a server that accepts and says nothing.
+func TestConnectTimeout(t *testing.T) {
+	mute := serveAll(t, func(int, []string) string { return silence })
+	for _, c := range []redigo.Config{
+		{Address: mute.addr, ConnectTimeout: 30 * time.Millisecond},
+		{Address: mute.addr, Timeout: 30 * time.Millisecond},
+		{Address: mute.addr, ConnectTimeout: 30 * time.Millisecond, TLS: &tls.Config{InsecureSkipVerify: true}},
+	} {
+		s := open(t, c)
+		_, err := run(s, driver.ReadOnly, "GET", "k")
+		require.ErrorIs(t, err, driver.ErrUnavailable)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+	s := open(t, redigo.Config{Address: mute.addr})
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	_, err := runCtx(ctx, s, 0, "GET", "k")
+	require.ErrorIs(t, err, driver.ErrUnavailable)
+	require.ErrorIs(t, err, context.Canceled)
+	assert.Empty(t, mute.count("GET k"), "nothing of the call was written")
+}
+
+// TestGreetingGoneWrong answers the handshake by nonsense: no command follows.
+func TestGreetingGoneWrong(t *testing.T) {
+	for name, c := range map[string]struct {
+		reply string
+		want  error
+	}{
+		"no status":         {":1\r\n", driver.ErrProtocol},
+		"too much":          {"+PONG\r\n+PONG\r\n", driver.ErrProtocol},
+		"not Redis":         {"HTTP/1.1 400 Bad Request\r\n", driver.ErrUnavailable},
+		"gone":              {"", driver.ErrUnavailable},
+		"protected mode":    {"-DENIED Redis is running in protected mode\r\n" + hangUp, driver.ErrUnavailable},
+		"gone in mid reply": {"+PO" + hangUp, driver.ErrUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := serveAll(t, func(int, []string) string { return c.reply })
+			s := open(t, redigo.Config{Address: server.addr})
+			_, err := run(s, driver.ReadOnly, "GET", "k")
+			require.ErrorIs(t, err, c.want)
+			require.ErrorIs(t, err, driver.ErrUnavailable)
+			assert.Empty(t, server.commands())
+		})
+	}
+}

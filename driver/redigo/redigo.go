@@ -1,0 +1,251 @@
+// Package redigo is the store of caches that keeps its data in a Redis server,
+// over github.com/gomodule/redigo.
+//
+// redigo dials, greets the server and pools the connections. The commands, which
+// package driver has encoded already, are written to the socket as they are, and
+// the replies are framed and checked in place, within [Limits].
+//
+//	store, err := redigo.Open(redigo.Config{Address: "localhost:6379"})
+//
+// What the package promises about failures:
+//
+//   - Every call ends by its context's deadline, or by Config.Timeout.
+//   - An error wraps [driver.ErrUnavailable] where nothing was written, and
+//     [driver.ErrUnknownOutcome] where something was and no whole reply came.
+//   - Commands are sent again only where that cannot run them twice to another
+//     effect: where nothing was written, where the server said that it did not
+//     run them, and where the Pipeline is [driver.ReadOnly] or
+//     [driver.Repeatable].
+//   - A connection whose call ended early is closed, so that no reply is ever
+//     taken for another's.
+package redigo
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+	"github.com/gomodule/redigo/redis"
+)
+
+// Config says where a server is and how to talk to it. Only Address is
+// required. Printing a Config, in whatever way, shows the address and no more.
+type Config struct {
+	// Network is "tcp", which is the default, or "unix".
+	Network string
+	// Address is host:port, or the path of a socket.
+	Address string
+
+	// Username and Password are sent with AUTH. Without a Username, Password
+	// is that of the default user; without either, AUTH is not sent.
+	Username, Password string
+	// Credentials, if it is not nil, is asked at each dial in place of Username
+	// and Password, which must then be empty. ctx ends with the dial.
+	Credentials func(ctx context.Context) (username, password string, err error)
+	// DB is the number of the database (SELECT).
+	DB int
+
+	// TLS turns on TLS. Its ServerName defaults to the host of Address and its
+	// MinVersion is at least 1.2. Nil means no TLS.
+	TLS *tls.Config
+	// ClientName is shown by CLIENT LIST: printable ASCII, without spaces.
+	ClientName string
+
+	// Conns is the most connections at once; zero means 64. A call beyond it
+	// waits until its deadline for one to come back.
+	Conns int
+	// Timeout of one call, retries and waiting included, where its context has
+	// no nearer deadline; zero means one second.
+	Timeout time.Duration
+	// ConnectTimeout of one dial, with TLS and AUTH; zero means one second. The
+	// deadline of the call that dials bounds it as well.
+	ConnectTimeout time.Duration
+	// Limits of replies.
+	Limits Limits
+}
+
+// A Store is a Redis server as a [driver.Store]. It is safe for concurrent use.
+type Store struct {
+	pool    *redis.Pool
+	foreign bool   // the pool is its user's
+	address string // for errors
+	timeout time.Duration
+	limits  Limits
+
+	slots  chan struct{} // one per connection in use, Conns at most; nil for a foreign pool
+	done   chan struct{} // closed by Close
+	close  sync.Once
+	calls  sync.Pool // of *call
+	stats  counters
+	loaded scripts
+	server version
+}
+
+var _ driver.Store = (*Store)(nil)
+
+// Open returns the Store of c. It checks c and never dials: a server that is
+// not there is found out by the first call. The errors name a field of Config.
+func Open(c Config) (*Store, error) {
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("caches: redigo.Config: %w", err)
+	}
+	conns, d := orDefault(c.Conns, 64), newDialer(&c)
+	s := newStore(c.Timeout, c.Limits)
+	s.address = c.Address
+	s.slots = make(chan struct{}, conns)
+	s.pool = &redis.Pool{
+		DialContext:  func(ctx context.Context) (redis.Conn, error) { return s.dial(ctx, d) },
+		TestOnBorrow: func(c redis.Conn, _ time.Time) error { return c.(*conn).check() },
+		MaxIdle:      conns,
+		IdleTimeout:  idleTimeout,
+	}
+	return s, nil
+}
+
+func newStore(timeout time.Duration, limits Limits) *Store {
+	return &Store{
+		timeout: orDefault(timeout, time.Second),
+		limits:  limits.orDefaults(),
+		done:    make(chan struct{}),
+	}
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.Network != "" && c.Network != "tcp" && c.Network != "unix":
+		return errors.New(`Network is neither "tcp" nor "unix"`)
+	case c.Address == "":
+		return errors.New("Address is missing")
+	case !c.addressFits():
+		return errors.New("Address is not host:port") // it may be a DSN with a password: do not repeat it
+	case c.Credentials != nil && c.Username+c.Password != "":
+		return errors.New("Credentials take the place of Username and Password: set one or the other")
+	case c.DB < 0, c.Conns < 0, c.Timeout < 0, c.ConnectTimeout < 0:
+		return errors.New("DB, Conns, Timeout and ConnectTimeout must not be negative")
+	case strings.ContainsFunc(c.ClientName, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return errors.New("ClientName must be printable ASCII without spaces")
+	case c.TLS != nil && c.Network == "unix" && c.TLS.ServerName == "" && !c.TLS.InsecureSkipVerify:
+		return errors.New("TLS over a unix socket needs a ServerName to verify")
+	}
+	return c.Limits.check()
+}
+
+func (c *Config) addressFits() bool {
+	if c.Network == "unix" {
+		return true
+	}
+	_, _, err := net.SplitHostPort(c.Address)
+	return err == nil && !strings.ContainsAny(c.Address, "@/?#")
+}
+
+// String returns the address and the number of the database.
+func (c Config) String() string {
+	if !c.addressFits() {
+		return "redigo.Config(invalid address)"
+	}
+	return fmt.Sprintf("redigo.Config(%s %s/%d)", orDefault(c.Network, "tcp"), c.Address, c.DB)
+}
+
+// GoString returns what String does.
+func (c Config) GoString() string { return c.String() }
+
+// Format writes what String returns, whatever the verb.
+func (c Config) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(c.String())) }
+
+// LogValue returns what String does.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+// MarshalText returns what String does; it is also what encoding/json shows.
+func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// Do runs the commands of p as [driver.Store] says. It takes one connection
+// for one round trip; a [driver.Script] that the server has forgotten takes a
+// second one.
+func (s *Store) Do(ctx context.Context, p *driver.Pipeline) error {
+	s.stats.calls.Add(1)
+	err := s.do(ctx, p)
+	if err != nil {
+		s.stats.errors.Add(1)
+		p.ResetReplies()
+	}
+	return err
+}
+
+func (s *Store) do(ctx context.Context, p *driver.Pipeline) error {
+	if err := ctx.Err(); err != nil {
+		return unavailable(err)
+	}
+	if s.closed() {
+		return unavailable(errClosed)
+	}
+	if p.Len() == 0 {
+		return nil
+	}
+	c := s.newCall(ctx, p)
+	defer c.free()
+	return c.run()
+}
+
+var errClosed = errors.New("the store is closed")
+
+func (s *Store) closed() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Close closes the connections that no call uses; the others are closed as
+// their calls end, which it does not wait for. Calls that wait for a connection
+// and later ones fail with [driver.ErrUnavailable]. A second Close does nothing.
+// A user's own pool stays open.
+func (s *Store) Close() error {
+	var err error
+	s.close.Do(func() {
+		close(s.done)
+		if !s.foreign {
+			err = s.pool.Close()
+		}
+	})
+	return err
+}
+
+// String returns where the server is.
+func (s *Store) String() string { return "redis " + s.address }
+
+// Stats counts what a [Store] has done since it was opened.
+type Stats struct {
+	Calls    int64 // of Do
+	Errors   int64 // of Do
+	Dials    int64 // that led to a connection
+	Retries  int64 // attempts after the first of a call
+	BytesIn  int64 // of replies
+	BytesOut int64 // of commands
+}
+
+type counters struct {
+	calls, errors, dials, retries, in, out atomic.Int64
+}
+
+// Stats returns the counts so far. They are read one after the other: a call
+// under way may show in some of them only.
+func (s *Store) Stats() Stats {
+	return Stats{
+		Calls:    s.stats.calls.Load(),
+		Errors:   s.stats.errors.Load(),
+		Dials:    s.stats.dials.Load(),
+		Retries:  s.stats.retries.Load(),
+		BytesIn:  s.stats.in.Load(),
+		BytesOut: s.stats.out.Load(),
+	}
+}

@@ -1,0 +1,242 @@
+package redigo
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/gocaches/caches/driver"
+)
+
+// Limits bound what a server may answer. A reply beyond one of them ends its
+// call with [driver.ErrTooLarge], names the limit, and costs the connection.
+// Memory grows with the bytes that have come, never with a length announced.
+type Limits struct {
+	Bulk  int // bytes of one string; zero: 64 MiB
+	Array int // elements of one array; zero: 1,048,576
+	Depth int // arrays inside each other; zero: 32
+	Line  int // bytes of a status, an error or a length; zero: 64 KiB
+	Reply int // bytes of all that answers one command; zero: 512 MiB
+}
+
+func (l Limits) orDefaults() Limits {
+	return Limits{
+		Bulk:  orDefault(l.Bulk, 64<<20),
+		Array: orDefault(l.Array, 1<<20),
+		Depth: orDefault(l.Depth, 32),
+		Line:  orDefault(l.Line, 64<<10),
+		Reply: orDefault(l.Reply, 512<<20),
+	}
+}
+
+// check refuses limits that are none: a negative one, or one so large that sums
+// of two no longer fit an int.
+func (l Limits) check() error {
+	for _, n := range []int{l.Bulk, l.Array, l.Depth, l.Line, l.Reply} {
+		if n < 0 || n > math.MaxInt/16 {
+			return errors.New("Limits are out of range")
+		}
+	}
+	return nil
+}
+
+// orDefault returns v, or def where v is zero.
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// A framer finds the ends of replies in bytes as they come from a server, and
+// refuses what is not RESP2 or is beyond its limits. What it lets through is
+// what package driver reads without looking again.
+//
+// The wire format is https://redis.io/docs/latest/develop/reference/protocol-spec/.
+type framer struct {
+	limits Limits
+	left   int   // whole replies still to come
+	pos    int   // what lies before it is framed
+	start  int   // of the reply that is under way
+	open   []int // elements still missing of each open array, outermost first
+	need   int   // bytes that the string at pos lacks, as far as is known
+	errs   bool  // one of the replies is an error
+}
+
+// begin makes f ready for n replies at the start of a buffer.
+func (f *framer) begin(n int) {
+	f.left, f.pos, f.start, f.open, f.need, f.errs = n, 0, 0, f.open[:0], 0, false
+}
+
+// advance frames as much of buf as it can. buf begins where it did at begin
+// and holds more than at the call before. The replies are whole once f.left is
+// zero; they end at f.pos.
+func (f *framer) advance(buf []byte) error {
+	for f.left > 0 {
+		ok, err := f.item(buf)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return nil
+		}
+	}
+	return nil
+}
+
+// item frames one string, number or array header. It is not ok where buf ends
+// before the item does; the item is then looked at again from its start.
+func (f *framer) item(buf []byte) (ok bool, err error) {
+	line, ok, err := f.line(buf[f.pos:])
+	if !ok || err != nil {
+		return false, err
+	}
+	end := f.pos + len(line) + 2
+	if end-f.start > f.limits.Reply {
+		return false, tooLarge("reply", f.limits.Reply, "bytes")
+	}
+	switch text := line[1:]; line[0] {
+	case '+', '-':
+		f.errs = f.errs || line[0] == '-' && len(f.open) == 0
+		f.close(end)
+		return true, nil
+	case ':':
+		f.close(end)
+		return true, checkInteger(text)
+	case '$':
+		return f.bulk(buf, text, end)
+	case '*':
+		return true, f.array(text, end)
+	}
+	return false, fmt.Errorf("%w: a reply begins with byte %#02x", driver.ErrProtocol, line[0])
+}
+
+// line returns the first line of b without its end.
+func (f *framer) line(b []byte) (line []byte, ok bool, err error) {
+	i := bytes.IndexByte(b, '\n')
+	if i > f.limits.Line || i < 0 && len(b) > f.limits.Line {
+		return nil, false, tooLarge("line", f.limits.Line, "bytes")
+	}
+	if i < 0 {
+		return nil, false, nil
+	}
+	// The driver looks for the first '\r', so there must be no other one.
+	if i < 2 || bytes.IndexByte(b[:i], '\r') != i-1 {
+		return nil, false, fmt.Errorf("%w: a line does not end in CR LF", driver.ErrProtocol)
+	}
+	return b[:i-1], true, nil
+}
+
+// bulk frames the string whose header, with the given length, ends at end.
+func (f *framer) bulk(buf, length []byte, end int) (ok bool, err error) {
+	n, err := parseLength(length, f.limits.Bulk)
+	switch {
+	case err != nil:
+		return false, err
+	case n > f.limits.Bulk:
+		return false, tooLarge("bulk", f.limits.Bulk, "bytes")
+	case end+n-f.start > f.limits.Reply:
+		return false, tooLarge("reply", f.limits.Reply, "bytes")
+	case n < 0:
+		f.close(end)
+		return true, nil
+	}
+	if f.need = end + n + 2 - len(buf); f.need > 0 {
+		return false, nil
+	}
+	f.need = 0
+	if buf[end+n] != '\r' || buf[end+n+1] != '\n' {
+		return false, fmt.Errorf("%w: a string does not end in CR LF", driver.ErrProtocol)
+	}
+	f.close(end + n + 2)
+	return true, nil
+}
+
+func (f *framer) array(length []byte, end int) error {
+	n, err := parseLength(length, f.limits.Array)
+	switch {
+	case err != nil:
+		return err
+	case n > f.limits.Array:
+		return tooLarge("array", f.limits.Array, "elements")
+	case n <= 0:
+		f.close(end)
+		return nil
+	case len(f.open) == f.limits.Depth:
+		return tooLarge("depth", f.limits.Depth, "arrays inside each other")
+	}
+	f.open = append(f.open, n)
+	f.pos = end
+	return nil
+}
+
+// close ends the item at end, and with it the arrays whose last element it is.
+func (f *framer) close(end int) {
+	f.pos = end
+	for i := len(f.open) - 1; i >= 0; i-- {
+		if f.open[i]--; f.open[i] > 0 {
+			return
+		}
+		f.open = f.open[:i]
+	}
+	f.left--
+	f.start = end
+}
+
+// parseLength reads a length: -1, or digits. A number beyond limit comes back
+// as some number beyond limit, however many digits it has.
+func parseLength(text []byte, limit int) (int, error) {
+	if string(text) == "-1" {
+		return -1, nil
+	}
+	if len(text) == 0 {
+		return 0, fmt.Errorf("%w: a length is missing", driver.ErrProtocol)
+	}
+	n := int64(0)
+	for _, digit := range text {
+		if digit < '0' || digit > '9' {
+			return 0, fmt.Errorf("%w: a length is not a number", driver.ErrProtocol)
+		}
+		if n <= int64(limit) {
+			n = n*10 + int64(digit-'0')
+		}
+	}
+	return int(min(n, int64(limit)+1)), nil
+}
+
+// checkInteger refuses what is not an int64 in decimal.
+func checkInteger(text []byte) error {
+	digits, most := text, uint64(1<<63-1)
+	if len(text) > 0 && text[0] == '-' {
+		digits, most = text[1:], 1<<63
+	}
+	n, bad := uint64(0), len(digits) == 0
+	for _, digit := range digits {
+		// 1<<63/10 times ten and nine more still fits: the check comes first.
+		if digit < '0' || digit > '9' || n > most/10 {
+			bad = true
+			break
+		}
+		n = n*10 + uint64(digit-'0')
+	}
+	if bad || n > most {
+		return fmt.Errorf("%w: an integer reply that is none", driver.ErrProtocol)
+	}
+	return nil
+}
+
+func tooLarge(limit string, n int, unit string) error {
+	return fmt.Errorf("%w: a reply is beyond the limit %q of %d %s", driver.ErrTooLarge, limit, n, unit)
+}
+
+// split returns the first of the whole, checked replies in raw, and the rest.
+func split(raw []byte) (reply, rest []byte) {
+	f := framer{limits: Limits{Bulk: len(raw), Array: len(raw), Depth: len(raw), Line: len(raw), Reply: len(raw)}}
+	f.begin(1)
+	if err := f.advance(raw); err != nil || f.left > 0 {
+		return raw, nil // cannot be: a framer let raw through before
+	}
+	return raw[:f.pos], raw[f.pos:]
+}
