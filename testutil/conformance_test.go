@@ -1,0 +1,66 @@
+package testutil_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/driver/redigo"
+	"github.com/gocaches/caches/testutil"
+	"github.com/stretchr/testify/require"
+)
+
+func open(t *testing.T, c redigo.Config) driver.Store {
+	t.Helper()
+	c.Timeout = 20 * time.Second // a loaded machine and the race detector are slow
+	s, err := redigo.Open(c)
+	require.NoError(t, err)
+	return s
+}
+
+func TestMemory(t *testing.T) {
+	testutil.TestStore(t, func(t *testing.T) driver.Store { return testutil.Memory(t) })
+}
+
+func TestRealRedis(t *testing.T) {
+	r := testutil.Redis(t, nil)
+	testutil.TestStore(t, func(t *testing.T) driver.Store {
+		_, err := r.Do("FLUSHALL")
+		require.NoError(t, err)
+		return open(t, redigo.Config{Address: r.Addr()})
+	})
+}
+
+// TestFakeRedis names where miniredis 2.40 is not Redis. All of it is in the
+// texts of errors, in the last digits of scores, and at the edges of numbers.
+func TestFakeRedis(t *testing.T) {
+	testutil.TestStore(t, func(t *testing.T) driver.Store {
+		return open(t, redigo.Config{Address: testutil.FakeRedis(t).Addr()})
+	}, testutil.Lacks(
+		"NOSUCH", "SET k v EX 0", "SET k v NX XX", // other texts, other precedence
+		"EXPIRETIME k", "PEXPIRETIME k", // a millisecond off: it keeps what is left, not the end
+		"HINCRBY h t 1", "HINCRBY h m 1", "HINCRBYFLOAT h t 1", // texts; overflow wraps round
+		"SINTERSTORE u s none", "EXISTS u", // an empty result keeps the old set
+		"ZADD z nan", "ZINCRBY z", "ZREM z n none", "ZREM z i", // NaN is taken for a score
+		"ZRANGE precise 0 -1 WITHSCORES", // shortest digits, where Redis 7.0 gives 17
+	))
+}
+
+// TestGapsAreHonoured breaks a store and names what is broken.
+func TestGapsAreHonoured(t *testing.T) {
+	testutil.TestStore(t, func(t *testing.T) driver.Store {
+		return &forgetful{Store: testutil.Memory(t)}
+	}, testutil.Lacks("STRLEN"))
+}
+
+// forgetful does not know how long a string is.
+type forgetful struct{ driver.Store }
+
+func (s *forgetful) Do(ctx context.Context, p *driver.Pipeline) error {
+	if p.Len() == 1 && p.Command(0).Name() == "STRLEN" {
+		p.Replies().Error("ERR no such thing")
+		return nil
+	}
+	return s.Store.Do(ctx, p)
+}

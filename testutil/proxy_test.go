@@ -1,0 +1,188 @@
+package testutil_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gocaches/caches/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// echoServer answers every byte with itself.
+func echoServer(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				defer func() { _ = c.Close() }()
+				_, _ = io.Copy(c, c)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		running.Wait()
+	})
+	return l.Addr().String()
+}
+
+func dial(t *testing.T, p *testutil.Proxy) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", p.Addr())
+	require.NoError(t, err)
+	require.NoError(t, c.SetDeadline(time.Now().Add(10*time.Second)))
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// echo sends s and returns what comes back of it, and what ended that.
+func echo(c net.Conn, s string) (string, error) {
+	if _, err := io.WriteString(c, s); err != nil {
+		return "", err
+	}
+	b := make([]byte, len(s))
+	n, err := io.ReadFull(c, b)
+	return string(b[:n]), err
+}
+
+func TestProxyPasses(t *testing.T) {
+	p := testutil.NewProxy(t, echoServer(t))
+	a, b := dial(t, p), dial(t, p)
+	for _, c := range []net.Conn{a, b} {
+		got, err := echo(c, strings.Repeat("hello", 10_000))
+		require.NoError(t, err)
+		assert.Len(t, got, 50_000)
+	}
+	assert.Equal(t, 2, p.Conns())
+	require.NoError(t, a.Close())
+	assert.Eventually(t, func() bool { return p.Conns() == 1 }, 10*time.Second, time.Millisecond)
+	assert.Equal(t, 2, p.Accepted())
+}
+
+func TestProxyCuts(t *testing.T) {
+	p := testutil.NewProxy(t, echoServer(t))
+	open := dial(t, p)
+	_, err := echo(open, "before")
+	require.NoError(t, err)
+	p.CutReply(3)
+	for _, c := range []net.Conn{open, dial(t, p)} {
+		got, err := echo(c, "hello")
+		assert.Equal(t, "hel", got)
+		assert.Error(t, err)
+	}
+	p.Heal()
+	p.CutRequest(2)
+	got, err := echo(dial(t, p), "hello")
+	assert.Contains(t, "he", got, "what arrived may come back")
+	require.Error(t, err)
+	p.Heal()
+	got, err = echo(dial(t, p), "hello")
+	require.NoError(t, err)
+	assert.Equal(t, "hello", got)
+}
+
+func TestProxyDropsAndDelays(t *testing.T) {
+	p := testutil.NewProxy(t, echoServer(t))
+	c := dial(t, p)
+	p.DropReplies(true)
+	require.NoError(t, c.SetDeadline(time.Now().Add(50*time.Millisecond)))
+	_, err := echo(c, "lost")
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	p.DropReplies(false)
+
+	p.Delay(30 * time.Millisecond)
+	require.NoError(t, c.SetDeadline(time.Now().Add(10*time.Second)))
+	start := time.Now()
+	got, err := echo(c, "late")
+	require.NoError(t, err)
+	assert.Equal(t, "late", got)
+	assert.GreaterOrEqual(t, time.Since(start), 30*time.Millisecond)
+}
+
+func TestProxyEndsWhileDelaying(t *testing.T) {
+	t.Run("inner", func(t *testing.T) {
+		p := testutil.NewProxy(t, echoServer(t))
+		c := dial(t, p)
+		p.Delay(time.Hour)
+		_, err := io.WriteString(c, "x")
+		require.NoError(t, err)
+	})
+}
+
+func TestProxySlices(t *testing.T) {
+	p := testutil.NewProxy(t, echoServer(t))
+	p.Slice(true)
+	got, err := echo(dial(t, p), strings.Repeat("ab", 500))
+	require.NoError(t, err)
+	assert.Equal(t, strings.Repeat("ab", 500), got)
+}
+
+func TestProxyBreaksOff(t *testing.T) {
+	p := testutil.NewProxy(t, echoServer(t))
+	for _, c := range []struct {
+		how  func()
+		want error
+	}{
+		{p.Reset, syscall.ECONNRESET},
+		{p.KillAll, io.EOF},
+	} {
+		conn := dial(t, p)
+		_, err := echo(conn, "x")
+		require.NoError(t, err)
+		c.how()
+		_, err = conn.Read(make([]byte, 1))
+		require.ErrorIs(t, err, c.want)
+		assert.Eventually(t, func() bool { return p.Conns() == 0 }, 10*time.Second, time.Millisecond)
+	}
+	p.Refuse(true)
+	_, err := echo(dial(t, p), "x")
+	require.Error(t, err)
+	p.Refuse(false)
+	_, err = echo(dial(t, p), "x")
+	require.NoError(t, err)
+}
+
+func TestProxyWithoutServer(t *testing.T) {
+	p := testutil.NewProxy(t, "/nowhere/redis.sock")
+	_, err := echo(dial(t, p), "x")
+	require.Error(t, err)
+	assert.Zero(t, p.Accepted())
+}
+
+// TestProxyRate checks that about the given share is cut, and the same share
+// for the same seed.
+func TestProxyRate(t *testing.T) {
+	const seed, rounds = 42, 200
+	t.Logf("seed %d", seed)
+	p := testutil.NewProxy(t, echoServer(t))
+	count := func() (cut int) {
+		p.Rate(0.25, seed)
+		for range rounds {
+			c := dial(t, p)
+			if got, err := echo(c, "x"); err != nil {
+				assert.False(t, errors.Is(err, os.ErrDeadlineExceeded), "%q", got)
+				cut++
+			}
+			_ = c.Close()
+		}
+		return cut
+	}
+	first := count()
+	assert.InDelta(t, rounds/4, first, rounds/8)
+	assert.Equal(t, first, count())
+}
