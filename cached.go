@@ -1,0 +1,230 @@
+package caches
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+)
+
+// CachedOptions tune [Cached]. The zero value, and nil, mean the defaults.
+type CachedOptions[A comparable, T any] struct {
+	// Name stands in the key of every result, behind the prefix of the cache.
+	// Empty means the function's own name; for functions whose name does not
+	// tell them apart (method values, closures, instances of generic
+	// functions) either Name or Key is required, and the first call says so.
+	Name string
+
+	// Key returns the parts of the key of an argument's result, behind the
+	// prefix of the cache; see [Cache.Key]. Nil means Name and the argument,
+	// which then is a scalar, an encoding.TextMarshaler, or a struct or array
+	// of those.
+	Key func(arg A) []any
+
+	// Bypass reports that a result is not to be kept: it is returned, and the
+	// next call computes again. Nil keeps all.
+	Bypass func(arg A, result T) bool
+}
+
+// CachedFunc is a function that remembers its results; see [Cached]. It is safe
+// for concurrent use.
+type CachedFunc[A comparable, T any] struct {
+	cache  Cache[T]
+	fn     func(context.Context, A) (T, error)
+	opts   CachedOptions[A, T]
+	flight flight[T]
+	name   func() (string, error)
+}
+
+// maxLoads bounds how many missing results one GetMany computes at a time.
+const maxLoads = 16
+
+// Cached returns fn, with results that are remembered in c: under the prefix,
+// for the time to live and with the serializer of c.
+//
+//	var loadUser = caches.Cached(profiles, func(ctx context.Context, id int) (Profile, error) {
+//		return db.LoadProfile(ctx, id)
+//	}, &caches.CachedOptions[int, Profile]{Key: func(id int) []any { return []any{"by-id", id} }})
+//
+// Calls of one argument in this process that miss at the same time compute once.
+// Errors of fn are returned and not remembered. fn gets a context with the
+// values of the first caller's, which does not end with it.
+//
+// When the cache cannot be read, fn still answers; its result is then not
+// written back.
+func Cached[A comparable, T any](c Cache[T], fn func(context.Context, A) (T, error), o *CachedOptions[A, T]) *CachedFunc[A, T] {
+	f := &CachedFunc[A, T]{cache: c, fn: fn}
+	if o != nil {
+		f.opts = *o
+	}
+	f.name = sync.OnceValues(f.findName)
+	return f
+}
+
+// Get returns the result for arg: the remembered one, or else fn's.
+func (f *CachedFunc[A, T]) Get(ctx context.Context, arg A) (T, error) {
+	object, err := f.object(arg)
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	v, err := object.Get(ctx)
+	if err == nil {
+		return v, nil
+	}
+	return f.load(ctx, object, arg, keeps(err))
+}
+
+// keeps reports whether a result that is computed because of err may be stored:
+// after a fault another value may be there that could not be read.
+func keeps(err error) bool { return errors.Is(err, ErrMiss) || errors.Is(err, ErrCorrupt) }
+
+// load computes the result for arg, once for all who ask at the same time.
+func (f *CachedFunc[A, T]) load(ctx context.Context, object Cache[T], arg A, keep bool) (T, error) {
+	return f.flight.do(ctx, object.key, func(ctx context.Context) (T, error) {
+		v, err := f.fn(ctx, arg)
+		if err != nil || !keep || f.opts.Bypass != nil && f.opts.Bypass(arg, v) {
+			return v, err
+		}
+		// That it could not be stored is the next caller's loss, not this one's.
+		_ = object.Set(ctx, v)
+		return v, nil
+	})
+}
+
+// GetMany returns the results for all of args. The remembered ones are read
+// together; the others are computed, up to 16 at a time. Results are returned
+// beside an error, which joins the errors of those arguments that have none.
+func (f *CachedFunc[A, T]) GetMany(ctx context.Context, args []A) (map[A]T, error) {
+	objects := make(map[A]Cache[T], len(args))
+	for _, arg := range args {
+		object, err := f.object(arg)
+		if err != nil {
+			return nil, err
+		}
+		objects[arg] = object
+	}
+	found, unread := getObjects(ctx, f.cache, objects)
+	var (
+		mu    sync.Mutex // guards found, errs and fell
+		errs  []error
+		fell  any // what fn panicked with, raised again in the caller
+		group sync.WaitGroup
+		slots = make(chan struct{}, maxLoads)
+	)
+	for arg, object := range objects {
+		mu.Lock()
+		_, ok := found[arg]
+		mu.Unlock()
+		if ok {
+			continue
+		}
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() {
+				if r := recover(); r != nil {
+					mu.Lock()
+					fell = r
+					mu.Unlock()
+				}
+				<-slots
+			}()
+			v, err := f.load(ctx, object, arg, !unread[arg])
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%v: %w", arg, err))
+				return
+			}
+			found[arg] = v
+		})
+	}
+	group.Wait()
+	if fell != nil {
+		panic(fell)
+	}
+	return found, errors.Join(errs...)
+}
+
+// getObjects reads several objects of one type together. A key in unread could
+// not be read, which is not the same as a miss.
+func getObjects[A comparable, T any](ctx context.Context, c Cache[T], objects map[A]Cache[T]) (found map[A]T, unread map[A]bool) {
+	found, unread = make(map[A]T, len(objects)), make(map[A]bool)
+	args := make([]A, 0, len(objects))
+	keys := make([]RawKey, 0, len(objects))
+	for arg, object := range objects {
+		args, keys = append(args, arg), append(keys, RawKey(object.key))
+	}
+	c.Options.Prefix, c.Object = "", Object{} // the keys have the prefix already
+	values, err := GetMany(ctx, c, keys)
+	for i, arg := range args {
+		if v, ok := values[keys[i]]; ok {
+			found[arg] = v
+		} else if err != nil && !errors.Is(err, ErrCorrupt) {
+			unread[arg] = true
+		}
+	}
+	return found, unread
+}
+
+// Invalidate forgets the result for arg.
+func (f *CachedFunc[A, T]) Invalidate(ctx context.Context, arg A) error {
+	object, err := f.object(arg)
+	if err != nil {
+		return err
+	}
+	return object.Delete(ctx)
+}
+
+// Refresh computes the result for arg anew, remembers it and returns it.
+func (f *CachedFunc[A, T]) Refresh(ctx context.Context, arg A) (T, error) {
+	object, err := f.object(arg)
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	return f.load(ctx, object, arg, true)
+}
+
+// Func returns Get, in place of fn wherever fn was called.
+func (f *CachedFunc[A, T]) Func() func(context.Context, A) (T, error) { return f.Get }
+
+// object returns where the result for arg is kept.
+func (f *CachedFunc[A, T]) object(arg A) (Cache[T], error) {
+	if f.opts.Key != nil {
+		object := f.cache.Key(f.opts.Key(arg)...)
+		return object, object.err
+	}
+	name, err := f.name()
+	if err != nil {
+		return Cache[T]{}, err
+	}
+	text, err := appendMember(nil, arg)
+	if err != nil {
+		return Cache[T]{}, fmt.Errorf("caches: Cached: the argument: %w; give CachedOptions a Key", err)
+	}
+	object := f.cache.Key(name, string(text))
+	return object, object.err
+}
+
+// findName returns the name that stands in the keys.
+func (f *CachedFunc[A, T]) findName() (string, error) {
+	if f.opts.Name != "" {
+		return f.opts.Name, nil
+	}
+	name := runtime.FuncForPC(reflect.ValueOf(f.fn).Pointer()).Name()
+	if base := name[strings.LastIndexByte(name, '/')+1:]; !identifies(base) {
+		return "", fmt.Errorf("caches: Cached: the function's name, %s, does not tell it from others: give CachedOptions a Name or a Key", name)
+	}
+	return name, nil
+}
+
+// identifies reports whether the name of a function, "pkg.Load", stands for one
+// function only. "pkg.(*DB).Load-fm" is the method of any DB, "pkg.init.func1"
+// changes its number as code is added, "pkg.Gen[...]" is all instances of Gen.
+func identifies(base string) bool {
+	return !strings.HasSuffix(base, "-fm") && !strings.ContainsAny(base, "[(") && strings.Count(base, ".") == 1
+}

@@ -1,0 +1,190 @@
+package caches
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"reflect"
+
+	"github.com/gocaches/caches/driver"
+)
+
+// Number is what a [CounterCache] counts in.
+type Number interface {
+	~int | ~int8 | ~int16 | ~int32 | ~int64 |
+		~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64 |
+		~float32 | ~float64
+}
+
+// CounterCache is a type of counters, and one counter of it. The server counts,
+// so that no increment is lost; the value is the plain decimal text of a number
+// in a Redis string, which other languages and redis-cli read.
+//
+// Integers are kept by the server as int64 and floats as long double: beyond
+// int64, and beyond N, is [ErrOverflow]. An increment whose result N cannot
+// hold has been counted all the same. Options.Serializer is not used.
+type CounterCache[N Number] struct {
+	Options Options
+	Object
+}
+
+// Key returns the counter at a key; see [Cache.Key].
+func (c CounterCache[N]) Key(parts ...any) CounterCache[N] {
+	c.Object = c.Object.derive(c.Options, parts)
+	return c
+}
+
+// On returns c pinned to conn, whatever Options and the context say.
+func (c CounterCache[N]) On(conn *Conn) CounterCache[N] {
+	c.Options.conn, c.Object = conn, c.Object.on(conn)
+	return c
+}
+
+// Values returns the same counters as plain values, for [GetMany], [SetMany],
+// [DeleteMany] and [Cached].
+func (c CounterCache[N]) Values() Cache[N] {
+	c.Options.Serializer, c.opts.Serializer = Raw, Raw
+	return Cache[N]{Options: c.Options, Object: c.Object}
+}
+
+// Incr adds delta, which may be negative, and returns the result. A counter
+// that is not there counts from zero. Without a number at the key it returns
+// [ErrNotNumber]. O(1), INCRBY or INCRBYFLOAT, with PEXPIRE in one transaction.
+func (c CounterCache[N]) Incr(ctx context.Context, delta N) (N, error) {
+	q, err := c.beginWrite(ctx, "CounterCache.Incr")
+	if err != nil {
+		return 0, err
+	}
+	defer q.end()
+	return incr(ctx, &q, delta, 1)
+}
+
+// Decr subtracts delta and returns the result; see Incr.
+func (c CounterCache[N]) Decr(ctx context.Context, delta N) (N, error) {
+	q, err := c.beginWrite(ctx, "CounterCache.Decr")
+	if err != nil {
+		return 0, err
+	}
+	defer q.end()
+	return incr(ctx, &q, delta, -1)
+}
+
+func incr[N Number](ctx context.Context, q *query, delta N, sign int64) (N, error) {
+	step, float, err := stepOf(delta, sign)
+	if err != nil {
+		return 0, q.fail(err)
+	}
+	if float {
+		q.cmd("INCRBYFLOAT").Bytes(step)
+	} else {
+		q.cmd("INCRBY").Bytes(step)
+	}
+	q.expire()
+	if err := q.run(ctx); err != nil {
+		return 0, err
+	}
+	return readNumber[N](q)
+}
+
+// readNumber reads the reply of an increment.
+func readNumber[N any](q *query) (N, error) {
+	n, err := parseNumber[N](q.p.Next())
+	if err == nil {
+		err = q.rest()
+	}
+	if err != nil {
+		var zero N
+		return zero, q.fail(err)
+	}
+	return n, nil
+}
+
+// Get returns the count, or [ErrMiss]. O(1), GET.
+func (c CounterCache[N]) Get(ctx context.Context) (N, error) {
+	return c.Values().Get(ctx)
+}
+
+// GetOr is Get with def in place of [ErrMiss].
+func (c CounterCache[N]) GetOr(ctx context.Context, def N) (N, error) {
+	return c.Values().GetOr(ctx, def)
+}
+
+// GetOrSet returns the count, or stores what load returns; see [Cache.GetOrSet].
+func (c CounterCache[N]) GetOrSet(ctx context.Context, load func(context.Context) (N, error)) (N, error) {
+	return c.Values().GetOrSet(ctx, load)
+}
+
+// Set stores n. O(1), SET.
+func (c CounterCache[N]) Set(ctx context.Context, n N) error { return c.Values().Set(ctx, n) }
+
+// Add stores n if there is no count, and reports whether it did. O(1), SET NX.
+func (c CounterCache[N]) Add(ctx context.Context, n N) (added bool, err error) {
+	return c.Values().Add(ctx, n)
+}
+
+// Replace stores n if there is a count, and reports whether it did. O(1),
+// SET XX.
+func (c CounterCache[N]) Replace(ctx context.Context, n N) (replaced bool, err error) {
+	return c.Values().Replace(ctx, n)
+}
+
+// Swap stores n and returns the count before it; loaded reports whether there
+// was one. O(1), SET GET.
+func (c CounterCache[N]) Swap(ctx context.Context, n N) (previous N, loaded bool, err error) {
+	return c.Values().Swap(ctx, n)
+}
+
+// Take removes the counter and returns its count, or [ErrMiss]. O(1), GETDEL.
+func (c CounterCache[N]) Take(ctx context.Context) (N, error) { return c.Values().Take(ctx) }
+
+// Clear removes every counter under the prefix; see [Cache.Clear].
+func (c CounterCache[N]) Clear(ctx context.Context) (int64, error) {
+	return c.Options.clear(ctx, "CounterCache.Clear")
+}
+
+// stepOf returns the text of sign × delta, and whether it is a float. A delta
+// that is not of a numeric kind is an error.
+func stepOf(delta any, sign int64) (text []byte, float bool, err error) {
+	switch v := reflect.ValueOf(delta); v.Kind() {
+	case reflect.Float32, reflect.Float64:
+		f := v.Float() * float64(sign)
+		if math.IsNaN(f) || math.IsInf(f, 0) {
+			return nil, true, fmt.Errorf("%w: %v cannot be added", ErrOverflow, f)
+		}
+		text, err = appendFloat(nil, f, v.Type().Bits())
+		return text, true, err
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		if sign < 0 && v.Int() == math.MinInt64 {
+			return nil, false, errInt64
+		}
+		return appendInt(nil, v.Int()*sign), false, nil
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		if v.Uint() > math.MaxInt64 {
+			return nil, false, errInt64
+		}
+		return appendInt(nil, int64(v.Uint())*sign), false, nil
+	}
+	return nil, false, fmt.Errorf("%w: a %T cannot be added", ErrNotNumber, delta)
+}
+
+var errInt64 = fmt.Errorf("%w: the server counts in int64", ErrOverflow)
+
+// parseNumber decodes the result of an increment.
+func parseNumber[N any](r driver.Reply) (n N, err error) {
+	var buf [20]byte
+	text, ok, err := buf[:0], true, error(nil)
+	if r.Kind() == driver.KindInt {
+		var i int64
+		i, err = r.Int()
+		text = appendInt(text, i)
+	} else {
+		text, ok, err = r.Bytes()
+	}
+	switch {
+	case err != nil:
+		return n, err
+	case !ok:
+		return n, ErrMiss
+	}
+	return n, parseText(text, &n)
+}

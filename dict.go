@@ -1,0 +1,480 @@
+package caches
+
+import (
+	"context"
+	"iter"
+
+	"github.com/gocaches/caches/driver"
+)
+
+// DictCache is a type of dicts, and one dict of it: a map of K to V in one
+// Redis hash. The time to live is the whole dict's.
+//
+// Fields are kept as text where K is a scalar or an encoding.TextMarshaler and
+// as JSON where it is a struct or an array of those; other types are the error
+// of every operation. Values go through Options.Serializer.
+type DictCache[K comparable, V any] struct {
+	Options Options
+	Object
+}
+
+// Key returns the dict at a key; see [Cache.Key].
+func (d DictCache[K, V]) Key(parts ...any) DictCache[K, V] {
+	d.Object = d.Object.derive(d.Options, parts)
+	return d
+}
+
+// On returns d pinned to conn, whatever Options and the context say.
+func (d DictCache[K, V]) On(conn *Conn) DictCache[K, V] {
+	d.Options.conn, d.Object = conn, d.Object.on(conn)
+	return d
+}
+
+// Get returns the value of field, or [ErrMiss]. O(1), HGET.
+func (d DictCache[K, V]) Get(ctx context.Context, field K) (V, error) {
+	var zero V
+	q, err := d.beginRead(ctx, "DictCache.Get")
+	if err != nil {
+		return zero, err
+	}
+	defer q.end()
+	if err := writeMember(q.cmd("HGET"), field); err != nil {
+		return zero, q.fail(err)
+	}
+	q.slid()
+	if err := q.run(ctx); err != nil {
+		return zero, err
+	}
+	return readStored[V](&q, d.opts.serializer())
+}
+
+// GetOr is Get with def in place of [ErrMiss]. Faults are still errors, beside
+// def.
+func (d DictCache[K, V]) GetOr(ctx context.Context, field K, def V) (V, error) {
+	return orDefault(def)(d.Get(ctx, field))
+}
+
+// GetMany returns the values of those fields that are there. O(len(fields)),
+// HMGET.
+func (d DictCache[K, V]) GetMany(ctx context.Context, fields ...K) (map[K]V, error) {
+	if len(fields) == 0 {
+		return map[K]V{}, nil
+	}
+	q, err := d.beginRead(ctx, "DictCache.GetMany")
+	if err != nil {
+		return nil, err
+	}
+	defer q.end()
+	if err := writeMembers(q.cmd("HMGET"), fields); err != nil {
+		return nil, q.fail(err)
+	}
+	q.slid()
+	if err := q.run(ctx); err != nil {
+		return nil, err
+	}
+	e, err := q.p.Next().Elems()
+	found := make(map[K]V, e.Len())
+	for _, field := range fields {
+		if err != nil {
+			break
+		}
+		err = putStored(found, field, e.Next(), d.opts.serializer())
+	}
+	if err != nil {
+		return nil, q.fail(err)
+	}
+	return found, nil
+}
+
+// putStored decodes a reply into m[key], if it holds a value.
+func putStored[K comparable, V any](m map[K]V, key K, r driver.Reply, s Serializer) error {
+	data, ok, err := r.Bytes()
+	if err != nil || !ok {
+		return err
+	}
+	v, err := readValue[V](s, data)
+	if err == nil {
+		m[key] = v
+	}
+	return err
+}
+
+// Set stores value under field. O(1), HSET and PEXPIRE in one transaction.
+func (d DictCache[K, V]) Set(ctx context.Context, field K, value V) error {
+	q, err := d.beginWrite(ctx, "DictCache.Set")
+	if err != nil {
+		return err
+	}
+	defer q.end()
+	if err := d.hset(&q, field, value); err != nil {
+		return q.fail(err)
+	}
+	q.expire()
+	_, err = q.int(ctx)
+	return err
+}
+
+func (d DictCache[K, V]) hset(q *query, field K, value V) error {
+	p := q.cmd("HSET")
+	if err := writeMember(p, field); err != nil {
+		return err
+	}
+	return writeValue(p, d.opts.serializer(), value)
+}
+
+// Update stores all of items, all or none of them. O(len(items)), HSET and
+// PEXPIRE in one transaction.
+func (d DictCache[K, V]) Update(ctx context.Context, items map[K]V) error {
+	if len(items) == 0 {
+		return nil
+	}
+	q, err := d.beginWrite(ctx, "DictCache.Update")
+	if err != nil {
+		return err
+	}
+	defer q.end()
+	p := q.cmd("HSET")
+	for field, value := range items {
+		if err = writeMember(p, field); err == nil {
+			err = writeValue(p, d.opts.serializer(), value)
+		}
+		if err != nil {
+			return q.fail(err)
+		}
+	}
+	q.expire()
+	_, err = q.int(ctx)
+	return err
+}
+
+// hashAdd is HSETNX that sets the expiry only where it stored, and returns what
+// is stored. ARGV: field, value, milliseconds or 0, NX or nothing.
+var hashAdd = driver.NewScript(`
+local added = redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+if added == 1 and ARGV[3] ~= '0' then
+	if ARGV[4] == 'NX' then
+		redis.call('PEXPIRE', KEYS[1], ARGV[3], 'NX')
+	else
+		redis.call('PEXPIRE', KEYS[1], ARGV[3])
+	end
+end
+return {added, redis.call('HGET', KEYS[1], ARGV[1])}
+`, func(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
+	r := tx.Call("HSETNX", keys[0], args[0], args[1])
+	added, err := r.Int()
+	if err != nil {
+		replyError(reply, err)
+		return
+	}
+	if added == 1 && string(args[2]) != "0" {
+		expire := append([][]byte{keys[0], args[2]}, args[3:]...)
+		tx.Call("PEXPIRE", expire...)
+	}
+	value, _, _ := tx.Call("HGET", keys[0], args[0]).Bytes()
+	reply.Array(2)
+	reply.Int(added)
+	reply.Bytes(value)
+})
+
+// replyError passes on the error of a command within a script.
+func replyError(reply *driver.Replies, err error) {
+	if server, ok := err.(*ServerError); ok {
+		reply.Error(server.Code + " " + server.Message())
+		return
+	}
+	reply.Error("ERR " + err.Error())
+}
+
+// GetOrAdd stores value under field if there is none, and returns what is then
+// stored; loaded reports whether it was there before. O(1), HSETNX and HGET in
+// one script.
+func (d DictCache[K, V]) GetOrAdd(ctx context.Context, field K, value V) (stored V, loaded bool, err error) {
+	var zero V
+	q, err := d.begin(ctx, "DictCache.GetOrAdd", 0)
+	if err != nil {
+		return zero, false, err
+	}
+	defer q.end()
+	p := q.p.Script(hashAdd, 1).Key(q.front, q.key)
+	if err = writeMember(p, field); err == nil {
+		err = writeValue(p, d.opts.serializer(), value)
+	}
+	if err != nil {
+		return zero, false, q.fail(err)
+	}
+	p.Int(q.ms)
+	if q.fixed {
+		p.String("NX")
+	}
+	if err := q.run(ctx); err != nil {
+		return zero, false, err
+	}
+	e, err := q.p.Next().Elems()
+	if err != nil {
+		return zero, false, q.fail(err)
+	}
+	added, err := e.Next().Int()
+	if err != nil {
+		return zero, false, q.fail(err)
+	}
+	if added == 1 {
+		return value, false, nil
+	}
+	data, _, err := e.Next().Bytes()
+	if err == nil {
+		stored, err = readValue[V](d.opts.serializer(), data)
+	}
+	if err != nil {
+		return zero, true, q.fail(err)
+	}
+	return stored, true, nil
+}
+
+// Remove removes fields and returns how many there were. O(len(fields)), HDEL.
+func (d DictCache[K, V]) Remove(ctx context.Context, fields ...K) (removed int, err error) {
+	return removeMembers(ctx, d.Object, "DictCache.Remove", "HDEL", fields)
+}
+
+// removeMembers is the Remove of every collection.
+func removeMembers[T any](ctx context.Context, o Object, op, cmd string, members []T) (int, error) {
+	if len(members) == 0 {
+		return 0, nil
+	}
+	q, err := o.begin(ctx, op, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer q.end()
+	if err := writeMembers(q.cmd(cmd), members); err != nil {
+		return 0, q.fail(err)
+	}
+	n, err := q.int(ctx)
+	return int(n), err
+}
+
+// Contains reports whether field is there. O(1), HEXISTS.
+func (d DictCache[K, V]) Contains(ctx context.Context, field K) (bool, error) {
+	q, err := d.beginRead(ctx, "DictCache.Contains")
+	if err != nil {
+		return false, err
+	}
+	defer q.end()
+	if err := writeMember(q.cmd("HEXISTS"), field); err != nil {
+		return false, q.fail(err)
+	}
+	q.slid()
+	n, err := q.int(ctx)
+	return n == 1, err
+}
+
+// Len returns the number of fields. O(1), HLEN.
+func (d DictCache[K, V]) Len(ctx context.Context) (int, error) {
+	return d.length(ctx, "DictCache.Len", "HLEN")
+}
+
+// Pop removes field and returns its value, or [ErrMiss]. O(1), HGET and HDEL in
+// one transaction.
+func (d DictCache[K, V]) Pop(ctx context.Context, field K) (V, error) {
+	var zero V
+	q, err := d.begin(ctx, "DictCache.Pop", driver.Atomic)
+	if err != nil {
+		return zero, err
+	}
+	defer q.end()
+	if err = writeMember(q.cmd("HGET"), field); err == nil {
+		err = writeMember(q.cmd("HDEL"), field)
+	}
+	if err != nil {
+		return zero, q.fail(err)
+	}
+	if err := q.run(ctx); err != nil {
+		return zero, err
+	}
+	return readStored[V](&q, d.opts.serializer())
+}
+
+// hashPop removes a random field and returns it with its value.
+var hashPop = driver.NewScript(`
+local item = redis.call('HRANDFIELD', KEYS[1], 1, 'WITHVALUES')
+if #item > 0 then redis.call('HDEL', KEYS[1], item[1]) end
+return item
+`, func(tx driver.Tx, keys, _ [][]byte, reply *driver.Replies) {
+	r := tx.Call("HRANDFIELD", keys[0], []byte("1"), []byte("WITHVALUES"))
+	e, err := r.Elems()
+	if err != nil {
+		replyError(reply, err)
+		return
+	}
+	if e.Len() == 0 {
+		reply.Array(0)
+		return
+	}
+	field, _, _ := e.Next().Bytes()
+	value, _, _ := e.Next().Bytes()
+	reply.Array(2)
+	reply.Bytes(field) // before HDEL: the views end with the next Call
+	reply.Bytes(value)
+	tx.Call("HDEL", keys[0], append([]byte{}, field...))
+})
+
+// PopItem removes a random field and returns it with its value, or [ErrMiss].
+// O(1), HRANDFIELD and HDEL in one script.
+func (d DictCache[K, V]) PopItem(ctx context.Context) (field K, value V, err error) {
+	q, err := d.begin(ctx, "DictCache.PopItem", 0)
+	if err != nil {
+		return field, value, err
+	}
+	defer q.end()
+	q.p.Script(hashPop, 1).Key(q.front, q.key)
+	if err := q.run(ctx); err != nil {
+		return field, value, err
+	}
+	e, err := q.p.Next().Elems()
+	if err == nil && e.Len() == 0 {
+		err = ErrMiss
+	}
+	if err == nil {
+		field, value, err = d.item(&e)
+	}
+	if err != nil {
+		return field, value, q.fail(err)
+	}
+	return field, value, nil
+}
+
+// item decodes a field and its value.
+func (d DictCache[K, V]) item(e *driver.Elems) (field K, value V, err error) {
+	if field, err = readMember[K](e.Next()); err != nil {
+		return field, value, err
+	}
+	data, _, err := e.Next().Bytes()
+	if err != nil {
+		return field, value, err
+	}
+	value, err = readValue[V](d.opts.serializer(), data)
+	return field, value, err
+}
+
+// Keys returns all fields, in no particular order. O(n), HKEYS.
+func (d DictCache[K, V]) Keys(ctx context.Context) ([]K, error) {
+	return readAll(ctx, d.Object, "DictCache.Keys", "HKEYS", readMember[K])
+}
+
+// Values returns all values, in no particular order. O(n), HVALS.
+func (d DictCache[K, V]) Values(ctx context.Context) ([]V, error) {
+	return readAll(ctx, d.Object, "DictCache.Values", "HVALS", func(r driver.Reply) (v V, err error) {
+		data, _, err := r.Bytes()
+		if err != nil {
+			return v, err
+		}
+		return readValue[V](d.opts.serializer(), data)
+	})
+}
+
+// readAll runs a command that answers with an array, and decodes it.
+func readAll[T any](ctx context.Context, o Object, op, cmd string, read func(driver.Reply) (T, error)) ([]T, error) {
+	q, err := o.beginRead(ctx, op)
+	if err != nil {
+		return nil, err
+	}
+	defer q.end()
+	q.cmd(cmd)
+	q.slid()
+	if err := q.run(ctx); err != nil {
+		return nil, err
+	}
+	all, err := readSlice(q.p.Next(), read)
+	if err != nil {
+		return nil, q.fail(err)
+	}
+	return all, nil
+}
+
+// Copy returns the whole dict as a map, empty where there is none. O(n),
+// HGETALL: for large dicts see All.
+func (d DictCache[K, V]) Copy(ctx context.Context) (map[K]V, error) {
+	q, err := d.beginRead(ctx, "DictCache.Copy")
+	if err != nil {
+		return nil, err
+	}
+	defer q.end()
+	q.cmd("HGETALL")
+	q.slid()
+	if err := q.run(ctx); err != nil {
+		return nil, err
+	}
+	e, err := q.p.Next().Elems()
+	all := make(map[K]V, e.Len()/2)
+	for err == nil && e.Len() > 0 {
+		var field K
+		var value V
+		if field, value, err = d.item(&e); err == nil {
+			all[field] = value
+		}
+	}
+	if err != nil {
+		return nil, q.fail(err)
+	}
+	return all, nil
+}
+
+// All iterates over the fields and their values, a page per round trip (HSCAN).
+// The function that it returns beside reports, after the loop, what stopped the
+// iteration, if anything did:
+//
+//	all, end := d.All(ctx)
+//	for field, value := range all {
+//		…
+//	}
+//	err := end()
+//
+// Fields that are there from the first page to the last are seen; those that
+// come or go meanwhile may be; where the dict changes, one may be seen twice.
+// One loop at a time may use the pair.
+func (d DictCache[K, V]) All(ctx context.Context) (iter.Seq2[K, V], func() error) {
+	var failed error
+	all := func(yield func(K, V) bool) {
+		failed = d.scan(ctx, "DictCache.All", "HSCAN", func(e *driver.Elems) (bool, error) {
+			field, value, err := d.item(e)
+			return err == nil && yield(field, value), err
+		})
+	}
+	return all, func() error { return failed }
+}
+
+// Incr adds delta to the number under field, which counts from zero where there
+// is none, and returns the result. V must be a number type and the serializer
+// one that stores numbers as text ([JSON] or [Raw]); else the error is
+// [ErrNotNumber]. O(1), HINCRBY or HINCRBYFLOAT, with PEXPIRE in one
+// transaction.
+func (d DictCache[K, V]) Incr(ctx context.Context, field K, delta V) (V, error) {
+	var zero V
+	q, err := d.beginWrite(ctx, "DictCache.Incr")
+	if err != nil {
+		return zero, err
+	}
+	defer q.end()
+	step, float, err := stepOf(delta, 1)
+	if err != nil {
+		return zero, q.fail(err)
+	}
+	name := "HINCRBY"
+	if float {
+		name = "HINCRBYFLOAT"
+	}
+	p := q.cmd(name)
+	if err := writeMember(p, field); err != nil {
+		return zero, q.fail(err)
+	}
+	p.Bytes(step)
+	q.expire()
+	if err := q.run(ctx); err != nil {
+		return zero, err
+	}
+	return readNumber[V](&q)
+}
+
+// Clear removes every dict under the prefix; see [Cache.Clear].
+func (d DictCache[K, V]) Clear(ctx context.Context) (int64, error) {
+	return d.Options.clear(ctx, "DictCache.Clear")
+}

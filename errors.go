@@ -1,0 +1,130 @@
+package caches
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/gocaches/caches/driver"
+)
+
+// What callers branch on, with errors.Is. Every error of an object's operation
+// is an *[OpError] around one of these, or around a *[ServerError].
+var (
+	// ErrMiss reports that the cache holds no value. It is an answer, not a
+	// fault: no metric counts it as a failure and no caller need log it.
+	ErrMiss = errors.New("caches: miss")
+
+	// ErrUnavailable reports that nothing was run: the server could not be
+	// reached, the connection was closed, or the context had ended before.
+	// Any call may be tried again.
+	ErrUnavailable = driver.ErrUnavailable
+
+	// ErrUnknownOutcome reports that a command was sent and no reply came: it
+	// may have run or not. Reads may be tried again; so may claims of a
+	// [SentinelCache], whose next claim by the same Redis client is a new one.
+	ErrUnknownOutcome = driver.ErrUnknownOutcome
+
+	// ErrTooLarge reports a reply or a value beyond a configured limit.
+	ErrTooLarge = driver.ErrTooLarge
+
+	// ErrCorrupt reports a stored value that does not decode into the type
+	// asked for.
+	ErrCorrupt = errors.New("caches: corrupt value")
+
+	// ErrWrongType reports a key that holds another Redis data type than the
+	// object's.
+	ErrWrongType = errors.New("caches: key holds another data type")
+
+	// ErrNotNumber reports arithmetic on a value that is not a number.
+	ErrNotNumber = errors.New("caches: not a number")
+
+	// ErrOverflow reports a number that the type or the server cannot hold.
+	ErrOverflow = errors.New("caches: number out of range")
+
+	// ErrNoKey reports an operation on an object whose Key was never called. A
+	// forgotten key must not become one entry that all callers share.
+	ErrNoKey = errors.New("caches: no key: call Key before the operation")
+
+	// ErrNoConnection reports a connection name that nothing configures.
+	ErrNoConnection = errors.New("caches: no connection")
+
+	// ErrLeaseLost is the cause ([context.Cause]) with which the context of a
+	// function under [SentinelCache.Do] ends when somebody else may hold the
+	// gate: the server could not be asked for a whole lease, or the claim was
+	// deleted.
+	ErrLeaseLost = errors.New("caches: lease lost")
+)
+
+// A ServerError is an error reply of the server; see [driver.ServerError].
+type ServerError = driver.ServerError
+
+// An OpError says what was being done, and to which key, when something failed.
+type OpError struct {
+	Op  string // the method: "Cache.Get"
+	Key string // the full key, empty where none was made
+	Err error
+}
+
+func (e *OpError) Error() string {
+	if e.Key == "" {
+		return fmt.Sprintf("%s: %v", e.Op, e.Err)
+	}
+	return fmt.Sprintf("%s %q: %v", e.Op, e.Key, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *OpError) Unwrap() error { return e.Err }
+
+// A KeysError says which keys of an operation on many failed, and why. The
+// other keys' results are valid: the operation returns them beside the error.
+// Causes that differ, one per shard, are joined ([errors.Join]).
+type KeysError struct {
+	Op   string   // the function: "GetMany"
+	Keys []string // the full keys, in no particular order
+	Err  error
+}
+
+func (e *KeysError) Error() string {
+	const most = 5 // a message is for reading; Keys has them all
+	shown, more := e.Keys, ""
+	if len(shown) > most {
+		shown, more = shown[:most], fmt.Sprintf(" and %d more", len(e.Keys)-most)
+	}
+	return fmt.Sprintf("%s %q%s: %v", e.Op, strings.Join(shown, " "), more, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *KeysError) Unwrap() error { return e.Err }
+
+// known pairs an error of the server with the sentinel that callers test for.
+type known struct {
+	sentinel error
+	server   *ServerError
+}
+
+func (e *known) Error() string   { return e.sentinel.Error() }
+func (e *known) Unwrap() []error { return []error{e.sentinel, e.server} }
+
+// classify gives those server errors that speak of the caller's data their
+// sentinel. All others stay as they are.
+func classify(err error) error {
+	server, ok := errors.AsType[*ServerError](err)
+	if !ok {
+		return err
+	}
+	message := server.Message()
+	switch {
+	case server.Code == "WRONGTYPE":
+		return &known{ErrWrongType, server}
+	case server.Code != "ERR":
+		return err
+	case strings.Contains(message, "would overflow"), strings.Contains(message, "NaN or Infinity"),
+		strings.HasPrefix(message, "resulting score"):
+		return &known{ErrOverflow, server}
+	case strings.Contains(message, "is not an integer"), strings.Contains(message, "is not a valid float"),
+		strings.Contains(message, "is not a float"):
+		return &known{ErrNotNumber, server}
+	}
+	return err
+}

@@ -1,0 +1,82 @@
+package caches
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync"
+)
+
+// A flight joins calls of one key in this process: the first runs, the others
+// wait for it. The zero value is ready.
+type flight[T any] struct {
+	mu    sync.Mutex
+	calls map[string]*joined[T] // guarded by mu; an entry stands from the start to the end of its run
+}
+
+// joined is a run that any number of callers wait for.
+type joined[T any] struct {
+	done  chan struct{} // closed once val and err are set; they are read after it only
+	val   T
+	err   error
+	panic *loadPanic
+}
+
+// A loadPanic carries a panic of the run to those who wait for it.
+type loadPanic struct {
+	value any
+	stack []byte
+}
+
+func (p *loadPanic) Error() string {
+	return fmt.Sprintf("caches: the function panicked: %v\n\n%s", p.value, p.stack)
+}
+
+// Unwrap returns what the function panicked with, where that is an error.
+func (p *loadPanic) Unwrap() error {
+	err, _ := p.value.(error)
+	return err
+}
+
+// do returns what run returns for key, and joins a run that is under way. The
+// run's context carries ctx's values but not its end: the caller who came first
+// may go away, and the others must not fail for it. Each caller still leaves
+// when its own context ends. A panic of run is raised in every caller.
+func (f *flight[T]) do(ctx context.Context, key string, run func(context.Context) (T, error)) (T, error) {
+	f.mu.Lock()
+	call, under := f.calls[key]
+	if !under {
+		call = &joined[T]{done: make(chan struct{})}
+		if f.calls == nil {
+			f.calls = make(map[string]*joined[T])
+		}
+		f.calls[key] = call
+		go f.run(context.WithoutCancel(ctx), key, call, run)
+	}
+	f.mu.Unlock()
+	select {
+	case <-call.done:
+	case <-ctx.Done():
+		var zero T
+		return zero, context.Cause(ctx)
+	}
+	if call.panic != nil {
+		panic(call.panic)
+	}
+	return call.val, call.err
+}
+
+func (f *flight[T]) run(ctx context.Context, key string, call *joined[T], run func(context.Context) (T, error)) {
+	returned := false
+	defer func() {
+		if !returned { // by a panic, or by runtime.Goexit, for which recover gives nil
+			call.panic = &loadPanic{recover(), debug.Stack()}
+		}
+		f.mu.Lock()
+		delete(f.calls, key) // before done closes: whom done wakes never joins this call again
+		f.mu.Unlock()
+		close(call.done)
+	}()
+	call.val, call.err = run(ctx)
+	returned = true
+}

@@ -1,0 +1,372 @@
+package caches
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+)
+
+// Object is what all cache objects have in common: a key on a connection. It is
+// embedded in each of them; its methods are theirs. An Object is an immutable
+// value, cheap to copy and safe for concurrent use, and it holds nothing of
+// what is stored.
+type Object struct {
+	opts Options // those of the type that Key was called on
+	key  string  // with the prefix, without what the connection puts in front
+	err  error   // why there is no key
+}
+
+// derive is what every Key method does: a key under the type's prefix, or under
+// the key of an object that has one.
+func (o Object) derive(opts Options, parts []any) Object {
+	if o.err != nil {
+		return o
+	}
+	base := opts.Prefix
+	if o.key != "" {
+		base = o.key
+	}
+	key, err := makeKey(base, parts)
+	return Object{opts: opts, key: key, err: err}
+}
+
+// on returns o pinned to conn.
+func (o Object) on(conn *Conn) Object {
+	o.opts.conn = conn
+	return o
+}
+
+// String returns the full key, with the prefix and version of the connection
+// where there is one, and of an object without a key its error.
+func (o Object) String() string {
+	switch {
+	case o.err != nil:
+		return o.err.Error()
+	case o.key == "":
+		return ErrNoKey.Error()
+	}
+	conn, err := resolve(context.Background(), o.opts.conn, o.opts.Connection)
+	if err != nil {
+		return o.key
+	}
+	return conn.front(o.opts.Version) + o.key
+}
+
+// Exists reports whether anything is stored at the key. An empty collection
+// does not exist. O(1), EXISTS.
+func (o Object) Exists(ctx context.Context) (bool, error) {
+	q, err := o.begin(ctx, "Exists", driver.ReadOnly)
+	if err != nil {
+		return false, err
+	}
+	defer q.end()
+	q.cmd("EXISTS")
+	n, err := q.int(ctx)
+	return n > 0, err
+}
+
+// Delete removes the object, whole. That there was none is no error. O(1) for
+// the caller, whatever the size (UNLINK).
+func (o Object) Delete(ctx context.Context) error {
+	q, err := o.begin(ctx, "Delete", 0)
+	if err != nil {
+		return err
+	}
+	defer q.end()
+	q.cmd("UNLINK")
+	_, err = q.int(ctx)
+	return err
+}
+
+// ExpiresIn returns the time to live that is left, [Forever] where there is no
+// end, and [ErrMiss] where there is no object. O(1), PTTL.
+func (o Object) ExpiresIn(ctx context.Context) (time.Duration, error) {
+	q, err := o.begin(ctx, "ExpiresIn", driver.ReadOnly)
+	if err != nil {
+		return 0, err
+	}
+	defer q.end()
+	q.cmd("PTTL")
+	ms, err := q.int(ctx)
+	switch {
+	case err != nil:
+		return 0, err
+	case ms == -2:
+		return 0, q.fail(ErrMiss)
+	case ms == -1:
+		return Forever, nil
+	}
+	return time.Duration(ms) * time.Millisecond, nil
+}
+
+// Touch starts the time to live again, at ttl: zero means the type's own (and
+// changes nothing where that has none), [Forever] means no end, less than zero
+// is an error; it never deletes. Without an object it returns [ErrMiss]. O(1),
+// PEXPIRE or PERSIST.
+func (o Object) Touch(ctx context.Context, ttl time.Duration) error {
+	if ttl == Forever {
+		return o.persist(ctx, "Touch")
+	}
+	q, err := o.begin(ctx, "Touch", 0)
+	if err != nil {
+		return err
+	}
+	defer q.end()
+	ms := q.ms
+	if ttl != 0 {
+		if ms, err = milliseconds(ttl); err != nil {
+			return q.fail(err)
+		}
+	}
+	if ms == 0 {
+		q.cmd("EXISTS")
+	} else {
+		q.cmd("PEXPIRE").Int(ms)
+	}
+	n, err := q.int(ctx)
+	if err == nil && n == 0 {
+		err = q.fail(ErrMiss)
+	}
+	return err
+}
+
+// Persist lets the object live without end. Without one it returns [ErrMiss].
+// O(1), PERSIST.
+func (o Object) Persist(ctx context.Context) error { return o.persist(ctx, "Persist") }
+
+func (o Object) persist(ctx context.Context, op string) error {
+	q, err := o.begin(ctx, op, 0)
+	if err != nil {
+		return err
+	}
+	defer q.end()
+	q.cmd("PERSIST") // answers 0 for an object without an expiry, too: so ask
+	q.cmd("EXISTS")
+	if err := q.run(ctx); err != nil {
+		return err
+	}
+	if err := q.p.Next().Err(); err != nil {
+		return q.fail(err)
+	}
+	n, err := q.p.Next().Int()
+	switch {
+	case err != nil:
+		return q.fail(err)
+	case n == 0:
+		return q.fail(ErrMiss)
+	}
+	return nil
+}
+
+// length is the Len of the collections.
+func (o Object) length(ctx context.Context, op, cmd string) (int, error) {
+	q, err := o.begin(ctx, op, driver.ReadOnly)
+	if err != nil {
+		return 0, err
+	}
+	defer q.end()
+	q.cmd(cmd)
+	n, err := q.int(ctx)
+	return int(n), err
+}
+
+// clear removes every object under the prefix, and one whose key is the prefix
+// itself, on all shards. It is the Clear of every type.
+func (o *Options) clear(ctx context.Context, op string) (int64, error) {
+	if o.Prefix == "" {
+		return 0, &OpError{Op: op, Err: fmt.Errorf("caches: a type without a Prefix has no objects of its own to clear: use Conn.UnsafeClear")}
+	}
+	conn, err := resolve(ctx, o.conn, o.Connection)
+	if err != nil {
+		return 0, &OpError{Op: op, Err: err}
+	}
+	base := conn.front(o.Version) + o.Prefix
+	n, err := conn.UnsafeClear(ctx, globEscaper.Replace(base)+".*")
+	if err == nil {
+		q := query{conn: conn, op: op, shard: conn.shardOf("", base), p: driver.NewPipeline(0)}
+		defer q.end()
+		q.p.Cmd("UNLINK").Key(base)
+		var one int64
+		one, err = q.int(ctx)
+		return n + one, err
+	}
+	return n, &OpError{Op: op, Key: base, Err: err}
+}
+
+// A query is one operation of an object under way: the connection it resolved,
+// the key, and the commands and replies. It lives on the stack of the
+// operation, which ends it.
+type query struct {
+	conn  *Conn
+	front string // what the connection puts before the key
+	key   string
+	op    string
+	shard int
+	ms    int64 // the type's time to live in milliseconds, 0 for none
+	slide bool  // reads start it again
+	fixed bool  // writes leave it (FromCreation)
+	p     *driver.Pipeline
+}
+
+// begin resolves o for the operation op. Whoever calls it ends the query.
+func (o *Object) begin(ctx context.Context, op string, mode driver.Mode) (query, error) {
+	switch {
+	case o.err != nil:
+		return query{}, &OpError{Op: op, Err: o.err}
+	case o.key == "":
+		return query{}, &OpError{Op: op, Err: ErrNoKey}
+	}
+	conn, err := resolve(ctx, o.opts.conn, o.opts.Connection)
+	if err != nil {
+		return query{}, &OpError{Op: op, Key: o.key, Err: err}
+	}
+	q := query{conn: conn, front: conn.front(o.opts.Version), key: o.key, op: op}
+	if q.ms, err = o.opts.ttl(conn); err != nil {
+		return query{}, q.fail(err)
+	}
+	q.shard = conn.shardOf(q.front, q.key)
+	q.slide = o.opts.TTLPolicy == SlideOnRead && q.ms > 0
+	q.fixed = o.opts.TTLPolicy == FromCreation
+	q.p = driver.NewPipeline(mode)
+	return q, nil
+}
+
+// beginRead is begin for operations that slide the time to live of types that
+// say so. Sliding writes, but a second run leaves what the first one left.
+func (o *Object) beginRead(ctx context.Context, op string) (query, error) {
+	mode := driver.ReadOnly
+	if o.opts.TTLPolicy == SlideOnRead {
+		mode = driver.Repeatable
+	}
+	return o.begin(ctx, op, mode)
+}
+
+// beginWrite is begin for operations that may create the key: with a time to
+// live they are a transaction, so that no crash between two commands leaves a
+// key that lives for ever.
+func (o *Object) beginWrite(ctx context.Context, op string) (query, error) {
+	q, err := o.begin(ctx, op, 0)
+	if err == nil && q.ms > 0 {
+		q.p.Reset(driver.Atomic)
+	}
+	return q, err
+}
+
+func (q *query) end() { q.p.Free() }
+
+// cmd begins a command whose first argument is the key.
+func (q *query) cmd(name string) *driver.Pipeline {
+	return q.p.Cmd(name).Key(q.front, q.key)
+}
+
+// expire appends what a write that may create the key needs for its expiry.
+func (q *query) expire() {
+	if q.ms == 0 {
+		return
+	}
+	q.cmd("PEXPIRE").Int(q.ms)
+	if q.fixed {
+		q.p.String("NX")
+	}
+}
+
+// slid appends what a read needs for its expiry: nothing, for most types. On a
+// key that is gone it does nothing.
+func (q *query) slid() {
+	if q.slide {
+		q.cmd("PEXPIRE").Int(q.ms)
+	}
+}
+
+// run sends the commands.
+func (q *query) run(ctx context.Context) error {
+	if err := q.conn.do(ctx, q.shard, q.p); err != nil {
+		return q.fail(err)
+	}
+	return nil
+}
+
+// fail says which operation on which key err befell.
+func (q *query) fail(err error) error {
+	return &OpError{Op: q.op, Key: q.front + q.key, Err: classify(err)}
+}
+
+// int runs a query whose first reply is an integer.
+func (q *query) int(ctx context.Context) (int64, error) {
+	if err := q.run(ctx); err != nil {
+		return 0, err
+	}
+	n, err := q.p.Next().Int()
+	if err == nil {
+		err = q.rest()
+	}
+	if err != nil {
+		return 0, q.fail(err)
+	}
+	return n, nil
+}
+
+// rest reads the replies that are left, such as that of the expiry, for an
+// error in one of them.
+func (q *query) rest() error {
+	for range q.p.Replies().Len() {
+		r := q.p.Next()
+		if r.Kind() == 0 {
+			return nil
+		}
+		if err := r.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pageSize is how many elements a page of an iteration asks for. The server may
+// give more: it returns a small collection whole.
+const pageSize = 250
+
+// scan walks a collection by HSCAN, SSCAN or ZSCAN. visit takes one element
+// from e, and reports whether to go on; the views that it reads end when it
+// returns.
+func (o Object) scan(ctx context.Context, op, cmd string, visit func(e *driver.Elems) (bool, error)) error {
+	cursor := []byte{'0'}
+	for {
+		next, more, err := o.scanPage(ctx, op, cmd, cursor, visit)
+		if err != nil || !more || string(next) == "0" {
+			return err
+		}
+		cursor = next
+	}
+}
+
+// scanPage visits one page, and returns the cursor of the next one.
+func (o Object) scanPage(ctx context.Context, op, cmd string, cursor []byte, visit func(e *driver.Elems) (bool, error)) (next []byte, more bool, err error) {
+	q, err := o.beginRead(ctx, op)
+	if err != nil {
+		return nil, false, err
+	}
+	defer q.end()
+	q.cmd(cmd).Bytes(cursor).String("COUNT").Int(pageSize)
+	q.slid()
+	if err := q.run(ctx); err != nil {
+		return nil, false, err
+	}
+	page, err := q.p.Next().Elems()
+	if err != nil {
+		return nil, false, q.fail(err)
+	}
+	at, _, err := page.Next().Bytes()
+	if err != nil {
+		return nil, false, q.fail(err)
+	}
+	elems, err := page.Next().Elems()
+	for more = true; err == nil && more && elems.Len() > 0; {
+		more, err = visit(&elems)
+	}
+	if err != nil {
+		return nil, false, q.fail(err)
+	}
+	return append([]byte{}, at...), more, nil
+}

@@ -1,0 +1,209 @@
+package caches
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+)
+
+// SentinelCache is a type of gates for one-time work, and one gate of it.
+//
+//	first, err := welcome.Key(userID).Once(ctx)     // who may do it
+//	ran, err := welcome.Key(userID).Do(ctx, send)   // do it
+//
+// A gate fails closed: a fault is false and an error, never a second yes. There
+// is at most one winner per time to live, except where the server loses the
+// key: failover to a replica that had not got it, a flush, or eviction (give
+// gates a server, or a maxmemory-policy, that does not evict; locmem never
+// evicts them). It is a gate for efficiency; where a second run would do harm,
+// the work itself must be able to refuse it.
+//
+// Exists reports whether a gate is shut, Delete opens it. The expiry is that of
+// the claim, whatever Options.TTLPolicy says; without a time to live a gate
+// stays shut.
+type SentinelCache struct {
+	Options Options
+
+	// Lease is how long a claim of Do outlives its process: a crash in the
+	// middle of the work opens the gate again after it. It is renewed while
+	// the work runs. Zero means 30 seconds; less than 10 milliseconds is an
+	// error. It does not concern Once.
+	Lease time.Duration
+
+	Object
+}
+
+const (
+	defaultLease = 30 * time.Second
+	minLease     = 10 * time.Millisecond
+	// settleTimeout bounds how long Do waits to shut or open the gate after
+	// its work has ended, when the caller's context has ended as well.
+	settleTimeout = 5 * time.Second
+)
+
+// Key returns the gate at a key; see [Cache.Key].
+func (s SentinelCache) Key(parts ...any) SentinelCache {
+	s.Object = s.Object.derive(s.Options, parts)
+	return s
+}
+
+// On returns s pinned to conn, whatever Options and the context say.
+func (s SentinelCache) On(conn *Conn) SentinelCache {
+	s.Options.conn, s.Object = conn, s.Object.on(conn)
+	return s
+}
+
+// Once shuts the gate, and reports whether this call was the one that did: true
+// for at most one caller per time to live, in all processes. After an error it
+// is not known who won; the gate may be shut. O(1), SET NX GET with PX.
+//
+// The claim carries a random token, so that a command sent again after a lost
+// reply knows its own claim.
+func (s SentinelCache) Once(ctx context.Context) (bool, error) {
+	q, err := s.begin(ctx, "SentinelCache.Once", driver.Repeatable|driver.Keep)
+	if err != nil {
+		return false, err
+	}
+	defer q.end()
+	return q.claim(ctx, newToken(tokenDone), q.ms)
+}
+
+// claim shuts the gate with token for ms milliseconds, 0 for ever, and reports
+// whether it is token that shuts it now.
+func (q *query) claim(ctx context.Context, token string, ms int64) (bool, error) {
+	p := q.cmd("SET").String(token).String("NX").String("GET")
+	if ms > 0 {
+		p.String("PX").Int(ms)
+	}
+	if err := q.run(ctx); err != nil {
+		return false, err
+	}
+	holder, shut, err := q.p.Next().Bytes()
+	if err != nil {
+		return false, q.fail(err)
+	}
+	return !shut || string(holder) == token, nil
+}
+
+// The first byte of a token says what it stands for, to whoever looks.
+const (
+	tokenDone    = 'd' // done, or Once
+	tokenRunning = 'c' // claimed by a Do whose work runs
+)
+
+// newToken returns 128 random bits in hexadecimal. A clock could give two
+// processes the same one.
+func newToken(kind byte) string {
+	var random [16]byte
+	rand.Read(random[:]) // never fails: it ends the process instead
+	return string(kind) + ":" + hex.EncodeToString(random[:])
+}
+
+// settle ends a claim: ARGV holds the token and, where the work is done, the
+// token that shuts the gate and its time to live in milliseconds, 0 for none.
+// It does nothing where the claim is no longer the token's. The second run of a
+// settle whose reply was lost finds the gate as it wants it.
+var settle = driver.NewScript(`
+local holder = redis.call('GET', KEYS[1])
+if #ARGV > 1 and holder == ARGV[2] then return 1 end
+if holder ~= ARGV[1] then return 0 end
+if #ARGV == 1 then
+	redis.call('DEL', KEYS[1])
+elseif ARGV[3] == '0' then
+	redis.call('SET', KEYS[1], ARGV[2])
+else
+	redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+end
+return 1
+`, func(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
+	holder, _, err := tx.Call("GET", keys[0]).Bytes()
+	switch {
+	case err != nil:
+		replyError(reply, err)
+		return
+	case len(args) > 1 && string(holder) == string(args[1]):
+		reply.Int(1)
+		return
+	case string(holder) != string(args[0]):
+		reply.Int(0)
+		return
+	case len(args) == 1:
+		tx.Call("DEL", keys[0])
+	case string(args[2]) == "0":
+		tx.Call("SET", keys[0], args[1])
+	default:
+		tx.Call("SET", keys[0], args[1], []byte("PX"), args[2])
+	}
+	reply.Int(1)
+})
+
+// renew gives a claim ARGV[2] milliseconds more, if it is still the token's.
+var renew = driver.NewScript(`
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+`, func(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
+	holder, _, err := tx.Call("GET", keys[0]).Bytes()
+	if err != nil {
+		replyError(reply, err)
+		return
+	}
+	if string(holder) != string(args[0]) {
+		reply.Int(0)
+		return
+	}
+	n, _ := tx.Call("PEXPIRE", keys[0], args[1]).Int()
+	reply.Int(n)
+})
+
+// Do runs work if the gate is open, and shuts it for the time to live once work
+// has succeeded; ran reports whether work ran, and err is its error. While it
+// runs, a lease keeps others out: they get false and no error, as they do once
+// it is done. When work fails or panics the gate opens again, for the next
+// caller.
+//
+// So work succeeds at most once per time to live while its lease holds. The
+// context of work ends, with [ErrLeaseLost] as its cause, when the lease could
+// not be renewed in time or the claim is gone; what it does afterwards, others
+// may be doing too.
+//
+// An error beside ran true that is not work's own says that work succeeded and
+// the gate may not have been shut.
+func (s SentinelCache) Do(ctx context.Context, work func(context.Context) error) (ran bool, err error) {
+	lease := s.Lease
+	switch {
+	case lease == 0:
+		lease = defaultLease
+	case lease < minLease:
+		return false, &OpError{Op: "SentinelCache.Do", Key: s.key, Err: fmt.Errorf("caches: a Lease of %v is less than %v", lease, minLease)}
+	}
+	l := lock{object: s.Object, op: "SentinelCache.Do", token: newToken(tokenRunning), lease: lease}
+	won, err := l.acquire(ctx)
+	if err != nil || !won {
+		return false, err
+	}
+	finished := false
+	defer func() {
+		if !finished { // work panicked, or ended its goroutine
+			l.settle(ctx)
+		}
+	}()
+	err = l.hold(ctx, work)
+	finished = true
+	if err == nil {
+		return true, l.shut(ctx)
+	}
+	if fault := l.settle(ctx); fault != nil {
+		err = errors.Join(err, fault)
+	}
+	return true, err
+}
+
+// Clear opens every gate under the prefix; see [Cache.Clear].
+func (s SentinelCache) Clear(ctx context.Context) (int64, error) {
+	return s.Options.clear(ctx, "SentinelCache.Clear")
+}

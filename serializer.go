@@ -1,0 +1,192 @@
+package caches
+
+import (
+	"bytes"
+	"compress/flate"
+	"encoding/gob"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// A Serializer turns values into the bytes that are stored, and back. It is
+// safe for concurrent use. Marshal gets the value itself; its result belongs to
+// the caller. Unmarshal gets a pointer to fill and may not keep data.
+type Serializer interface {
+	Marshal(v any) ([]byte, error)
+	Unmarshal(data []byte, v any) error
+}
+
+var (
+	// JSON is encoding/json, the default. Any language reads it, and a struct
+	// may gain fields without its stored values becoming unreadable.
+	JSON Serializer = jsonSerializer{}
+
+	// Raw stores strings, bytes, numbers, bools and encoding.TextMarshalers as
+	// the text that redis-cli shows. Other types are an error.
+	Raw Serializer = rawSerializer{}
+
+	// Gob is encoding/gob. Only Go reads it, each value carries its type, and
+	// it is slow for small values; it keeps what JSON cannot, such as
+	// map[int]T or complex numbers. Do not decode what untrusted writers could
+	// have stored (see the security section of that package).
+	Gob Serializer = gobSerializer{}
+)
+
+type jsonSerializer struct{}
+
+func (jsonSerializer) Marshal(v any) ([]byte, error)      { return json.Marshal(v) }
+func (jsonSerializer) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
+
+type rawSerializer struct{}
+
+func (rawSerializer) Marshal(v any) ([]byte, error) {
+	text, err := appendText(nil, v)
+	if err != nil {
+		return nil, fmt.Errorf("caches: the Raw serializer: %w; use caches.JSON for it", err)
+	}
+	return text, nil
+}
+
+func (rawSerializer) Unmarshal(data []byte, v any) error { return parseText(data, v) }
+
+type gobSerializer struct{}
+
+func (gobSerializer) Marshal(v any) ([]byte, error) {
+	var buf bytes.Buffer
+	err := gob.NewEncoder(&buf).Encode(v)
+	return buf.Bytes(), err
+}
+
+func (gobSerializer) Unmarshal(data []byte, v any) error {
+	return gob.NewDecoder(bytes.NewReader(data)).Decode(v)
+}
+
+// CompressOptions tune [Compressed]. The zero value, and nil, mean the defaults.
+type CompressOptions struct {
+	// Level is a level of compress/flate, 1 (fast) to 9 (small). Zero means 1.
+	Level int
+	// MinSize is the size in bytes from which a value is compressed. Zero
+	// means 256: below it there is little to gain.
+	MinSize int
+	// MaxSize bounds the size in bytes of a decompressed value, so that a
+	// small stored value cannot fill the memory. Zero means 16 MiB. A larger
+	// value is [ErrTooLarge], when it is stored as well as when it is read.
+	MaxSize int
+}
+
+const (
+	defaultMinCompress = 256
+	defaultMaxDecoded  = 16 << 20
+)
+
+// Compressed returns a Serializer that compresses what inner makes (nil means
+// [JSON]) with DEFLATE (RFC 1951). One byte in front says whether the rest is
+// compressed, so values of both kinds can stand beside each other.
+func Compressed(inner Serializer, o *CompressOptions) Serializer {
+	c := compressed{inner: inner, level: 1, minSize: defaultMinCompress, maxSize: defaultMaxDecoded}
+	if inner == nil {
+		c.inner = JSON
+	}
+	if o != nil && o.Level != 0 {
+		c.level = o.Level
+	}
+	if o != nil && o.MinSize != 0 {
+		c.minSize = o.MinSize
+	}
+	if o != nil && o.MaxSize != 0 {
+		c.maxSize = o.MaxSize
+	}
+	c.writers = &sync.Pool{}
+	return c
+}
+
+type compressed struct {
+	inner   Serializer
+	level   int
+	minSize int
+	maxSize int
+	writers *sync.Pool // of *flate.Writer: one is 600 KiB to make
+}
+
+// The first byte of what Compressed stores.
+const (
+	storedPlain   = 0
+	storedDeflate = 1
+)
+
+func (c compressed) Marshal(v any) ([]byte, error) {
+	data, err := c.inner.Marshal(v)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(data) > c.maxSize:
+		return nil, fmt.Errorf("%w: %d bytes, MaxSize is %d", ErrTooLarge, len(data), c.maxSize)
+	case len(data) < c.minSize:
+		return append([]byte{storedPlain}, data...), nil
+	}
+	out := bytes.NewBuffer(append(make([]byte, 0, len(data)/2+1), storedDeflate))
+	if err := c.deflate(out, data); err != nil {
+		return nil, err
+	}
+	if out.Len() > len(data) {
+		return append([]byte{storedPlain}, data...), nil
+	}
+	return out.Bytes(), nil
+}
+
+func (c compressed) deflate(out io.Writer, data []byte) error {
+	w, _ := c.writers.Get().(*flate.Writer)
+	if w == nil {
+		var err error
+		if w, err = flate.NewWriter(out, c.level); err != nil {
+			return fmt.Errorf("caches: CompressOptions.Level: %w", err)
+		}
+	} else {
+		w.Reset(out)
+	}
+	defer c.writers.Put(w)
+	if _, err := w.Write(data); err != nil {
+		return err
+	}
+	return w.Close()
+}
+
+func (c compressed) Unmarshal(data []byte, v any) error {
+	if len(data) == 0 {
+		return errors.New("a compressed value has at least one byte")
+	}
+	switch kind, data := data[0], data[1:]; kind {
+	case storedPlain:
+		if len(data) > c.maxSize {
+			return c.tooLarge()
+		}
+		return c.inner.Unmarshal(data, v)
+	case storedDeflate:
+		plain, err := c.inflate(data)
+		if err != nil {
+			return err
+		}
+		return c.inner.Unmarshal(plain, v)
+	}
+	return fmt.Errorf("the first byte is %#x: not a value of caches.Compressed", data[0])
+}
+
+// inflate reads one byte beyond the bound to see whether there is one.
+func (c compressed) inflate(data []byte) ([]byte, error) {
+	r := flate.NewReader(bytes.NewReader(data))
+	plain, err := io.ReadAll(io.LimitReader(r, int64(c.maxSize)+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(plain) > c.maxSize:
+		return nil, c.tooLarge()
+	}
+	return plain, r.Close()
+}
+
+func (c compressed) tooLarge() error {
+	return fmt.Errorf("%w: more than %d bytes decompressed (CompressOptions.MaxSize)", ErrTooLarge, c.maxSize)
+}

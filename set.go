@@ -1,0 +1,450 @@
+package caches
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+
+	"github.com/gocaches/caches/driver"
+)
+
+// SetCache is a type of sets, and one set of it: a Redis set of T. Members are
+// kept as text where T is a scalar or an encoding.TextMarshaler and as JSON
+// where it is a struct or an array of those; other types are the error of every
+// operation. The time to live is the whole set's.
+//
+// An empty set does not exist: removing the last member removes the set and its
+// expiry.
+type SetCache[T comparable] struct {
+	Options Options
+	Object
+}
+
+// Key returns the set at a key; see [Cache.Key].
+func (s SetCache[T]) Key(parts ...any) SetCache[T] {
+	s.Object = s.Object.derive(s.Options, parts)
+	return s
+}
+
+// On returns s pinned to conn, whatever Options and the context say.
+func (s SetCache[T]) On(conn *Conn) SetCache[T] {
+	s.Options.conn, s.Object = conn, s.Object.on(conn)
+	return s
+}
+
+// Add adds members and returns how many were not there before.
+// O(len(members)), SADD and PEXPIRE in one transaction.
+func (s SetCache[T]) Add(ctx context.Context, members ...T) (added int, err error) {
+	if len(members) == 0 {
+		return 0, nil
+	}
+	q, err := s.beginWrite(ctx, "SetCache.Add")
+	if err != nil {
+		return 0, err
+	}
+	defer q.end()
+	if err := writeMembers(q.cmd("SADD"), members); err != nil {
+		return 0, q.fail(err)
+	}
+	q.expire()
+	n, err := q.int(ctx)
+	return int(n), err
+}
+
+// Update adds all members of other, such as another set's Copy, and returns how
+// many were not there before; see Add.
+func (s SetCache[T]) Update(ctx context.Context, other map[T]struct{}) (added int, err error) {
+	return s.Add(ctx, slices.Collect(maps.Keys(other))...)
+}
+
+// Remove removes members and returns how many there were. O(len(members)), SREM.
+func (s SetCache[T]) Remove(ctx context.Context, members ...T) (removed int, err error) {
+	return removeMembers(ctx, s.Object, "SetCache.Remove", "SREM", members)
+}
+
+// Contains reports whether member is in the set. O(1), SISMEMBER.
+func (s SetCache[T]) Contains(ctx context.Context, member T) (bool, error) {
+	q, err := s.beginRead(ctx, "SetCache.Contains")
+	if err != nil {
+		return false, err
+	}
+	defer q.end()
+	if err := writeMember(q.cmd("SISMEMBER"), member); err != nil {
+		return false, q.fail(err)
+	}
+	q.slid()
+	n, err := q.int(ctx)
+	return n == 1, err
+}
+
+// ContainsMany returns those of members that are in the set.
+// O(len(members)), SMISMEMBER.
+func (s SetCache[T]) ContainsMany(ctx context.Context, members ...T) (map[T]struct{}, error) {
+	if len(members) == 0 {
+		return map[T]struct{}{}, nil
+	}
+	q, err := s.beginRead(ctx, "SetCache.ContainsMany")
+	if err != nil {
+		return nil, err
+	}
+	defer q.end()
+	if err := writeMembers(q.cmd("SMISMEMBER"), members); err != nil {
+		return nil, q.fail(err)
+	}
+	q.slid()
+	if err := q.run(ctx); err != nil {
+		return nil, err
+	}
+	e, err := q.p.Next().Elems()
+	found := make(map[T]struct{}, len(members))
+	for _, member := range members {
+		if err != nil {
+			return nil, q.fail(err)
+		}
+		var n int64
+		if n, err = e.Next().Int(); n == 1 {
+			found[member] = struct{}{}
+		}
+	}
+	return found, nil
+}
+
+// Len returns the number of members. O(1), SCARD.
+func (s SetCache[T]) Len(ctx context.Context) (int, error) {
+	return s.length(ctx, "SetCache.Len", "SCARD")
+}
+
+// Pop removes a random member and returns it, or [ErrMiss]. O(1), SPOP.
+func (s SetCache[T]) Pop(ctx context.Context) (T, error) {
+	var zero T
+	q, err := s.begin(ctx, "SetCache.Pop", 0)
+	if err != nil {
+		return zero, err
+	}
+	defer q.end()
+	q.cmd("SPOP")
+	return readOne[T](ctx, &q)
+}
+
+// PopN removes up to n random members and returns them. O(n), SPOP.
+func (s SetCache[T]) PopN(ctx context.Context, n int) ([]T, error) {
+	if err := s.checkCount("SetCache.PopN", n); err != nil || n == 0 {
+		return nil, err
+	}
+	q, err := s.begin(ctx, "SetCache.PopN", 0)
+	if err != nil {
+		return nil, err
+	}
+	defer q.end()
+	q.cmd("SPOP").Int(int64(n))
+	if err := q.run(ctx); err != nil {
+		return nil, err
+	}
+	members, err := readSlice(q.p.Next(), readMember[T])
+	if err != nil {
+		return nil, q.fail(err)
+	}
+	return members, nil
+}
+
+// checkCount refuses a negative number of elements, which Redis would take for
+// something else.
+func (o Object) checkCount(op string, n int) error {
+	if n < 0 {
+		return &OpError{Op: op, Key: o.key, Err: fmt.Errorf("caches: %d is not a number of elements", n)}
+	}
+	return nil
+}
+
+// Random returns a random member, which stays, or [ErrMiss]. O(1), SRANDMEMBER.
+func (s SetCache[T]) Random(ctx context.Context) (T, error) {
+	var zero T
+	q, err := s.beginRead(ctx, "SetCache.Random")
+	if err != nil {
+		return zero, err
+	}
+	defer q.end()
+	q.cmd("SRANDMEMBER")
+	q.slid()
+	return readOne[T](ctx, &q)
+}
+
+// readOne runs a query whose first reply is a member.
+func readOne[T any](ctx context.Context, q *query) (T, error) {
+	var zero T
+	if err := q.run(ctx); err != nil {
+		return zero, err
+	}
+	member, err := readMember[T](q.p.Next())
+	if err != nil {
+		return zero, q.fail(err)
+	}
+	return member, nil
+}
+
+// Copy returns the whole set, empty where there is none. O(n), SMEMBERS: for
+// large sets see All.
+func (s SetCache[T]) Copy(ctx context.Context) (map[T]struct{}, error) {
+	q, err := s.beginRead(ctx, "SetCache.Copy")
+	if err != nil {
+		return nil, err
+	}
+	defer q.end()
+	q.cmd("SMEMBERS")
+	q.slid()
+	return runMembers[T](ctx, &q)
+}
+
+// All iterates over the members, a page per round trip (SSCAN); the function
+// beside it reports what stopped the iteration, if anything did. What holds of
+// [DictCache.All] holds here.
+func (s SetCache[T]) All(ctx context.Context) (iter.Seq[T], func() error) {
+	var failed error
+	all := func(yield func(T) bool) {
+		failed = s.scan(ctx, "SetCache.All", "SSCAN", func(e *driver.Elems) (bool, error) {
+			member, err := readMember[T](e.Next())
+			return err == nil && yield(member), err
+		})
+	}
+	return all, func() error { return failed }
+}
+
+// Clear removes every set under the prefix; see [Cache.Clear].
+func (s SetCache[T]) Clear(ctx context.Context) (int64, error) {
+	return s.Options.clear(ctx, "SetCache.Clear")
+}
+
+// An algebra is one of the three operations between sets: the command that the
+// server has for sets on one shard, and the same for sets read from several.
+type algebra[T comparable] struct {
+	name    string // of the method
+	cmd     string // Redis' command; with STORE behind it, the one that stores
+	combine func(into, other map[T]struct{})
+}
+
+func union[T comparable]() algebra[T] {
+	return algebra[T]{"Union", "SUNION", func(into, other map[T]struct{}) {
+		maps.Copy(into, other)
+	}}
+}
+
+func intersect[T comparable]() algebra[T] {
+	return algebra[T]{"Intersect", "SINTER", func(into, other map[T]struct{}) {
+		maps.DeleteFunc(into, func(member T, _ struct{}) bool {
+			_, ok := other[member]
+			return !ok
+		})
+	}}
+}
+
+func difference[T comparable]() algebra[T] {
+	return algebra[T]{"Difference", "SDIFF", func(into, other map[T]struct{}) {
+		for member := range other {
+			delete(into, member)
+		}
+	}}
+}
+
+// Union returns the members of s and others. O(n) in their members, SUNION. Sets
+// on several shards are read at once and put together here, which is not atomic.
+// All sets of one operation are on s's connection.
+func (s SetCache[T]) Union(ctx context.Context, others ...SetCache[T]) (map[T]struct{}, error) {
+	return s.algebra(ctx, union[T](), others)
+}
+
+// Intersect returns the members of s that all others have; see Union. SINTER.
+func (s SetCache[T]) Intersect(ctx context.Context, others ...SetCache[T]) (map[T]struct{}, error) {
+	return s.algebra(ctx, intersect[T](), others)
+}
+
+// Difference returns the members of s that none of others has; see Union. SDIFF.
+func (s SetCache[T]) Difference(ctx context.Context, others ...SetCache[T]) (map[T]struct{}, error) {
+	return s.algebra(ctx, difference[T](), others)
+}
+
+// UnionStore makes dst the union of s and others, whatever was there, with dst's
+// own time to live, and returns its size. dst may be one of them; an empty
+// result removes it. On one shard this is one transaction, SUNIONSTORE and
+// PEXPIRE; over several the sets are read, then dst is replaced in one
+// transaction.
+func (s SetCache[T]) UnionStore(ctx context.Context, dst SetCache[T], others ...SetCache[T]) (int, error) {
+	return s.algebraStore(ctx, union[T](), dst, others)
+}
+
+// IntersectStore makes dst the intersection of s and others; see UnionStore.
+// SINTERSTORE.
+func (s SetCache[T]) IntersectStore(ctx context.Context, dst SetCache[T], others ...SetCache[T]) (int, error) {
+	return s.algebraStore(ctx, intersect[T](), dst, others)
+}
+
+// DifferenceStore makes dst the difference of s and others; see UnionStore.
+// SDIFFSTORE.
+func (s SetCache[T]) DifferenceStore(ctx context.Context, dst SetCache[T], others ...SetCache[T]) (int, error) {
+	return s.algebraStore(ctx, difference[T](), dst, others)
+}
+
+func (s SetCache[T]) algebra(ctx context.Context, a algebra[T], others []SetCache[T]) (map[T]struct{}, error) {
+	q, err := s.begin(ctx, "SetCache."+a.name, driver.ReadOnly)
+	if err != nil {
+		return nil, err
+	}
+	defer q.end()
+	keys, err := operands(&q, s, others)
+	switch {
+	case err != nil:
+		return nil, q.fail(err)
+	case q.together(keys):
+		appendKeys(q.p.Cmd(a.cmd), keys)
+		return runMembers[T](ctx, &q)
+	}
+	set, err := combine(ctx, &q, a, keys)
+	if err != nil {
+		return nil, q.fail(err)
+	}
+	return set, nil
+}
+
+func (s SetCache[T]) algebraStore(ctx context.Context, a algebra[T], dst SetCache[T], others []SetCache[T]) (int, error) {
+	q, err := dst.begin(ctx, "SetCache."+a.name+"Store", driver.Atomic)
+	if err != nil {
+		return 0, err
+	}
+	defer q.end()
+	if s.err != nil || s.key == "" { // dst has a key; s is checked as the others are
+		_, err := s.begin(ctx, q.op, 0)
+		return 0, err
+	}
+	keys, err := operands(&q, dst, append([]SetCache[T]{s}, others...))
+	if err != nil {
+		return 0, q.fail(err)
+	}
+	sources := keys[1:]
+	if q.together(keys) {
+		appendKeys(q.p.Cmd(a.cmd+"STORE").Key(keys[0]), sources)
+	} else if err := appendReplacement(ctx, &q, a, sources); err != nil {
+		return 0, q.fail(err)
+	}
+	if q.ms > 0 { // dst is new, whatever its policy: *STORE drops what expiry it had
+		q.cmd("PEXPIRE").Int(q.ms)
+	}
+	return lastCount(ctx, &q)
+}
+
+// appendReplacement reads sources from their shards, and appends what makes the
+// query's key their combination.
+func appendReplacement[T comparable](ctx context.Context, q *query, a algebra[T], sources []string) error {
+	set, err := combine(ctx, q, a, sources)
+	if err != nil {
+		return err
+	}
+	q.cmd("DEL")
+	if len(set) > 0 {
+		p := q.cmd("SADD")
+		for member := range set {
+			if err := writeMember(p, member); err != nil {
+				return err
+			}
+		}
+	}
+	q.cmd("SCARD")
+	return nil
+}
+
+// lastCount runs q and returns the last of its integers that is not the reply
+// of the expiry: the size of what was stored.
+func lastCount(ctx context.Context, q *query) (int, error) {
+	if err := q.run(ctx); err != nil {
+		return 0, err
+	}
+	replies := q.p.Replies().Len()
+	if q.ms > 0 {
+		replies--
+	}
+	var n int64
+	for range replies {
+		var err error
+		if n, err = q.p.Next().Int(); err != nil {
+			return 0, q.fail(err)
+		}
+	}
+	if err := q.rest(); err != nil {
+		return 0, q.fail(err)
+	}
+	return int(n), nil
+}
+
+// operands returns the full keys of first, which q is about, and of others. A
+// set without a key, or on another connection, is an error.
+func operands[T comparable](q *query, first SetCache[T], others []SetCache[T]) ([]string, error) {
+	keys := append(make([]string, 0, 1+len(others)), q.front+q.key)
+	for i, other := range others {
+		switch {
+		case other.err != nil:
+			return nil, fmt.Errorf("set %d: %w", i+1, other.err)
+		case other.key == "":
+			return nil, fmt.Errorf("set %d: %w", i+1, ErrNoKey)
+		case other.opts.conn != first.opts.conn || other.opts.Connection != first.opts.Connection:
+			return nil, fmt.Errorf("caches: set %d is on another connection: sets of one operation live on one", i+1)
+		}
+		keys = append(keys, q.conn.front(other.opts.Version)+other.key)
+	}
+	return keys, nil
+}
+
+func appendKeys(p *driver.Pipeline, keys []string) {
+	for _, key := range keys {
+		p.Key(key)
+	}
+}
+
+// together reports whether all keys are on the query's shard.
+func (q *query) together(keys []string) bool {
+	for _, key := range keys {
+		if q.conn.shardOf("", key) != q.shard {
+			return false
+		}
+	}
+	return true
+}
+
+// runMembers runs a query whose reply is an array of members.
+func runMembers[T comparable](ctx context.Context, q *query) (map[T]struct{}, error) {
+	if err := q.run(ctx); err != nil {
+		return nil, err
+	}
+	set, err := readMembers[T](q.p.Next())
+	if err != nil {
+		return nil, q.fail(err)
+	}
+	return set, nil
+}
+
+// combine reads the sets at keys, all shards at once, and combines them in
+// order.
+func combine[T comparable](ctx context.Context, q *query, a algebra[T], keys []string) (map[T]struct{}, error) {
+	sets := make([]map[T]struct{}, len(keys))
+	groups := q.conn.group("", keys)
+	errs := eachShard(ctx, q.conn, driver.ReadOnly, groups, func(p *driver.Pipeline, group []int) error {
+		for _, i := range group {
+			p.Cmd("SMEMBERS").Key(keys[i])
+		}
+		return nil
+	}, func(p *driver.Pipeline, group []int) (err error) {
+		for _, i := range group {
+			if sets[i], err = readMembers[T](p.Next()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	for _, other := range sets[1:] {
+		a.combine(sets[0], other)
+	}
+	return sets[0], nil
+}

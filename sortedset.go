@@ -1,0 +1,725 @@
+package caches
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"strconv"
+
+	"github.com/gocaches/caches/driver"
+)
+
+// Scored is a member of a sorted set and its score.
+type Scored[T comparable] struct {
+	Score  float64
+	Member T
+}
+
+// SortedSetCache is a type of sorted sets, and one of it: members of T in the
+// order of their scores, and of their bytes where scores are equal, in a Redis
+// sorted set. Members are kept as in a [SetCache]. The time to live is the whole
+// sorted set's.
+//
+// Scores are float64: whole numbers are exact up to 2^53, infinities are
+// allowed, NaN is an error, and negative zero is zero.
+type SortedSetCache[T comparable] struct {
+	Options Options
+	Object
+}
+
+// Key returns the sorted set at a key; see [Cache.Key].
+func (s SortedSetCache[T]) Key(parts ...any) SortedSetCache[T] {
+	s.Object = s.Object.derive(s.Options, parts)
+	return s
+}
+
+// On returns s pinned to conn, whatever Options and the context say.
+func (s SortedSetCache[T]) On(conn *Conn) SortedSetCache[T] {
+	s.Options.conn, s.Object = conn, s.Object.on(conn)
+	return s
+}
+
+// A Condition restricts what [SortedSetCache.AddIf] does.
+type Condition uint8
+
+// Conditions may be combined by |, but for OnlyNew, which stands alone, and
+// Greater with Less.
+const (
+	OnlyNew      Condition = 1 << iota // add new members; leave the scores that are there
+	OnlyExisting                       // set scores of members that are there; add none
+	Greater                            // set a score only to a greater one; new members are added
+	Less                               // set a score only to a lesser one; new members are added
+)
+
+func (c Condition) write(p *driver.Pipeline) error {
+	if c&OnlyNew != 0 && c != OnlyNew || c&Greater != 0 && c&Less != 0 {
+		return fmt.Errorf("caches: OnlyNew stands alone, and Greater without Less")
+	}
+	for i, flag := range [...]string{"NX", "XX", "GT", "LT"} {
+		if c&(1<<i) != 0 {
+			p.String(flag)
+		}
+	}
+	return nil
+}
+
+// Add adds members, or sets the scores of those that are there, and returns how
+// many were not there before. O(len(items) log n), ZADD and PEXPIRE in one
+// transaction.
+func (s SortedSetCache[T]) Add(ctx context.Context, items ...Scored[T]) (added int, err error) {
+	return s.zadd(ctx, "SortedSetCache.Add", 0, items)
+}
+
+// AddIf adds members and sets scores where condition allows it, and returns how
+// many members were added or got another score. O(len(items) log n), ZADD CH
+// with NX, XX, GT or LT, and PEXPIRE in one transaction.
+func (s SortedSetCache[T]) AddIf(ctx context.Context, condition Condition, items ...Scored[T]) (changed int, err error) {
+	return s.zadd(ctx, "SortedSetCache.AddIf", condition, items)
+}
+
+// Update adds all members of items, or sets their scores; see Add. Another
+// sorted set's Copy is one.
+func (s SortedSetCache[T]) Update(ctx context.Context, items map[T]float64) (added int, err error) {
+	all := make([]Scored[T], 0, len(items))
+	for member, score := range items {
+		all = append(all, Scored[T]{score, member})
+	}
+	return s.zadd(ctx, "SortedSetCache.Update", 0, all)
+}
+
+func (s SortedSetCache[T]) zadd(ctx context.Context, op string, condition Condition, items []Scored[T]) (int, error) {
+	if len(items) == 0 {
+		return 0, nil
+	}
+	q, err := s.beginWrite(ctx, op)
+	if err != nil {
+		return 0, err
+	}
+	defer q.end()
+	p := q.cmd("ZADD")
+	if err := condition.write(p); err != nil {
+		return 0, q.fail(err)
+	}
+	if condition != 0 {
+		p.String("CH")
+	}
+	for _, item := range items {
+		if err := writeScore(p, item.Score); err != nil {
+			return 0, q.fail(err)
+		}
+		if err := writeMember(p, item.Member); err != nil {
+			return 0, q.fail(err)
+		}
+	}
+	q.expire()
+	n, err := q.int(ctx)
+	return int(n), err
+}
+
+func writeScore(p *driver.Pipeline, score float64) error {
+	if math.IsNaN(score) {
+		return fmt.Errorf("%w: NaN is not a score", ErrNotNumber)
+	}
+	p.Float(score)
+	return nil
+}
+
+// Incr adds delta to the score of member, which counts from zero where it is not
+// there, and returns the result. O(log n), ZINCRBY and PEXPIRE in one
+// transaction.
+func (s SortedSetCache[T]) Incr(ctx context.Context, member T, delta float64) (float64, error) {
+	q, err := s.beginWrite(ctx, "SortedSetCache.Incr")
+	if err != nil {
+		return 0, err
+	}
+	defer q.end()
+	p := q.cmd("ZINCRBY")
+	if err = writeScore(p, delta); err == nil {
+		err = writeMember(p, member)
+	}
+	if err != nil {
+		return 0, q.fail(err)
+	}
+	q.expire()
+	return q.score(ctx)
+}
+
+// score runs a query whose first reply is a score.
+func (q *query) score(ctx context.Context) (float64, error) {
+	if err := q.run(ctx); err != nil {
+		return 0, err
+	}
+	score, ok, err := q.p.Next().Float()
+	switch {
+	case err != nil:
+	case !ok:
+		err = ErrMiss
+	default:
+		err = q.rest()
+	}
+	if err != nil {
+		return 0, q.fail(err)
+	}
+	return score, nil
+}
+
+// Score returns the score of member, or [ErrMiss]. O(1), ZSCORE.
+func (s SortedSetCache[T]) Score(ctx context.Context, member T) (float64, error) {
+	q, err := s.beginRead(ctx, "SortedSetCache.Score")
+	if err != nil {
+		return 0, err
+	}
+	defer q.end()
+	if err := writeMember(q.cmd("ZSCORE"), member); err != nil {
+		return 0, q.fail(err)
+	}
+	q.slid()
+	return q.score(ctx)
+}
+
+// Contains reports whether member is in the sorted set. O(1), ZSCORE.
+func (s SortedSetCache[T]) Contains(ctx context.Context, member T) (bool, error) {
+	switch _, err := s.Score(ctx, member); {
+	case errors.Is(err, ErrMiss):
+		return false, nil
+	default:
+		return err == nil, err
+	}
+}
+
+// Rank returns how many members stand before member, the lowest score first, or
+// [ErrMiss]. O(log n), ZRANK.
+func (s SortedSetCache[T]) Rank(ctx context.Context, member T) (int, error) {
+	return s.rank(ctx, "SortedSetCache.Rank", "ZRANK", member)
+}
+
+// RevRank returns how many members stand before member, the highest score
+// first, or [ErrMiss]. O(log n), ZREVRANK.
+func (s SortedSetCache[T]) RevRank(ctx context.Context, member T) (int, error) {
+	return s.rank(ctx, "SortedSetCache.RevRank", "ZREVRANK", member)
+}
+
+func (s SortedSetCache[T]) rank(ctx context.Context, op, cmd string, member T) (int, error) {
+	q, err := s.beginRead(ctx, op)
+	if err != nil {
+		return 0, err
+	}
+	defer q.end()
+	if err := writeMember(q.cmd(cmd), member); err != nil {
+		return 0, q.fail(err)
+	}
+	q.slid()
+	if err := q.run(ctx); err != nil {
+		return 0, err
+	}
+	r := q.p.Next()
+	if r.Kind() == driver.KindNil {
+		return 0, q.fail(ErrMiss)
+	}
+	n, err := r.Int()
+	if err != nil {
+		return 0, q.fail(err)
+	}
+	return int(n), nil
+}
+
+// Len returns the number of members. O(1), ZCARD.
+func (s SortedSetCache[T]) Len(ctx context.Context) (int, error) {
+	return s.length(ctx, "SortedSetCache.Len", "ZCARD")
+}
+
+// Count returns the number of members with a score from min to max, both
+// included; infinities leave a side open. O(log n), ZCOUNT.
+func (s SortedSetCache[T]) Count(ctx context.Context, min, max float64) (int, error) {
+	q, err := s.beginRead(ctx, "SortedSetCache.Count")
+	if err != nil {
+		return 0, err
+	}
+	defer q.end()
+	if err := writeScores(q.cmd("ZCOUNT"), min, max); err != nil {
+		return 0, q.fail(err)
+	}
+	q.slid()
+	n, err := q.int(ctx)
+	return int(n), err
+}
+
+func writeScores(p *driver.Pipeline, first, second float64) error {
+	if err := writeScore(p, first); err != nil {
+		return err
+	}
+	return writeScore(p, second)
+}
+
+// Range returns the members ranked from start to stop, both included, the
+// lowest score first. Ranks below zero count from the end: Range(ctx, 0, -1) is
+// all, Range(ctx, -3, -1) the three highest. O(log n + m), ZRANGE.
+func (s SortedSetCache[T]) Range(ctx context.Context, start, stop int) ([]Scored[T], error) {
+	return s.zrange(ctx, "SortedSetCache.Range", func(p *driver.Pipeline) error {
+		p.Int(int64(start)).Int(int64(stop))
+		return nil
+	})
+}
+
+// RevRange is Range with the highest score first: RevRange(ctx, 0, 9) is the top
+// ten. O(log n + m), ZRANGE REV.
+func (s SortedSetCache[T]) RevRange(ctx context.Context, start, stop int) ([]Scored[T], error) {
+	return s.zrange(ctx, "SortedSetCache.RevRange", func(p *driver.Pipeline) error {
+		p.Int(int64(start)).Int(int64(stop)).String("REV")
+		return nil
+	})
+}
+
+// RangeByScore returns the members with a score from min to max, both included,
+// the lowest first; infinities leave a side open. O(log n + m), ZRANGE BYSCORE.
+func (s SortedSetCache[T]) RangeByScore(ctx context.Context, min, max float64) ([]Scored[T], error) {
+	return s.zrange(ctx, "SortedSetCache.RangeByScore", func(p *driver.Pipeline) error {
+		err := writeScores(p, min, max)
+		p.String("BYSCORE")
+		return err
+	})
+}
+
+// RevRangeByScore is RangeByScore with the highest score first.
+// O(log n + m), ZRANGE BYSCORE REV.
+func (s SortedSetCache[T]) RevRangeByScore(ctx context.Context, min, max float64) ([]Scored[T], error) {
+	return s.zrange(ctx, "SortedSetCache.RevRangeByScore", func(p *driver.Pipeline) error {
+		err := writeScores(p, max, min) // REV wants the upper bound first
+		p.String("BYSCORE").String("REV")
+		return err
+	})
+}
+
+func (s SortedSetCache[T]) zrange(ctx context.Context, op string, bounds func(*driver.Pipeline) error) ([]Scored[T], error) {
+	q, err := s.beginRead(ctx, op)
+	if err != nil {
+		return nil, err
+	}
+	defer q.end()
+	p := q.cmd("ZRANGE")
+	if err := bounds(p); err != nil {
+		return nil, q.fail(err)
+	}
+	p.String("WITHSCORES")
+	q.slid()
+	return runScored[T](ctx, &q)
+}
+
+// runScored runs a query whose first reply is an array of members and scores.
+func runScored[T comparable](ctx context.Context, q *query) ([]Scored[T], error) {
+	if err := q.run(ctx); err != nil {
+		return nil, err
+	}
+	items, err := readScored[T](q.p.Next())
+	if err != nil {
+		return nil, q.fail(err)
+	}
+	return items, nil
+}
+
+func readScored[T comparable](r driver.Reply) ([]Scored[T], error) {
+	e, err := r.Elems()
+	if err != nil {
+		return nil, err
+	}
+	items := make([]Scored[T], 0, e.Len()/2)
+	for e.Len() > 0 {
+		item, err := nextScored[T](&e)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, item)
+	}
+	return items, nil
+}
+
+func nextScored[T comparable](e *driver.Elems) (item Scored[T], err error) {
+	if item.Member, err = readMember[T](e.Next()); err != nil {
+		return item, err
+	}
+	score, _, err := e.Next().Float()
+	item.Score = score + 0 // negative zero becomes zero
+	return item, err
+}
+
+// PopMin removes the member with the lowest score and returns it, or [ErrMiss].
+// O(log n), ZPOPMIN.
+func (s SortedSetCache[T]) PopMin(ctx context.Context) (Scored[T], error) {
+	return first(s.pop(ctx, "SortedSetCache.PopMin", "ZPOPMIN", 1))
+}
+
+// PopMax removes the member with the highest score and returns it, or
+// [ErrMiss]. O(log n), ZPOPMAX.
+func (s SortedSetCache[T]) PopMax(ctx context.Context) (Scored[T], error) {
+	return first(s.pop(ctx, "SortedSetCache.PopMax", "ZPOPMAX", 1))
+}
+
+// PopMinN removes up to n members with the lowest scores and returns them, the
+// lowest first. O(n log n), ZPOPMIN.
+func (s SortedSetCache[T]) PopMinN(ctx context.Context, n int) ([]Scored[T], error) {
+	items, _, err := s.pop(ctx, "SortedSetCache.PopMinN", "ZPOPMIN", n)
+	return items, err
+}
+
+// PopMaxN removes up to n members with the highest scores and returns them, the
+// highest first. O(n log n), ZPOPMAX.
+func (s SortedSetCache[T]) PopMaxN(ctx context.Context, n int) ([]Scored[T], error) {
+	items, _, err := s.pop(ctx, "SortedSetCache.PopMaxN", "ZPOPMAX", n)
+	return items, err
+}
+
+// pop returns, beside what it popped, the error that says that there was
+// nothing.
+func (s SortedSetCache[T]) pop(ctx context.Context, op, cmd string, n int) (items []Scored[T], miss, err error) {
+	if err := s.checkCount(op, n); err != nil || n == 0 {
+		return nil, nil, err
+	}
+	q, err := s.begin(ctx, op, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer q.end()
+	q.cmd(cmd).Int(int64(n))
+	items, err = runScored[T](ctx, &q)
+	return items, q.fail(ErrMiss), err
+}
+
+// first returns the one element of a pop.
+func first[T comparable](items []Scored[T], miss, err error) (Scored[T], error) {
+	switch {
+	case err != nil:
+		return Scored[T]{}, err
+	case len(items) == 0:
+		return Scored[T]{}, miss
+	}
+	return items[0], nil
+}
+
+// Remove removes members and returns how many there were.
+// O(len(members) log n), ZREM.
+func (s SortedSetCache[T]) Remove(ctx context.Context, members ...T) (removed int, err error) {
+	return removeMembers(ctx, s.Object, "SortedSetCache.Remove", "ZREM", members)
+}
+
+// RemoveRange removes the members ranked from start to stop, both included, the
+// lowest score first, and returns how many there were; see Range.
+// O(log n + m), ZREMRANGEBYRANK.
+func (s SortedSetCache[T]) RemoveRange(ctx context.Context, start, stop int) (removed int, err error) {
+	return s.removeRange(ctx, "SortedSetCache.RemoveRange", "ZREMRANGEBYRANK", func(p *driver.Pipeline) error {
+		p.Int(int64(start)).Int(int64(stop))
+		return nil
+	})
+}
+
+// RemoveRangeByScore removes the members with a score from min to max, both
+// included, and returns how many there were. O(log n + m), ZREMRANGEBYSCORE.
+func (s SortedSetCache[T]) RemoveRangeByScore(ctx context.Context, min, max float64) (removed int, err error) {
+	return s.removeRange(ctx, "SortedSetCache.RemoveRangeByScore", "ZREMRANGEBYSCORE", func(p *driver.Pipeline) error {
+		return writeScores(p, min, max)
+	})
+}
+
+// Trim removes the lowest scores until keep members are left, and returns how
+// many it removed. O(log n + m), ZREMRANGEBYRANK.
+func (s SortedSetCache[T]) Trim(ctx context.Context, keep int) (removed int, err error) {
+	if err := s.checkCount("SortedSetCache.Trim", keep); err != nil {
+		return 0, err
+	}
+	return s.removeRange(ctx, "SortedSetCache.Trim", "ZREMRANGEBYRANK", func(p *driver.Pipeline) error {
+		p.Int(0).Int(int64(-keep) - 1)
+		return nil
+	})
+}
+
+func (s SortedSetCache[T]) removeRange(ctx context.Context, op, cmd string, bounds func(*driver.Pipeline) error) (int, error) {
+	q, err := s.begin(ctx, op, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer q.end()
+	if err := bounds(q.cmd(cmd)); err != nil {
+		return 0, q.fail(err)
+	}
+	n, err := q.int(ctx)
+	return int(n), err
+}
+
+// Copy returns all members with their scores. O(n), ZRANGE: for large sorted
+// sets see All, for their order Range.
+func (s SortedSetCache[T]) Copy(ctx context.Context) (map[T]float64, error) {
+	items, err := s.zrange(ctx, "SortedSetCache.Copy", func(p *driver.Pipeline) error {
+		p.Int(0).Int(-1)
+		return nil
+	})
+	all := make(map[T]float64, len(items))
+	for _, item := range items {
+		all[item.Member] = item.Score
+	}
+	return all, err
+}
+
+// All iterates over the members and their scores, the lowest first, a page per
+// round trip; the function beside it reports what stopped the iteration, if
+// anything did. A page begins behind the last member seen, so that members that
+// come or go meanwhile hide no others; one whose score changes may be seen
+// twice, or not at all. O(log n) a page, ZRANGE.
+func (s SortedSetCache[T]) All(ctx context.Context) (iter.Seq2[T, float64], func() error) {
+	return s.walk(ctx, zwalk{op: "SortedSetCache.All"})
+}
+
+// Backward is All with the highest score first.
+func (s SortedSetCache[T]) Backward(ctx context.Context) (iter.Seq2[T, float64], func() error) {
+	return s.walk(ctx, zwalk{op: "SortedSetCache.Backward", rev: true})
+}
+
+// Chunk iterates over limit members from rank offset on, the lowest score
+// first, in slices of size members; the last may have fewer. A limit of zero
+// means all that are left, a size of zero 250. What holds of All holds here.
+// The slices belong to the caller.
+func (s SortedSetCache[T]) Chunk(ctx context.Context, limit, offset, size int) (iter.Seq[[]Scored[T]], func() error) {
+	w := zwalk{op: "SortedSetCache.Chunk", limit: limit, offset: offset, size: size}
+	var failed error
+	chunks := func(yield func([]Scored[T]) bool) {
+		if failed = s.checkCount(w.op, min(limit, offset, size)); failed != nil {
+			return
+		}
+		w.size = cmp.Or(size, pageSize)
+		var rest []Scored[T]
+		more := true
+		failed = s.pages(ctx, w, func(items []Scored[T]) bool {
+			for rest = append(rest, items...); more && len(rest) >= w.size; rest = rest[w.size:] {
+				more = yield(rest[:w.size:w.size])
+			}
+			return more
+		})
+		if more && len(rest) > 0 {
+			yield(rest)
+		}
+	}
+	return chunks, func() error { return failed }
+}
+
+// Clear removes every sorted set under the prefix; see [Cache.Clear].
+func (s SortedSetCache[T]) Clear(ctx context.Context) (int64, error) {
+	return s.Options.clear(ctx, "SortedSetCache.Clear")
+}
+
+// A zwalk is one way through a sorted set.
+type zwalk struct {
+	op     string
+	rev    bool
+	offset int // rank of the first member
+	limit  int // members in all; 0 for no limit
+	size   int // members a page; 0 for pageSize
+}
+
+// A place is where a page ended: its last member, as stored. Paging by rank
+// would miss members while others are popped; paging behind a member does not.
+type place struct {
+	score  float64
+	member []byte
+}
+
+func (s SortedSetCache[T]) walk(ctx context.Context, w zwalk) (iter.Seq2[T, float64], func() error) {
+	var failed error
+	all := func(yield func(T, float64) bool) {
+		failed = s.pages(ctx, w, func(items []Scored[T]) bool {
+			for _, item := range items {
+				if !yield(item.Member, item.Score) {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	return all, func() error { return failed }
+}
+
+// pages gives visit one page after the other, until it returns false.
+func (s SortedSetCache[T]) pages(ctx context.Context, w zwalk, visit func([]Scored[T]) bool) error {
+	left := cmp.Or(w.limit, math.MaxInt)
+	var at *place
+	for left > 0 {
+		n := min(cmp.Or(w.size, pageSize), left)
+		items, last, err := s.page(ctx, w, at, n)
+		if err != nil {
+			return err
+		}
+		if len(items) > 0 && !visit(items) || last == nil {
+			return nil
+		}
+		left -= len(items)
+		at = last
+	}
+	return nil
+}
+
+// page returns up to n members behind at, and where the page ended, nil at the
+// end of the sorted set.
+func (s SortedSetCache[T]) page(ctx context.Context, w zwalk, at *place, n int) ([]Scored[T], *place, error) {
+	q, err := s.beginRead(ctx, w.op)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer q.end()
+	if at == nil {
+		p := q.cmd("ZRANGE").Int(int64(w.offset)).Int(int64(w.offset) + int64(n) - 1)
+		w.write(p)
+		p.String("WITHSCORES")
+	} else {
+		q.p.Script(rangeBehind, 1).Key(q.front, q.key).Bytes(at.member).Float(at.score).Int(int64(n))
+		w.write(q.p)
+	}
+	q.slid()
+	if err := q.run(ctx); err != nil {
+		return nil, nil, err
+	}
+	r := q.p.Next()
+	if r.Kind() == driver.KindNil {
+		return s.pageByScore(ctx, w, at, n)
+	}
+	items, last, err := readPage[T](r, n)
+	if err != nil {
+		return nil, nil, q.fail(err)
+	}
+	return items, last, nil
+}
+
+func (w zwalk) write(p *driver.Pipeline) {
+	if w.rev {
+		p.String("REV")
+	}
+}
+
+// readPage decodes a page of up to n members; one that is not full is the last.
+func readPage[T comparable](r driver.Reply, n int) (items []Scored[T], last *place, err error) {
+	if items, err = readScored[T](r); err != nil || len(items) < n {
+		return items, nil, err
+	}
+	e, _ := r.Elems()
+	for e.Len() > 2 {
+		e.Next()
+	}
+	member, _, _ := e.Next().Bytes()
+	return items, &place{items[len(items)-1].Score, bytes.Clone(member)}, nil
+}
+
+// rangeBehind returns the members ranked behind a member that still has its
+// score, nil where it has not. ARGV: member, score, count, REV or nothing.
+var rangeBehind = driver.NewScript(`
+local rank
+if ARGV[4] then
+	rank = redis.call('ZREVRANK', KEYS[1], ARGV[1])
+else
+	rank = redis.call('ZRANK', KEYS[1], ARGV[1])
+end
+if not rank or tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1])) ~= tonumber(ARGV[2]) then
+	return false
+end
+if ARGV[4] then
+	return redis.call('ZRANGE', KEYS[1], rank + 1, rank + ARGV[3], 'REV', 'WITHSCORES')
+end
+return redis.call('ZRANGE', KEYS[1], rank + 1, rank + ARGV[3], 'WITHSCORES')
+`, func(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
+	member, rev := args[0], args[3:]
+	want, _ := strconv.ParseFloat(string(args[1]), 64)
+	count, _ := strconv.ParseInt(string(args[2]), 10, 64)
+	score, ok, err := tx.Call("ZSCORE", keys[0], member).Float()
+	if err != nil {
+		replyError(reply, err)
+		return
+	}
+	if !ok || score != want {
+		reply.Nil()
+		return
+	}
+	cmd := "ZRANK"
+	if len(rev) > 0 {
+		cmd = "ZREVRANK"
+	}
+	rank, _ := tx.Call(cmd, keys[0], member).Int()
+	bounds := [][]byte{keys[0], appendInt(nil, rank+1), appendInt(nil, rank+count)}
+	r := tx.Call("ZRANGE", append(append(bounds, rev...), []byte("WITHSCORES"))...)
+	replyArray(reply, r)
+})
+
+// replyArray passes on an array of strings within a script.
+func replyArray(reply *driver.Replies, r driver.Reply) {
+	e, err := r.Elems()
+	if err != nil {
+		replyError(reply, err)
+		return
+	}
+	reply.Array(e.Len())
+	for e.Len() > 0 {
+		b, _, _ := e.Next().Bytes()
+		reply.Bytes(b)
+	}
+}
+
+// pageByScore finds the next page when the member at a place is gone, or has
+// another score: it reads from that score on, and drops what stands before the
+// place. Each read is one snapshot; where all of it stands before the place, as
+// with many members of one score, it reads twice as much.
+func (s SortedSetCache[T]) pageByScore(ctx context.Context, w zwalk, at *place, n int) ([]Scored[T], *place, error) {
+	for count := n; ; count *= 2 {
+		q, err := s.begin(ctx, w.op, driver.ReadOnly)
+		if err != nil {
+			return nil, nil, err
+		}
+		items, last, full, err := readBehind[T](ctx, &q, w, at, count)
+		q.end()
+		if err != nil || len(items) > 0 || !full {
+			return items, last, err
+		}
+	}
+}
+
+// readBehind reads count members from the score of at on, and keeps those that
+// stand behind it. It reports whether there may be more.
+func readBehind[T comparable](ctx context.Context, q *query, w zwalk, at *place, count int) (items []Scored[T], last *place, full bool, err error) {
+	p := q.cmd("ZRANGE").Float(at.score)
+	if w.rev {
+		p.String("-inf").String("BYSCORE").String("REV")
+	} else {
+		p.String("inf").String("BYSCORE")
+	}
+	p.String("LIMIT").Int(0).Int(int64(count)).String("WITHSCORES")
+	if err := q.run(ctx); err != nil {
+		return nil, nil, false, err
+	}
+	e, err := q.p.Next().Elems()
+	full = e.Len()/2 == count
+	for err == nil && e.Len() > 0 {
+		ahead := e // a copy: the member is looked at before it is decoded
+		member, _, _ := ahead.Next().Bytes()
+		var item Scored[T]
+		if item, err = nextScored[T](&e); err == nil && at.before(w, item.Score, member) {
+			items = append(items, item)
+			last = &place{item.Score, bytes.Clone(member)}
+		}
+	}
+	if err != nil {
+		return nil, nil, false, q.fail(err)
+	}
+	if !full {
+		last = nil
+	}
+	return items, last, full, nil
+}
+
+// before reports whether a member of the given score stands behind at.
+func (at *place) before(w zwalk, score float64, member []byte) bool {
+	if score != at.score {
+		return true
+	}
+	order := bytes.Compare(member, at.member)
+	if w.rev {
+		return order < 0
+	}
+	return order > 0
+}
