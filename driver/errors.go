@@ -2,6 +2,7 @@ package driver
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 )
 
@@ -51,6 +52,11 @@ func (e *ServerError) Error() string {
 		return "caches: server says " + e.Code + " " + e.message
 	}
 	return "caches: server says " + e.Code
+}
+
+// GoString returns what Error does, for %#v, which would show the fields.
+func (e *ServerError) GoString() string {
+	return "driver.ServerError(" + strconv.Quote(e.Error()) + ")"
 }
 
 // Message returns the text after the code as the server sent it. It may hold

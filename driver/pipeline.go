@@ -32,6 +32,8 @@ type Pipeline struct {
 	cmds []command
 	args int // arguments of the last command so far, its name included
 
+	scripts bool // among cmds
+
 	replies Replies
 	next    int // offset in replies.buf of the reply that Next returns
 	taken   int // replies that Next has returned
@@ -75,7 +77,10 @@ func (p *Pipeline) Free() {
 
 // Reset empties p for new commands of the given mode.
 func (p *Pipeline) Reset(mode Mode) {
-	clear(p.cmds) // lets go of scripts
+	if p.scripts {
+		clear(p.cmds) // lets go of them
+		p.scripts = false
+	}
 	p.mode, p.req, p.cmds, p.args = mode, p.req[:0], p.cmds[:0], 0
 	p.ResetReplies()
 }
@@ -104,7 +109,7 @@ func (p *Pipeline) Cmd(name string) *Pipeline {
 func (p *Pipeline) Script(s *Script, keys int) *Pipeline {
 	p.Cmd("EVALSHA").String(s.sha).Int(int64(keys))
 	last := &p.cmds[len(p.cmds)-1]
-	last.script, last.keys = s, keys
+	last.script, last.keys, p.scripts = s, keys, true
 	return p
 }
 
@@ -233,9 +238,7 @@ func (p *Pipeline) FirstKey(i int) []byte {
 }
 
 // HasScripts reports whether a command is a [Script].
-func (p *Pipeline) HasScripts() bool {
-	return slices.ContainsFunc(p.cmds, func(c command) bool { return c.script != nil })
-}
+func (p *Pipeline) HasScripts() bool { return p.scripts }
 
 // A Command is one command of a [Pipeline] as a Store reads it: a view that
 // ends with the next call of [Pipeline.Command].

@@ -116,7 +116,8 @@ func do(t testing.TB, s driver.Store, args ...string) string {
 	return show(p.Next())
 }
 
-// add appends a command whose first argument after the name is its key.
+// add appends a command whose first argument after the name is its key: a store
+// over several servers finds the one to ask by it.
 func add(p *driver.Pipeline, args ...string) {
 	p.Cmd(args[0])
 	for i, arg := range args[1:] {
@@ -273,6 +274,7 @@ func scan(t *testing.T, s driver.Store, args []string, width int) map[string]boo
 		page, err := reply.Next().Elems()
 		require.NoError(t, err)
 		for i := 0; page.Len() > 0; i++ {
+			// Twice the same member is allowed, so a set and not a list.
 			if member := show(page.Next()); i%width == 0 {
 				found[member] = true
 			}
@@ -353,7 +355,8 @@ func testAtomic(t *testing.T, s driver.Store) {
 	assert.Equal(t, "1", do(t, s, "EXISTS", "b"))
 }
 
-// testAtomicAlone writes two keys together and reads them together.
+// testAtomicAlone writes two keys together and reads them together: whoever
+// reads must never see one without the other.
 func testAtomicAlone(t *testing.T, s driver.Store) {
 	var writers, readers sync.WaitGroup
 	stop := make(chan struct{})

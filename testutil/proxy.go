@@ -153,7 +153,7 @@ func (p *Proxy) accept() {
 	for {
 		client, err := p.listener.Accept()
 		if err != nil {
-			return
+			return // close has closed the listener
 		}
 		c := &pipe{client: client}
 		if !p.connect(c) {
@@ -282,12 +282,12 @@ func write(to net.Conn, b []byte, slice bool) bool {
 	return true
 }
 
-// forget ends c; the first of its two copies to end does it for both.
+// forget ends c, and lets others see that it is gone only then; the first of its two copies to end does it for both.
 func (p *Proxy) forget(c *pipe) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.pipes, c)
-	c.close()
+	c.close() // under mu: when Conns is down, the client's end is closed
 }
 
 func (c *pipe) close() {

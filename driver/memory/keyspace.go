@@ -193,12 +193,17 @@ func (s *space) now() time.Time {
 	return s.clock()
 }
 
+// getFrame is how a GET begins on the wire, up to its key.
+const getFrame = "*2\r\n$3\r\nGET\r\n"
+
 // do runs p: all of it under one lock where it is Atomic, else with the lock
 // of a reader up to the first command that writes.
 func (s *space) do(p *driver.Pipeline) error {
 	if p.Len() == 1 && !s.forget {
-		if c := p.Command(0); len(c.Args) == 2 && string(c.Args[0]) == "GET" {
-			return s.get(c.Args[1], p.Replies())
+		if f := p.Frames(); len(f) > len(getFrame) && string(f[:len(getFrame)]) == getFrame {
+			if key := p.FirstKey(0); key != nil {
+				return s.get(key, p.Replies())
+			}
 		}
 	}
 	t := s.turns.Get().(*turn)

@@ -75,22 +75,12 @@ func (b *borrowed) reuse([]byte) {}
 func (b *borrowed) exchange(c *call, frames []byte, n int) ([]byte, error) {
 	var replies driver.Replies
 	for len(frames) > 0 {
-		pending := 0
-		for portion := 0; len(frames) > 0 && portion < writeAhead; pending++ {
-			size := len(frames)
-			args, rest := arguments(frames)
-			c.wrote = true // redigo may write what it is given at any time
-			if err := b.Send(string(args[0].([]byte)), args[1:]...); err != nil {
-				return nil, err
-			}
-			frames = rest
-			portion += size - len(rest)
-			c.s.stats.out.Add(int64(size - len(rest)))
-		}
-		if err := b.Flush(); err != nil {
+		rest, sent, err := b.send(c, frames)
+		if err != nil {
 			return nil, err
 		}
-		for range pending {
+		frames = rest
+		for range sent {
 			if err := b.receive(c, &replies); err != nil {
 				return nil, err
 			}
@@ -101,6 +91,21 @@ func (b *borrowed) exchange(c *call, frames []byte, n int) ([]byte, error) {
 	}
 	c.s.stats.in.Add(int64(len(replies.Raw())))
 	return replies.Raw(), nil
+}
+
+// send sends commands from the start of frames and returns what is left of
+// them, and how many went.
+func (b *borrowed) send(c *call, frames []byte) (rest []byte, sent int, err error) {
+	c.wrote = true // redigo may write what it is given at any time
+	for rest = frames; len(rest) > 0 && len(frames)-len(rest) < writeAhead; sent++ {
+		var args []any
+		args, rest = arguments(rest)
+		if err := b.Send(string(args[0].([]byte)), args[1:]...); err != nil {
+			return nil, 0, err
+		}
+	}
+	c.s.stats.out.Add(int64(len(frames) - len(rest)))
+	return rest, sent, b.Flush()
 }
 
 // receive reads one reply. A context that can end before its deadline costs a

@@ -42,7 +42,7 @@ func credentialsOf(c *Config) func(context.Context) (string, string, error) {
 	if c.Credentials != nil {
 		return c.Credentials
 	}
-	username, password := c.Username, c.Password
+	username, password := c.Username, c.Password // in a closure, where no printing finds them
 	return func(context.Context) (string, string, error) { return username, password, nil }
 }
 
@@ -62,7 +62,7 @@ func secureWith(c *Config) func(context.Context, net.Conn) (net.Conn, error) {
 		secured := tls.Client(nc, config)
 		if err := secured.HandshakeContext(ctx); err != nil {
 			_ = nc.Close()
-			return nil, err
+			return nil, fmt.Errorf("TLS with %s: %w", nc.RemoteAddr(), err)
 		}
 		return secured, nil
 	}
@@ -98,7 +98,7 @@ func (d *dialer) dial(ctx context.Context) (*conn, error) {
 	return c, nil
 }
 
-// connect returns the connection above TLS, and the socket below it.
+// connect is what redigo calls to dial. It returns the connection above TLS, and the socket below it.
 func (d *dialer) connect(ctx context.Context, network, address string) (net.Conn, syscall.RawConn, error) {
 	nc, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
@@ -126,21 +126,18 @@ func (t *tap) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// handshake sends all of hello at once and reads the answers.
+// handshake sends all of hello at once, which costs one round trip, and reads
+// the answers. Where the first is an error, so are the ones after it: the first
+// says why.
 func (d *dialer) handshake(ctx context.Context, c *conn) error {
 	hello, err := d.hello(ctx)
 	if err != nil {
 		return err
 	}
-	for _, cmd := range hello {
-		if err := c.Send(cmd.name, cmd.args...); err != nil {
-			return err
-		}
-	}
-	if err := c.Flush(); err != nil {
+	if err := sendAll(c.Conn, hello); err != nil {
 		return err
 	}
-	answered := 0
+	answered := 0 // bytes
 	for _, cmd := range hello {
 		n, err := cmd.answer(ctx, c.Conn)
 		if err != nil {
@@ -155,6 +152,16 @@ func (d *dialer) handshake(ctx context.Context, c *conn) error {
 	return nil
 }
 
+func sendAll(c redis.Conn, hello []greeting) error {
+	for _, cmd := range hello {
+		if err := c.Send(cmd.name, cmd.args...); err != nil {
+			return err
+		}
+	}
+	return c.Flush()
+}
+
+// A greeting is a command of the handshake. Each is answered by a status.
 type greeting struct {
 	name string
 	args []any

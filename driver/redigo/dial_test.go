@@ -49,16 +49,21 @@ func TestTLS(t *testing.T) {
 		{"not verified", r.Addr(), &tls.Config{InsecureSkipVerify: true}, ""},
 		{"TLS 1.1 at most", r.Addr(), with(r, func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }), "tls:"},
 		{"client certificate", both.Addr(), both.TLSConfig(), ""},
-		{"no client certificate", both.Addr(), with(both, nil), "certificate"},
+		{"no client certificate", both.Addr(), with(both, nil), ""},
 		{"client certificate of another", both.Addr(), with(both, func(c *tls.Config) { c.Certificates = stranger.TLSConfig().Certificates }), ""},
-		{"no TLS at the server", plain.Addr(), with(r, nil), "tls:"},
+		{"no TLS at the server", plain.Addr(), with(r, nil), "TLS with 127.0.0.1:"},
 		{"no TLS at the client", r.Addr(), nil, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := open(t, redigo.Config{Address: c.address, TLS: c.tls})
+			config := redigo.Config{Address: c.address, TLS: c.tls}
+			if c.address == plain.Addr() {
+				config.ConnectTimeout = 100 * time.Millisecond // Redis waits for a line's end
+			}
+			s := open(t, config)
 			got, err := run(s, 0, "SET", "k", "v")
 			switch c.name {
-			case "no TLS at the client", "client certificate of another":
+			case "no TLS at the client", "client certificate of another", "no client certificate":
+				// The server breaks off: what it says before may be lost in that.
 				require.ErrorIs(t, err, driver.ErrUnavailable)
 				return
 			}
@@ -142,10 +147,15 @@ func TestUserWithoutPing(t *testing.T) {
 // TestCredentials asks at each dial, so that a password can be changed.
 func TestCredentials(t *testing.T) {
 	r := testutil.Redis(t, &testutil.RedisOptions{Password: "first"})
+	proxy := testutil.NewProxy(t, r.Addr())
+	loseConnections := func() {
+		proxy.KillAll()
+		require.Eventually(t, func() bool { return proxy.Conns() == 0 }, patience, time.Millisecond)
+	}
 	asked, password := 0, "first"
 	fault := errors.New("the vault is sealed")
 	var broken error
-	s := open(t, redigo.Config{Address: r.Addr(), Conns: 1, Credentials: func(ctx context.Context) (string, string, error) {
+	s := open(t, redigo.Config{Address: proxy.Addr(), Conns: 1, Credentials: func(ctx context.Context) (string, string, error) {
 		_, bounded := ctx.Deadline()
 		assert.True(t, bounded)
 		asked++
@@ -155,14 +165,14 @@ func TestCredentials(t *testing.T) {
 	must(t, s, "CONFIG", "SET", "requirepass", "second")
 	must(t, s, "PING")
 	assert.Equal(t, 1, asked, "a connection that is there needs none")
-	must(t, s, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
+	loseConnections()
 	_, err := run(s, 0, "PING")
 	require.ErrorContains(t, err, "WRONGPASS")
 	password = "second"
 	must(t, s, "PING")
 	assert.Equal(t, 3, asked)
 
-	must(t, s, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
+	loseConnections()
 	broken = fault
 	_, err = run(s, 0, "PING")
 	require.ErrorIs(t, err, driver.ErrUnavailable)
@@ -171,24 +181,27 @@ func TestCredentials(t *testing.T) {
 
 // TestConnectTimeout dials a server that accepts and says nothing.
 func TestConnectTimeout(t *testing.T) {
-	mute := serveAll(t, func(int, []string) string { return silence })
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // the system accepts, nobody reads
+	require.NoError(t, err)
+	defer func() { _ = mute.Close() }()
+	addr := mute.Addr().String()
 	for _, c := range []redigo.Config{
-		{Address: mute.addr, ConnectTimeout: 30 * time.Millisecond},
-		{Address: mute.addr, Timeout: 30 * time.Millisecond},
-		{Address: mute.addr, ConnectTimeout: 30 * time.Millisecond, TLS: &tls.Config{InsecureSkipVerify: true}},
+		{Address: addr, ConnectTimeout: 30 * time.Millisecond},
+		{Address: addr, Timeout: 30 * time.Millisecond},
+		{Address: addr, ConnectTimeout: 30 * time.Millisecond, TLS: &tls.Config{InsecureSkipVerify: true}},
 	} {
 		s := open(t, c)
 		_, err := run(s, driver.ReadOnly, "GET", "k")
 		require.ErrorIs(t, err, driver.ErrUnavailable)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.ErrorContains(t, err, addr)
 	}
-	s := open(t, redigo.Config{Address: mute.addr})
+	s := open(t, redigo.Config{Address: addr})
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(20*time.Millisecond, cancel)
-	_, err := runCtx(ctx, s, 0, "GET", "k")
+	_, err = runCtx(ctx, s, 0, "GET", "k")
 	require.ErrorIs(t, err, driver.ErrUnavailable)
 	require.ErrorIs(t, err, context.Canceled)
-	assert.Empty(t, mute.count("GET k"), "nothing of the call was written")
 }
 
 // TestGreetingGoneWrong answers the handshake by nonsense: no command follows.

@@ -46,7 +46,7 @@ type conn struct {
 	buf    []byte // of the replies being read
 	used   bool   // an exchange has gone well here
 	broken error  // why no other may follow
-	hears  bool   // what quiet said last
+	quiet  bool   // what listen heard last
 
 	// The methods of the same names as values, made once: a method value made
 	// at each call is an allocation at each call.
@@ -92,13 +92,13 @@ func (c *conn) check() error {
 	if err := c.raw.Control(c.listenFunc); err != nil {
 		return err
 	}
-	if !c.hears {
+	if !c.quiet {
 		return errStale
 	}
 	return nil
 }
 
-func (c *conn) listen(fd uintptr) { c.hears = quiet(fd) }
+func (c *conn) listen(fd uintptr) { c.quiet = quiet(fd) }
 
 // exchange writes frames and returns the n replies to them, in a buffer that
 // stays the connection's until reuse.

@@ -45,10 +45,13 @@ type Config struct {
 	Address string
 
 	// Username and Password are sent with AUTH. Without a Username, Password
-	// is that of the default user; without either, AUTH is not sent.
+	// is that of the default user; without either, AUTH is not sent. A Username
+	// without a Password is sent with an empty one, and is never taken for the
+	// default user.
 	Username, Password string
 	// Credentials, if it is not nil, is asked at each dial in place of Username
-	// and Password, which must then be empty. ctx ends with the dial.
+	// and Password, which must then be empty. ctx ends with the dial. Its error
+	// is shown in that of the call, so it must not repeat a secret.
 	Credentials func(ctx context.Context) (username, password string, err error)
 	// DB is the number of the database (SELECT).
 	DB int
@@ -82,11 +85,11 @@ type Store struct {
 
 	slots  chan struct{} // one per connection in use, Conns at most; nil for a foreign pool
 	done   chan struct{} // closed by Close
-	close  sync.Once
-	calls  sync.Pool // of *call
+	close  sync.Once     // closes done
+	calls  sync.Pool     // of *call
 	stats  counters
-	loaded scripts
-	server version
+	loaded scripts // of the server, as far as we know
+	server version // of the server, once there was a reason to ask
 }
 
 var _ driver.Store = (*Store)(nil)

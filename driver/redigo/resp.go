@@ -143,6 +143,8 @@ func (f *framer) bulk(buf, length []byte, end int) (ok bool, err error) {
 		f.close(end)
 		return true, nil
 	}
+	// pos stays at the header, which is read again when more has come: that
+	// costs less than to remember where in an item one is.
 	if f.need = end + n + 2 - len(buf); f.need > 0 {
 		return false, nil
 	}
@@ -167,7 +169,7 @@ func (f *framer) array(length []byte, end int) error {
 	case len(f.open) == f.limits.Depth:
 		return tooLarge("depth", f.limits.Depth, "arrays inside each other")
 	}
-	f.open = append(f.open, n)
+	f.open = append(f.open, n) // no room is made for n elements: they have not come
 	f.pos = end
 	return nil
 }

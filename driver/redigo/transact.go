@@ -18,9 +18,13 @@ type link interface {
 }
 
 // scripts are those that were sent to the server as their source, by digest.
+//
+// Being wrong about one costs a round trip and nothing else: recall puts it
+// right. So nothing is taken out, and connections share it without waiting for
+// each other's answers.
 type scripts struct {
 	mu  sync.RWMutex
-	sha map[string]struct{}
+	sha map[string]struct{} // guarded by mu
 }
 
 func (s *scripts) has(script *driver.Script) bool {
@@ -42,6 +46,8 @@ func (s *scripts) add(script *driver.Script) {
 // serve runs the call's commands over l and leaves their replies in p.
 func (c *call) serve(l link) error {
 	frames, n := c.encode()
+	// From here on an error means that l is out of step: its replies are not
+	// read to the end, or are not what was asked for. Its owner gives it up.
 	raw, err := l.exchange(c, frames, n)
 	if err != nil {
 		return err
@@ -51,6 +57,8 @@ func (c *call) serve(l link) error {
 			return err
 		}
 	}
+	// The replies go to p without being copied; the link gets p's old buffer
+	// for the next ones. In the steady state the two pass back and forth.
 	l.reuse(c.p.Replies().Swap(raw, c.p.Len()))
 	if err := c.recall(l); err != nil {
 		return err
@@ -109,7 +117,9 @@ func appendBulk[T string | []byte](dst []byte, s T) []byte {
 }
 
 // recall sends the scripts again, as their source, that the server did not
-// know by their digest: it was restarted, or its scripts were flushed.
+// know by their digest: it was restarted, or its scripts were flushed. The
+// other commands of p have run by then, so such a script runs after commands
+// that stand behind it; who minds makes p Atomic.
 func (c *call) recall(l link) error {
 	if c.atomic() || !c.errs || !c.p.HasScripts() {
 		return nil
@@ -132,7 +142,7 @@ func (c *call) recall(l link) error {
 	return nil
 }
 
-// forgotten returns the commands that are scripts and whose replies in raw say
+// forgotten returns the places of the commands that are scripts and whose replies in raw say
 // that the server does not know them.
 func (c *call) forgotten(raw []byte) []int {
 	var found []int
@@ -189,7 +199,8 @@ func (c *call) untransact(raw []byte) ([]byte, error) {
 	return results(raw, exec, n)
 }
 
-// results moves the elements of EXEC's array to the front of raw.
+// results moves the elements of EXEC's array to the front of raw: a slice of
+// its end would lose the room in front of it, a bit more with each call.
 func results(raw, exec []byte, n int) ([]byte, error) {
 	header := append(strconv.AppendInt([]byte{'*'}, int64(n), 10), "\r\n"...)
 	if len(exec) < len(header) || string(exec[:len(header)]) != string(header) {
