@@ -1,0 +1,105 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+)
+
+// A bound is what a figure of the report must reach, or must not exceed.
+type bound struct {
+	what  string
+	limit float64
+	most  bool // limit is the most that is allowed; else the least
+}
+
+func (b bound) holds(figure float64) bool {
+	if b.most {
+		return figure <= b.limit
+	}
+	return figure >= b.limit
+}
+
+func (b bound) sign() string {
+	if b.most {
+		return "<="
+	}
+	return ">="
+}
+
+// bounds returns all that the transport was built to reach, on two cores shared
+// with the server. "The better of two peers" is one bound for each of them.
+func bounds() []bound {
+	var all []bound
+	least := func(limit float64, format string, args ...any) {
+		all = append(all, bound{what: fmt.Sprintf(format, args...), limit: limit})
+	}
+	most := func(limit float64, format string, args ...any) {
+		all = append(all, bound{what: fmt.Sprintf(format, args...), limit: limit, most: true})
+	}
+	for _, op := range []string{"get", "set"} {
+		least(1.00, "ratio raw %s g=1 ours/redigo", op)
+		least(1.05, "ratio raw %s g=1 ours/go-redis", op)
+		least(0.85, "ratio c %s g=64 ours/redis-benchmark-P64", op)
+		least(0.85, "ratio c %s g=256 ours/redis-benchmark-P256", op)
+	}
+	for _, op := range []string{"get", "set", "mix"} {
+		least(1.5, "ratio raw %s g=8 ours/rueidis", op)
+		least(1.5, "ratio raw %s g=8 ours/rueidis-delay", op)
+		least(3.5, "ratio raw %s g=64 ours/rueidis", op)
+		least(3.5, "ratio raw %s g=256 ours/rueidis", op)
+		least(2.5, "ratio raw %s g=1024 ours/rueidis", op)
+		for _, g := range []int{64, 256, 1024} {
+			least(1.3, "ratio raw %s g=%d ours/rueidis-delay", op, g)
+			least(1.3, "ratio raw %s g=%d ours/go-redis-auto", op, g)
+		}
+	}
+	for _, g := range rawCallers {
+		least(1.2, "ratio raw mget g=%d ours/redigo", g)
+		least(1.15, "ratio raw mget g=%d ours/rueidis", g)
+		most(1, "allocs raw get g=%d ours", g) // the value
+		most(0, "allocs raw set g=%d ours", g)
+	}
+	for _, op := range rawOps {
+		for _, g := range []int{64, 256} {
+			most(1, "p99 raw %s g=%d ours/rueidis", op, g)
+			most(1, "p99 raw %s g=%d ours/rueidis-delay", op, g)
+		}
+	}
+	for _, g := range []int{8, 64} {
+		least(0.7, "ratio hogs get g=%d ours/redigo", g)
+	}
+	least(0.85, "ratio object get g=64 object/transport")
+	return all
+}
+
+// check prints each bound beside its figure and fails if one is missed. What
+// the run left out is counted, not held against it.
+func (r *report) check(all []bound) error {
+	missed, absent := 0, 0
+	for _, b := range all {
+		figure, ok := r.measured[b.what]
+		if !ok {
+			absent++
+			continue
+		}
+		verdict := "ok"
+		if !b.holds(round(figure)) {
+			verdict = "FAILS"
+			missed++
+		}
+		fmt.Fprintf(r.w, "bound %s %.2f %s %.2f %s\n", b.what, figure, b.sign(), b.limit, verdict)
+	}
+	fmt.Fprintf(r.w, "%d bounds, %d not measured, %d missed\n", len(all), absent, missed)
+	if absent == len(all) {
+		return errors.New("nothing was measured that has a bound")
+	}
+	if missed > 0 {
+		return fmt.Errorf("%d of %d bounds missed", missed, len(all)-absent)
+	}
+	return nil
+}
+
+// round rounds to the two digits that are printed: what is shown is what is
+// judged.
+func round(figure float64) float64 { return math.Round(figure*100) / 100 }

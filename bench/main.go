@@ -1,0 +1,152 @@
+// Command bench measures caches beside other ways to do the same.
+//
+//	go run . -lane raw                              # the transport beside its peers
+//	go run . -lane raw -ops get,set -g 1,64 -peers rueidis,redigo
+//	go run . -lane raw,c,hogs,object -check         # all bounds; exit status 1 if one fails
+//
+// It starts the redis-server that it needs, on a free port. What is compared
+// takes turns within one run, and only ratios are worth quoting: the machine is
+// shared, and its speed changes from one second to the next.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A lane is something to measure: contenders are compared inside a lane only.
+type lane struct {
+	run    func(bench) error
+	rounds int           // unless -rounds says otherwise
+	turn   time.Duration // unless -turn says otherwise
+}
+
+var lanes = map[string]lane{
+	"raw":     {raw, 5, 200 * time.Millisecond},
+	"c":       {cClient, 7, 250 * time.Millisecond},
+	"hogs":    {hogs, 5, time.Second}, // the scheduler hands out 10 ms at a time
+	"object":  {object, 11, 200 * time.Millisecond},
+	"objects": {objects, 25, 40 * time.Millisecond},
+}
+
+// settings are the command's flags. What is zero is the lane's to choose.
+type settings struct {
+	rounds  int
+	turn    time.Duration
+	ops     []string
+	callers []int
+	peers   []string
+	cancel  bool
+}
+
+// A bench is what a lane is given.
+type bench struct {
+	settings
+	addr string // of the redis-server
+	out  *report
+}
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, w io.Writer) error {
+	var s settings
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(w)
+	names := flags.String("lane", "raw", "what to measure, by commas: "+strings.Join(slices.Sorted(maps.Keys(lanes)), ", "))
+	check := flags.Bool("check", false, "hold what was measured against its bounds, and fail if one is missed")
+	flags.IntVar(&s.rounds, "rounds", 0, "how often each contender has its turn (default: the lane's)")
+	flags.DurationVar(&s.turn, "turn", 0, "how long a turn is (default: the lane's)")
+	flags.BoolVar(&s.cancel, "cancel", false, "give every caller a context that can be cancelled, not only a lone one")
+	flags.Func("ops", "operations, by commas: get, set, mget, mix (default: all)", words(&s.ops, rawOps))
+	flags.Func("peers", "peers, by commas: "+strings.Join(peerNames(), ", ")+" (default: all)", words(&s.peers, peerNames()))
+	flags.Func("g", "numbers of goroutines, by commas (default: the lane's)", numbers(&s.callers))
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	server, err := startRedis()
+	if err != nil {
+		return err
+	}
+	defer server.stop()
+	server.stopOnSignal()
+	out := newReport(w)
+	out.header(server.addr)
+	for _, name := range strings.Split(*names, ",") {
+		l, ok := lanes[name]
+		if !ok {
+			return fmt.Errorf("there is no lane %q; there are %v", name, slices.Sorted(maps.Keys(lanes)))
+		}
+		if err := l.run(bench{s.or(l), server.addr, out}); err != nil {
+			return fmt.Errorf("lane %s: %w", name, err)
+		}
+	}
+	if *check {
+		return out.check(bounds())
+	}
+	return nil
+}
+
+// or fills in what l has as defaults.
+func (s settings) or(l lane) settings {
+	if s.rounds <= 0 {
+		s.rounds = l.rounds
+	}
+	if s.turn <= 0 {
+		s.turn = l.turn
+	}
+	return s
+}
+
+// callersOr returns the numbers of goroutines to measure with.
+func (s settings) callersOr(defaults ...int) []int {
+	if len(s.callers) > 0 {
+		return s.callers
+	}
+	return defaults
+}
+
+// chosen returns those of all that were asked for: all of them if nothing was.
+func chosen(asked []string, all ...string) []string {
+	if len(asked) == 0 {
+		return all
+	}
+	return slices.DeleteFunc(all, func(name string) bool { return !slices.Contains(asked, name) })
+}
+
+func words(to *[]string, known []string) func(string) error {
+	return func(arg string) error {
+		for word := range strings.SplitSeq(arg, ",") {
+			if !slices.Contains(known, word) {
+				return fmt.Errorf("there is no %q; there are %s", word, strings.Join(known, ", "))
+			}
+			*to = append(*to, word)
+		}
+		return nil
+	}
+}
+
+func numbers(to *[]int) func(string) error {
+	return func(arg string) error {
+		for word := range strings.SplitSeq(arg, ",") {
+			n, err := strconv.Atoi(word)
+			if err != nil || n < 1 {
+				return errors.New("not a number of goroutines: " + word)
+			}
+			*to = append(*to, n)
+		}
+		return nil
+	}
+}
