@@ -190,9 +190,6 @@ func sortShards(shards []shard) error {
 	return nil
 }
 
-// shardCount returns how many shards c has, at least one.
-func (c *Conn) shardCount() int { return len(c.shards) }
-
 // shardOf returns the index of the shard on which the key front+key lives.
 func (c *Conn) shardOf(front, key string) int {
 	if len(c.shards) == 1 {

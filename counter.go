@@ -20,9 +20,10 @@ type Number interface {
 // so that no increment is lost; the value is the plain decimal text of a number
 // in a Redis string, which other languages and redis-cli read.
 //
-// Integers are kept by the server as int64 and floats as long double: beyond
-// int64, and beyond N, is [ErrOverflow]. An increment whose result N cannot
-// hold has been counted all the same. Options.Serializer is not used.
+// Integers are kept by the server as int64 and floats as long double, with 17
+// digits behind the point: beyond int64, and beyond N, is [ErrOverflow]. An
+// increment whose result N cannot hold has been counted all the same.
+// Options.Serializer is not used.
 type CounterCache[N Number] struct {
 	Options Options
 	Object
@@ -43,16 +44,31 @@ func (c CounterCache[N]) On(conn *Conn) CounterCache[N] {
 // Values returns the same counters as plain values, for [GetMany], [SetMany],
 // [DeleteMany] and [Cached].
 func (c CounterCache[N]) Values() Cache[N] {
-	c.Options.Serializer, c.opts.Serializer = Raw, Raw
-	return Cache[N]{Options: c.Options, Object: c.Object}
+	text := Raw
+	if zero := N(0); zero-1 > zero {
+		text = unsignedText{}
+	}
+	c.Options.Serializer, c.opts.Serializer = text, text
+	return Cache[N](c)
+}
+
+// unsignedText is Raw for unsigned counts. It stores none that the server could
+// not add to.
+type unsignedText struct{ rawSerializer }
+
+func (s unsignedText) Marshal(v any) ([]byte, error) {
+	if n := reflect.ValueOf(v); n.CanUint() && n.Uint() > math.MaxInt64 {
+		return nil, errInt64
+	}
+	return s.rawSerializer.Marshal(v)
 }
 
 // Incr adds delta, which may be negative, and returns the result. A counter
 // that is not there counts from zero. Without a number at the key it returns
 // [ErrNotNumber]. O(1), INCRBY or INCRBYFLOAT, with PEXPIRE in one transaction.
 func (c CounterCache[N]) Incr(ctx context.Context, delta N) (N, error) {
-	q, err := c.beginWrite(ctx, "CounterCache.Incr")
-	if err != nil {
+	var q query
+	if err := q.beginWrite(ctx, &c.Object, "CounterCache.Incr"); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -61,8 +77,8 @@ func (c CounterCache[N]) Incr(ctx context.Context, delta N) (N, error) {
 
 // Decr subtracts delta and returns the result; see Incr.
 func (c CounterCache[N]) Decr(ctx context.Context, delta N) (N, error) {
-	q, err := c.beginWrite(ctx, "CounterCache.Decr")
-	if err != nil {
+	var q query
+	if err := q.beginWrite(ctx, &c.Object, "CounterCache.Decr"); err != nil {
 		return 0, err
 	}
 	defer q.end()

@@ -68,9 +68,6 @@ type DSN struct {
 	// Hosts are the servers, "host:port" each; of locmem the name of the
 	// store, if there is one; of redis+unix none.
 	Hosts []string
-	// Path is the socket of redis+unix. Of a registered scheme it is what
-	// follows the hosts, without the slash.
-	Path string
 	// DB is the number of the database on a Redis server, from 0.
 	DB int
 	// Name is the name of the connection, empty for the default one.
@@ -78,6 +75,7 @@ type DSN struct {
 	// Username is the user to authenticate as, empty where there is none.
 	Username string
 
+	path     secret // of a registered scheme, whose path may be a token
 	password secret
 	raw      rawOptions
 	options  options
@@ -99,6 +97,13 @@ type options struct {
 // A secret keeps text inside a closure. Whatever prints by reflection, with or
 // without our methods in its way, finds an address there.
 type secret func() string
+
+func (s secret) reveal() string {
+	if s == nil {
+		return ""
+	}
+	return s()
+}
 
 // A rawOptions gives the text of an option and whether it is set. It is a
 // closure for the same reason: an option of a registered scheme may be a token.
@@ -192,7 +197,7 @@ func (d *DSN) parseName(fragment string) error {
 		return err
 	}
 	if !allIn(name, nameBytes) {
-		return errors.New("the name behind # has other characters than letters, digits and _ - .")
+		return errors.New("the name behind # has other characters than letters, digits, dot, _ and -")
 	}
 	d.Name = name
 	return nil
@@ -241,12 +246,11 @@ func (d *DSN) check() error {
 
 // Password returns the password in the clear, for the opener of a registered
 // scheme. It is empty where there is none.
-func (d DSN) Password() string {
-	if d.password == nil {
-		return ""
-	}
-	return d.password()
-}
+func (d DSN) Password() string { return d.password.reveal() }
+
+// Path returns the socket of redis+unix. Of a registered scheme it is what
+// follows the hosts, percent-decoded, without the slash. Others have none.
+func (d DSN) Path() string { return d.path.reveal() }
 
 // Option returns the value of an option as text, percent-decoded, empty where
 // it is not set. It is for the opener of a registered scheme, whose own options
@@ -278,7 +282,7 @@ func (d DSN) String() string {
 	case "redis", "rediss":
 		fmt.Fprintf(&b, "/%d", d.DB)
 	case "redis+unix":
-		b.WriteString(escape(d.Path))
+		b.WriteString(escape(d.Path()))
 		if d.DB != 0 {
 			fmt.Fprintf(&b, "?db=%d", d.DB)
 		}
@@ -331,7 +335,7 @@ func (d *DSN) node() string {
 	case d.options.node != "":
 		return d.options.node
 	case d.Scheme == "redis+unix":
-		host = d.Path
+		host = d.Path()
 	case d.Scheme != "redis" && d.Scheme != "rediss":
 		return host
 	}
@@ -380,15 +384,16 @@ func placeUnix(d *DSN, hosts, path string) (err error) {
 	if hosts != "" {
 		return errors.New("redis+unix has no host: write three slashes, redis+unix:///run/redis.sock")
 	}
-	if d.Path, err = unescape("path", path); err != nil {
+	if path, err = unescape("path", path); err != nil {
 		return err
 	}
 	switch {
-	case len(d.Path) < 2:
+	case len(path) < 2:
 		return errors.New("the path of the socket is missing: redis+unix:///run/redis.sock")
-	case strings.ContainsFunc(d.Path, control):
+	case strings.ContainsFunc(path, control):
 		return errors.New("the path of the socket has a control character")
 	}
+	d.path = func() string { return path }
 	return nil
 }
 
@@ -403,7 +408,7 @@ func placeNames(d *DSN, hosts, path string) error {
 	d.Hosts = strings.Split(hosts, ",")
 	for i, name := range d.Hosts {
 		if name == "" || !allIn(name, nameBytes) {
-			return fmt.Errorf("the store's name (host %d) is not made of letters, digits and _ - .", i+1)
+			return fmt.Errorf("the store's name (host %d) is not made of letters, digits, dot, _ and -", i+1)
 		}
 	}
 	return nil
@@ -427,7 +432,8 @@ func placeCustom(d *DSN, hosts, path string) (err error) {
 			return fmt.Errorf("host %d is not a name or an address", i+1)
 		}
 	}
-	d.Path, err = unescape("path", strings.TrimPrefix(path, "/"))
+	path, err = unescape("path", strings.TrimPrefix(path, "/"))
+	d.path = func() string { return path }
 	return err
 }
 

@@ -23,6 +23,6 @@ func ExampleOpen() {
 	store, err = redigo.Open(redigo.Config{Address: "localhost:6379"})
 	fmt.Println(store, err)
 	// Output:
-	// <nil> caches: redigo.Config: Address is not host:port
+	// <nil> caches: redigo.Config: the Address is not host:port
 	// redis localhost:6379 <nil>
 }

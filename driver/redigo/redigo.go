@@ -124,17 +124,17 @@ func newStore(timeout time.Duration, limits Limits) *Store {
 func (c *Config) check() error {
 	switch {
 	case c.Network != "" && c.Network != "tcp" && c.Network != "unix":
-		return errors.New(`Network is neither "tcp" nor "unix"`)
+		return errors.New(`the Network is neither "tcp" nor "unix"`)
 	case c.Address == "":
-		return errors.New("Address is missing")
+		return errors.New("the Address is missing")
 	case !c.addressFits():
-		return errors.New("Address is not host:port") // it may be a DSN with a password: do not repeat it
+		return errors.New("the Address is not host:port") // it may be a DSN with a password: do not repeat it
 	case c.Credentials != nil && c.Username+c.Password != "":
-		return errors.New("Credentials take the place of Username and Password: set one or the other")
+		return errors.New("the Credentials take the place of Username and Password: set one or the other")
 	case c.DB < 0, c.Conns < 0, c.Timeout < 0, c.ConnectTimeout < 0:
-		return errors.New("DB, Conns, Timeout and ConnectTimeout must not be negative")
+		return errors.New("the DB, Conns, Timeout and ConnectTimeout must not be negative")
 	case strings.ContainsFunc(c.ClientName, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return errors.New("ClientName must be printable ASCII without spaces")
+		return errors.New("the ClientName must be printable ASCII without spaces")
 	case c.TLS != nil && c.Network == "unix" && c.TLS.ServerName == "" && !c.TLS.InsecureSkipVerify:
 		return errors.New("TLS over a unix socket needs a ServerName to verify")
 	}

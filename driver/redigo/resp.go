@@ -35,7 +35,7 @@ func (l Limits) orDefaults() Limits {
 func (l Limits) check() error {
 	for _, n := range []int{l.Bulk, l.Array, l.Depth, l.Line, l.Reply} {
 		if n < 0 || n > math.MaxInt/16 {
-			return errors.New("Limits are out of range")
+			return errors.New("the Limits are out of range")
 		}
 	}
 	return nil
