@@ -32,8 +32,12 @@ func Bind[S any](parts ...any) (S, error) {
 }
 
 // BindInto is Bind for a struct that exists, given by a pointer. An option that
-// is set in a field already stays; the tag sets the others.
+// is set in a field already stays; the tag sets the others. A Prefix stands
+// before the key. A field that has a key already is an error.
 func BindInto[S any](s *S, parts ...any) error {
+	if s == nil {
+		return fmt.Errorf("caches: Bind wants a struct, not a nil %T", s)
+	}
 	v := reflect.ValueOf(s).Elem()
 	if v.Kind() != reflect.Struct {
 		return fmt.Errorf("caches: Bind wants a struct, not a %v", v.Type())
@@ -42,7 +46,7 @@ func BindInto[S any](s *S, parts ...any) error {
 	if err != nil {
 		return fmt.Errorf("caches: Bind %v: %w", v.Type(), err)
 	}
-	bound := 0
+	bound := make(map[location]string)
 	for field, value := range v.Fields() {
 		object, ok := bindable(field, value)
 		if !ok {
@@ -51,12 +55,28 @@ func BindInto[S any](s *S, parts ...any) error {
 		if err := bindField(object, field, root); err != nil {
 			return fmt.Errorf("caches: Bind %v: field %s: %w", v.Type(), field.Name, err)
 		}
-		bound++
+		at := locate(object)
+		if other, taken := bound[at]; taken {
+			return fmt.Errorf("caches: Bind %v: fields %s and %s have the same key, %s", v.Type(), other, field.Name, at.key)
+		}
+		bound[at] = field.Name
 	}
-	if bound == 0 {
+	if len(bound) == 0 {
 		return fmt.Errorf("caches: Bind %v: it has no exported field of a cache type", v.Type())
 	}
 	return nil
+}
+
+// A location is where an object lives. Two fields in one would be one object, of
+// two types mostly.
+type location struct {
+	conn                     *Conn
+	connection, version, key string
+}
+
+func locate(object binder) location {
+	opts, o := object.binding()
+	return location{opts.conn, opts.Connection, opts.Version, o.key}
 }
 
 // A binder is a pointer to a cache object, or to a struct that embeds one.
@@ -70,6 +90,13 @@ func (d *DictCache[K, V]) binding() (*Options, *Object)   { return &d.Options, &
 func (s *SetCache[T]) binding() (*Options, *Object)       { return &s.Options, &s.Object }
 func (s *SortedSetCache[T]) binding() (*Options, *Object) { return &s.Options, &s.Object }
 func (s *SentinelCache) binding() (*Options, *Object)     { return &s.Options, &s.Object }
+
+// A leaser is a pointer to a [SentinelCache], or to a struct that embeds one.
+type leaser interface {
+	lease() *time.Duration
+}
+
+func (s *SentinelCache) lease() *time.Duration { return &s.Lease }
 
 func bindable(field reflect.StructField, value reflect.Value) (binder, bool) {
 	if !field.IsExported() || field.Tag.Get("caches") == "-" {
@@ -86,6 +113,9 @@ func bindField(object binder, field reflect.StructField, root string) error {
 		name = strings.ToLower(field.Name)
 	}
 	opts, o := object.binding()
+	if o.key != "" || o.err != nil {
+		return fmt.Errorf("it is bound already, or its Key was called: %v", o)
+	}
 	for option := range strings.SplitSeq(options, ",") {
 		if option == "" {
 			continue
@@ -129,11 +159,14 @@ func bindOption(object binder, opts *Options, option string) error {
 	case "serializer":
 		err = bindSerializer(opts, value)
 	case "lease":
-		gate, ok := object.(*SentinelCache)
+		gate, ok := object.(leaser)
 		if !ok {
 			return fmt.Errorf("the option lease is for a SentinelCache")
 		}
-		err = bindDuration(&gate.Lease, value)
+		if value == "forever" {
+			return fmt.Errorf("the option lease: a lease without end would outlive a crash")
+		}
+		err = bindDuration(gate.lease(), value)
 	default:
 		return fmt.Errorf("the option %q is not one of ttl, policy, connection, version, serializer, lease", name)
 	}

@@ -21,7 +21,7 @@ type CachedOptions[A comparable, T any] struct {
 	// Key returns the parts of the key of an argument's result, behind the
 	// prefix of the cache; see [Cache.Key]. Nil means Name and the argument,
 	// which then is a scalar, an encoding.TextMarshaler, or a struct or array
-	// of those.
+	// of those, and not of an interface type: as text, 1 and "1" are one.
 	Key func(arg A) []any
 
 	// Bypass reports that a result is not to be kept: it is returned, and the
@@ -71,11 +71,12 @@ func (f *CachedFunc[A, T]) Get(ctx context.Context, arg A) (T, error) {
 		var zero T
 		return zero, err
 	}
+	landed := f.flight.landed.Load()
 	v, err := object.Get(ctx)
 	if err == nil {
 		return v, nil
 	}
-	return f.load(ctx, object, arg, keeps(err))
+	return f.load(ctx, object, arg, landed, keeps(err))
 }
 
 // keeps reports whether a result that is computed because of err may be stored:
@@ -83,16 +84,31 @@ func (f *CachedFunc[A, T]) Get(ctx context.Context, arg A) (T, error) {
 func keeps(err error) bool { return errors.Is(err, ErrMiss) || errors.Is(err, ErrCorrupt) }
 
 // load computes the result for arg, once for all who ask at the same time.
-func (f *CachedFunc[A, T]) load(ctx context.Context, object Cache[T], arg A, keep bool) (T, error) {
-	return f.flight.do(ctx, object.key, func(ctx context.Context) (T, error) {
-		v, err := f.fn(ctx, arg)
-		if err != nil || !keep || f.opts.Bypass != nil && f.opts.Bypass(arg, v) {
-			return v, err
+//
+// Landed is how many runs had ended before the caller read the cache. A caller
+// may read nothing, wait for its turn on the processor, and come here when the
+// run that stored the result is over: where a run has ended since, the cache is
+// asked once more.
+func (f *CachedFunc[A, T]) load(ctx context.Context, object Cache[T], arg A, landed uint64, keep bool) (T, error) {
+	// Without a connection the key is that of all calls that have none.
+	conn, _ := resolve(ctx, object.opts.conn, object.opts.Connection)
+	return f.flight.do(ctx, flightKey{conn, object.key}, func(ctx context.Context) (T, error) {
+		if keep && f.flight.landed.Load() != landed {
+			if v, err := object.Get(ctx); err == nil {
+				return v, nil
+			}
 		}
-		// That it could not be stored is the next caller's loss, not this one's.
-		_ = object.Set(ctx, v)
-		return v, nil
+		v, err := f.fn(ctx, arg)
+		if err == nil && keep && !f.bypasses(arg, v) {
+			// That it could not be stored is the next caller's loss, not this one's.
+			_ = object.Set(ctx, v)
+		}
+		return v, err
 	})
+}
+
+func (f *CachedFunc[A, T]) bypasses(arg A, v T) bool {
+	return f.opts.Bypass != nil && f.opts.Bypass(arg, v)
 }
 
 // GetMany returns the results for all of args. The remembered ones are read
@@ -107,7 +123,8 @@ func (f *CachedFunc[A, T]) GetMany(ctx context.Context, args []A) (map[A]T, erro
 		}
 		objects[arg] = object
 	}
-	found, unread := getObjects(ctx, f.cache, objects)
+	landed := f.flight.landed.Load()
+	found, unread := f.read(ctx, objects)
 	var (
 		mu    sync.Mutex // guards found, errs and fell
 		errs  []error
@@ -132,7 +149,7 @@ func (f *CachedFunc[A, T]) GetMany(ctx context.Context, args []A) (map[A]T, erro
 				}
 				<-slots
 			}()
-			v, err := f.load(ctx, object, arg, !unread[arg])
+			v, err := f.load(ctx, object, arg, landed, !unread[arg])
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -149,23 +166,29 @@ func (f *CachedFunc[A, T]) GetMany(ctx context.Context, args []A) (map[A]T, erro
 	return found, errors.Join(errs...)
 }
 
-// getObjects reads several objects of one type together. A key in unread could
-// not be read, which is not the same as a miss.
-func getObjects[A comparable, T any](ctx context.Context, c Cache[T], objects map[A]Cache[T]) (found map[A]T, unread map[A]bool) {
+// read reads several objects together. A key in unread could not be read, which
+// is not the same as a miss.
+func (f *CachedFunc[A, T]) read(ctx context.Context, objects map[A]Cache[T]) (found map[A]T, unread map[A]bool) {
 	found, unread = make(map[A]T, len(objects)), make(map[A]bool)
 	args := make([]A, 0, len(objects))
 	keys := make([]RawKey, 0, len(objects))
 	for arg, object := range objects {
 		args, keys = append(args, arg), append(keys, RawKey(object.key))
 	}
+	c := f.cache
 	c.Options.Prefix, c.Object = "", Object{} // the keys have the prefix already
-	values, err := GetMany(ctx, c, keys)
+	m, err := newMany(ctx, "Cached.GetMany", c, keys)
+	if err == nil {
+		_ = m.get(ctx, func(data []byte, i int) (err error) {
+			v, err := readValue[T](c.Options.serializer(), data)
+			if err == nil {
+				found[args[i]] = v
+			}
+			return err
+		})
+	}
 	for i, arg := range args {
-		if v, ok := values[keys[i]]; ok {
-			found[arg] = v
-		} else if err != nil && !errors.Is(err, ErrCorrupt) {
-			unread[arg] = true
-		}
+		unread[arg] = err != nil || m.errs != nil && m.errs[i] != nil && !keeps(m.errs[i])
 	}
 	return found, unread
 }
@@ -179,14 +202,25 @@ func (f *CachedFunc[A, T]) Invalidate(ctx context.Context, arg A) error {
 	return object.Delete(ctx)
 }
 
-// Refresh computes the result for arg anew, remembers it and returns it.
+// Refresh computes the result for arg anew, remembers it and returns it. It
+// joins no call that is under way, which may have begun before what the caller
+// knows of. With an error of fn, what was remembered stays; a result that could
+// not be stored is returned beside the error, and one that Bypass names takes
+// the place of what was remembered by removing it.
 func (f *CachedFunc[A, T]) Refresh(ctx context.Context, arg A) (T, error) {
 	object, err := f.object(arg)
 	if err != nil {
 		var zero T
 		return zero, err
 	}
-	return f.load(ctx, object, arg, true)
+	v, err := f.fn(ctx, arg)
+	switch {
+	case err != nil:
+		return v, err
+	case f.bypasses(arg, v):
+		return v, object.Delete(ctx)
+	}
+	return v, object.Set(ctx, v)
 }
 
 // Func returns Get, in place of fn wherever fn was called.
@@ -212,6 +246,9 @@ func (f *CachedFunc[A, T]) object(arg A) (Cache[T], error) {
 
 // findName returns the name that stands in the keys.
 func (f *CachedFunc[A, T]) findName() (string, error) {
+	if t := reflect.TypeFor[A](); t.Kind() == reflect.Interface {
+		return "", fmt.Errorf("caches: Cached: the argument is of the interface type %v, whose values may share a text: give CachedOptions a Key", t)
+	}
 	if f.opts.Name != "" {
 		return f.opts.Name, nil
 	}
@@ -224,7 +261,8 @@ func (f *CachedFunc[A, T]) findName() (string, error) {
 
 // identifies reports whether the name of a function, "pkg.Load", stands for one
 // function only. "pkg.(*DB).Load-fm" is the method of any DB, "pkg.init.func1"
-// changes its number as code is added, "pkg.Gen[...]" is all instances of Gen.
+// changes its number as code is added, "pkg.Gen[...]" is all instances of Gen,
+// and reflect.MakeFunc gives all that it makes one name.
 func identifies(base string) bool {
-	return !strings.HasSuffix(base, "-fm") && !strings.ContainsAny(base, "[(") && strings.Count(base, ".") == 1
+	return base != "reflect.makeFuncStub" && !strings.HasSuffix(base, "-fm") && !strings.ContainsAny(base, "[(") && strings.Count(base, ".") == 1
 }

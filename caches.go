@@ -607,7 +607,7 @@ func openRedis(d *DSN, o *ConnOptions) (driver.Store, error) {
 		c.Username, c.Password = "", ""
 	}
 	if d.Scheme == "redis+unix" {
-		c.Network, c.Address = "unix", d.Path
+		c.Network, c.Address = "unix", d.Path()
 		return redigo.Open(c)
 	}
 	c.Address = d.Hosts[0]

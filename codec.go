@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"reflect"
 	"strconv"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/gocaches/caches/driver"
 )
@@ -78,11 +81,62 @@ func corrupt(err error) error {
 	if errors.Is(err, ErrTooLarge) {
 		return err
 	}
-	return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	return &corruption{err}
 }
 
-// writeMember appends a member of a set or a field of a dict.
+// A corruption is ErrCorrupt with the decoder's error. Decoders repeat what they
+// cannot read, and errors are logged where values must not be: so Error shows
+// those only that are known not to. All can be had by errors.As.
+type corruption struct{ cause error }
+
+func (e *corruption) Error() string {
+	return ErrCorrupt.Error() + ": " + discreet(e.cause)
+}
+
+func (e *corruption) Unwrap() []error { return []error{ErrCorrupt, e.cause} }
+
+// A reason is an error of our own that repeats nothing of a value.
+type reason string
+
+func (r reason) Error() string { return string(r) }
+
+// discreet returns what can be told of a decoder's error.
+func discreet(err error) string {
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return mistyped(wrong)
+	}
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return syntax.Error() // it shows one character at most
+	}
+	if ours, ok := errors.AsType[reason](err); ok {
+		return ours.Error()
+	}
+	for _, known := range []error{ErrNotNumber, ErrOverflow, io.EOF, io.ErrUnexpectedEOF} {
+		if errors.Is(err, known) {
+			return err.Error()
+		}
+	}
+	return fmt.Sprintf("the decoder's error, a %T, may repeat it and is not shown", err)
+}
+
+// mistyped is the text of e without the number that it shows.
+func mistyped(e *json.UnmarshalTypeError) string {
+	kind, _, _ := strings.Cut(e.Value, " ") // of "number 4711"
+	text := fmt.Sprintf("json: a %s where a Go %v is wanted", kind, e.Type)
+	if e.Field != "" {
+		text += ", at " + e.Field
+	}
+	return text
+}
+
+// writeMember appends a member of a set or a field of a dict. Pointers and
+// interfaces are refused whatever they hold: the first are equal only to
+// themselves, the second do not say what to decode into.
 func writeMember[T any](p *driver.Pipeline, v T) error {
+	switch t := reflect.TypeFor[T](); t.Kind() {
+	case reflect.Pointer, reflect.Interface:
+		return fmt.Errorf("caches: a member: a %v is not a %s", t, scalars)
+	}
 	if writeScalar(p, v) {
 		return nil
 	}
@@ -188,8 +242,13 @@ func appendText(dst []byte, v any) ([]byte, error) {
 	return appendKind(dst, reflect.ValueOf(v))
 }
 
-// appendKind is appendText for named types: type UserID int64.
+// appendKind is appendText for named types: type UserID int64. One whose
+// MarshalText has a pointer receiver has a text all the same, as its
+// UnmarshalText is what will read it.
 func appendKind(dst []byte, v reflect.Value) ([]byte, error) {
+	if v.IsValid() && reflect.PointerTo(v.Type()).Implements(textMarshaler) {
+		return appendMarshaled(dst, addressed(v).Addr().Interface().(encoding.TextMarshaler))
+	}
 	switch v.Kind() {
 	case reflect.String:
 		return append(dst, v.String()...), nil
@@ -209,6 +268,13 @@ func appendKind(dst []byte, v reflect.Value) ([]byte, error) {
 		return nil, fmt.Errorf("nil is not a %s", scalars)
 	}
 	return nil, fmt.Errorf("a %v is not a %s", v.Type(), scalars)
+}
+
+// addressed returns a copy of v that has an address.
+func addressed(v reflect.Value) reflect.Value {
+	c := reflect.New(v.Type()).Elem()
+	c.Set(v)
+	return c
 }
 
 const scalars = "string, bytes, number, bool or encoding.TextMarshaler"
@@ -255,7 +321,7 @@ func parseText(text []byte, dst any) error {
 		*dst = n
 		return textError(err, "int64")
 	case *float64:
-		f, err := strconv.ParseFloat(string(text), 64)
+		f, err := parseFloat(text, 64)
 		*dst = f
 		return textError(err, "float64")
 	case encoding.TextUnmarshaler:
@@ -276,16 +342,16 @@ func parseKind(text []byte, dst reflect.Value) error {
 		dst.SetInt(n)
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
 		var n uint64
-		n, err = strconv.ParseUint(string(text), 10, dst.Type().Bits())
+		n, err = parseUint(text, dst.Type().Bits())
 		dst.SetUint(n)
 	case reflect.Float32, reflect.Float64:
 		var f float64
-		f, err = strconv.ParseFloat(string(text), dst.Type().Bits())
+		f, err = parseFloat(text, dst.Type().Bits())
 		dst.SetFloat(f)
 	case reflect.Bool:
 		var b bool
 		if b, err = strconv.ParseBool(string(text)); err != nil {
-			return errors.New("the text is not a valid bool")
+			return reason("the text is not a valid bool")
 		}
 		dst.SetBool(b)
 	case reflect.Slice:
@@ -293,11 +359,30 @@ func parseKind(text []byte, dst reflect.Value) error {
 			dst.SetBytes(append([]byte{}, text...))
 			return nil
 		}
-		return fmt.Errorf("a %v is not a %s", dst.Type(), scalars)
+		return reason(fmt.Sprintf("a %v is not a %s", dst.Type(), scalars))
 	default:
-		return fmt.Errorf("a %v is not a %s", dst.Type(), scalars)
+		return reason(fmt.Sprintf("a %v is not a %s", dst.Type(), scalars))
 	}
 	return textError(err, dst.Type().String())
+}
+
+// parseFloat refuses NaN, as appendFloat does.
+func parseFloat(text []byte, bits int) (float64, error) {
+	f, err := strconv.ParseFloat(string(text), bits)
+	if math.IsNaN(f) {
+		return 0, strconv.ErrSyntax
+	}
+	return f, err
+}
+
+// parseUint says of a number below zero that it is out of range, where strconv
+// says that it is none: a counter may have gone there.
+func parseUint(text []byte, bits int) (uint64, error) {
+	n, err := strconv.ParseUint(string(text), 10, bits)
+	if i, _ := strconv.ParseInt(string(text), 10, 64); i < 0 {
+		return 0, strconv.ErrRange
+	}
+	return n, err
 }
 
 // textError drops strconv's error, which repeats the text.
@@ -318,7 +403,11 @@ func appendMember(dst []byte, v any) ([]byte, error) {
 		if err := canonical(t); err != nil {
 			return nil, err
 		}
-		text, err := json.Marshal(v)
+		c := addressed(reflect.ValueOf(v))
+		if err := normalize(c); err != nil {
+			return nil, err
+		}
+		text, err := json.Marshal(c.Addr().Interface())
 		return append(dst, text...), err
 	}
 	return appendText(dst, v)
@@ -333,34 +422,90 @@ func parseMember(text []byte, dst any) error {
 
 var textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
 
+// marshals reports whether values of type t have a text of their own making.
+func marshals(t reflect.Type) bool {
+	return t.Implements(textMarshaler) || t.Kind() != reflect.Interface && reflect.PointerTo(t).Implements(textMarshaler)
+}
+
 // composite reports whether members of type t are kept as JSON.
 func composite(t reflect.Type) bool {
-	return t != nil && (t.Kind() == reflect.Struct || t.Kind() == reflect.Array) && !t.Implements(textMarshaler)
+	return t != nil && (t.Kind() == reflect.Struct || t.Kind() == reflect.Array) && !marshals(t)
 }
 
 // canonical refuses types whose equal values could differ in JSON, or whose
 // unequal values could not: pointers, interfaces and channels, unexported
-// fields and fields left out.
+// fields, fields left out and fields that share a name.
 func canonical(t reflect.Type) error {
+	if marshals(t) && t.Kind() != reflect.Pointer && t.Kind() != reflect.Interface {
+		return nil
+	}
 	switch t.Kind() {
 	case reflect.Array:
 		return canonical(t.Elem())
 	case reflect.Struct:
-		for f := range t.Fields() {
-			if tag := f.Tag.Get("json"); !f.IsExported() || tag == "-" {
-				return fmt.Errorf("a %v as a member: its field %s is not in its JSON, so members that differ would be one", t, f.Name)
-			}
-			if f.Type.Implements(textMarshaler) {
-				continue
-			}
-			if err := canonical(f.Type); err != nil {
-				return err
-			}
-		}
-		return nil
+		return canonicalFields(t, make(map[string]bool))
 	case reflect.Pointer, reflect.Interface, reflect.Map, reflect.Slice, reflect.Chan, reflect.Func,
 		reflect.Complex64, reflect.Complex128, reflect.UnsafePointer:
 		return fmt.Errorf("a %v cannot be (part of) a member: members are compared by their bytes, use scalars, structs and arrays of them", t)
+	}
+	return nil
+}
+
+// canonicalFields is canonical for a struct whose fields stand in one JSON
+// object with those that are in names already: those of the structs that it is
+// embedded in.
+func canonicalFields(t reflect.Type, names map[string]bool) error {
+	for f := range t.Fields() {
+		tag := f.Tag.Get("json")
+		name, _, _ := strings.Cut(tag, ",")
+		promoted := f.Anonymous && name == "" && f.Type.Kind() == reflect.Struct && !marshals(f.Type)
+		if name == "" {
+			name = f.Name
+		}
+		if !f.IsExported() || tag == "-" || !promoted && names[name] {
+			return fmt.Errorf("a %v as a member: its field %s is not in its JSON, so members that differ would be one", t, f.Name)
+		}
+		check := canonical
+		if promoted {
+			check = func(t reflect.Type) error { return canonicalFields(t, names) }
+		} else {
+			names[name] = true
+		}
+		if err := check(f.Type); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// normalize gives equal values one JSON, in place: both zeros are 0. It refuses
+// strings that JSON cannot hold, which encoding/json would change until they are
+// the same.
+func normalize(v reflect.Value) error {
+	if marshals(v.Type()) {
+		return nil
+	}
+	switch v.Kind() {
+	case reflect.String:
+		if !utf8.ValidString(v.String()) {
+			return errors.New("a string in it is not UTF-8, which JSON cannot hold")
+		}
+	case reflect.Float32, reflect.Float64:
+		if v.Float() == 0 {
+			v.SetFloat(0)
+		}
+	case reflect.Array:
+		for i := range v.Len() {
+			if err := normalize(v.Index(i)); err != nil {
+				return err
+			}
+		}
+	case reflect.Struct:
+		for _, field := range v.Fields() {
+			if err := normalize(field); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

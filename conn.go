@@ -111,7 +111,7 @@ func OpenPools(pools map[string]*redis.Pool, o *ConnOptions) (*Conn, error) {
 		if pool == nil {
 			return nil, fmt.Errorf("caches: pool %q is nil", name)
 		}
-		stores[name] = redigo.FromPool(pool, redigo.PoolOptions{Timeout: opts.Timeout, Address: "of pool " + name})
+		stores[name] = redigo.FromPool(pool, redigo.PoolOptions{Timeout: opts.Timeout, Address: "(pool " + name + ")"})
 	}
 	return NewConn(stores, o)
 }

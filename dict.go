@@ -2,6 +2,7 @@ package caches
 
 import (
 	"context"
+	"fmt"
 	"iter"
 
 	"github.com/gocaches/caches/driver"
@@ -33,8 +34,8 @@ func (d DictCache[K, V]) On(conn *Conn) DictCache[K, V] {
 // Get returns the value of field, or [ErrMiss]. O(1), HGET.
 func (d DictCache[K, V]) Get(ctx context.Context, field K) (V, error) {
 	var zero V
-	q, err := d.beginRead(ctx, "DictCache.Get")
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &d.Object, "DictCache.Get"); err != nil {
 		return zero, err
 	}
 	defer q.end()
@@ -60,8 +61,8 @@ func (d DictCache[K, V]) GetMany(ctx context.Context, fields ...K) (map[K]V, err
 	if len(fields) == 0 {
 		return map[K]V{}, nil
 	}
-	q, err := d.beginRead(ctx, "DictCache.GetMany")
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &d.Object, "DictCache.GetMany"); err != nil {
 		return nil, err
 	}
 	defer q.end()
@@ -101,7 +102,8 @@ func putStored[K comparable, V any](m map[K]V, key K, r driver.Reply, s Serializ
 
 // Set stores value under field. O(1), HSET and PEXPIRE in one transaction.
 func (d DictCache[K, V]) Set(ctx context.Context, field K, value V) error {
-	q, err := d.beginWrite(ctx, "DictCache.Set")
+	var q query
+	err := q.beginWrite(ctx, &d.Object, "DictCache.Set")
 	if err != nil {
 		return err
 	}
@@ -128,7 +130,8 @@ func (d DictCache[K, V]) Update(ctx context.Context, items map[K]V) error {
 	if len(items) == 0 {
 		return nil
 	}
-	q, err := d.beginWrite(ctx, "DictCache.Update")
+	var q query
+	err := q.beginWrite(ctx, &d.Object, "DictCache.Update")
 	if err != nil {
 		return err
 	}
@@ -147,11 +150,12 @@ func (d DictCache[K, V]) Update(ctx context.Context, items map[K]V) error {
 	return err
 }
 
-// hashAdd is HSETNX that sets the expiry only where it stored, and returns what
-// is stored. ARGV: field, value, milliseconds or 0, NX or nothing.
+// hashAdd is HSETNX that sets the expiry where it stored, or where a read does,
+// and returns what is stored. ARGV: field, value, milliseconds or 0, and NX for a
+// policy of FromCreation, READ for SlideOnRead or nothing.
 var hashAdd = driver.NewScript(`
 local added = redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
-if added == 1 and ARGV[3] ~= '0' then
+if ARGV[3] ~= '0' and (added == 1 or ARGV[4] == 'READ') then
 	if ARGV[4] == 'NX' then
 		redis.call('PEXPIRE', KEYS[1], ARGV[3], 'NX')
 	else
@@ -166,9 +170,16 @@ return {added, redis.call('HGET', KEYS[1], ARGV[1])}
 		replyError(reply, err)
 		return
 	}
-	if added == 1 && string(args[2]) != "0" {
-		expire := append([][]byte{keys[0], args[2]}, args[3:]...)
-		tx.Call("PEXPIRE", expire...)
+	policy := ""
+	if len(args) > 3 {
+		policy = string(args[3])
+	}
+	switch {
+	case string(args[2]) == "0" || added == 0 && policy != "READ":
+	case policy == "NX":
+		tx.Call("PEXPIRE", keys[0], args[2], args[3])
+	default:
+		tx.Call("PEXPIRE", keys[0], args[2])
 	}
 	value, _, _ := tx.Call("HGET", keys[0], args[0]).Bytes()
 	reply.Array(2)
@@ -186,12 +197,12 @@ func replyError(reply *driver.Replies, err error) {
 }
 
 // GetOrAdd stores value under field if there is none, and returns what is then
-// stored; loaded reports whether it was there before. O(1), HSETNX and HGET in
-// one script.
+// stored; loaded reports whether it was there before, which is a read and leaves
+// the expiry unless reads slide. O(1), HSETNX and HGET in one script.
 func (d DictCache[K, V]) GetOrAdd(ctx context.Context, field K, value V) (stored V, loaded bool, err error) {
 	var zero V
-	q, err := d.begin(ctx, "DictCache.GetOrAdd", 0)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &d.Object, "DictCache.GetOrAdd", 0); err != nil {
 		return zero, false, err
 	}
 	defer q.end()
@@ -202,9 +213,11 @@ func (d DictCache[K, V]) GetOrAdd(ctx context.Context, field K, value V) (stored
 	if err != nil {
 		return zero, false, q.fail(err)
 	}
-	p.Int(q.ms)
-	if q.fixed {
+	switch p.Int(q.ms); {
+	case q.fixed:
 		p.String("NX")
+	case q.slide:
+		p.String("READ")
 	}
 	if err := q.run(ctx); err != nil {
 		return zero, false, err
@@ -240,8 +253,8 @@ func removeMembers[T any](ctx context.Context, o Object, op, cmd string, members
 	if len(members) == 0 {
 		return 0, nil
 	}
-	q, err := o.begin(ctx, op, 0)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &o, op, 0); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -254,8 +267,8 @@ func removeMembers[T any](ctx context.Context, o Object, op, cmd string, members
 
 // Contains reports whether field is there. O(1), HEXISTS.
 func (d DictCache[K, V]) Contains(ctx context.Context, field K) (bool, error) {
-	q, err := d.beginRead(ctx, "DictCache.Contains")
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &d.Object, "DictCache.Contains"); err != nil {
 		return false, err
 	}
 	defer q.end()
@@ -276,7 +289,8 @@ func (d DictCache[K, V]) Len(ctx context.Context) (int, error) {
 // one transaction.
 func (d DictCache[K, V]) Pop(ctx context.Context, field K) (V, error) {
 	var zero V
-	q, err := d.begin(ctx, "DictCache.Pop", driver.Atomic)
+	var q query
+	err := q.begin(ctx, &d.Object, "DictCache.Pop", driver.Atomic)
 	if err != nil {
 		return zero, err
 	}
@@ -320,8 +334,8 @@ return item
 // PopItem removes a random field and returns it with its value, or [ErrMiss].
 // O(1), HRANDFIELD and HDEL in one script.
 func (d DictCache[K, V]) PopItem(ctx context.Context) (field K, value V, err error) {
-	q, err := d.begin(ctx, "DictCache.PopItem", 0)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &d.Object, "DictCache.PopItem", 0); err != nil {
 		return field, value, err
 	}
 	defer q.end()
@@ -373,8 +387,8 @@ func (d DictCache[K, V]) Values(ctx context.Context) ([]V, error) {
 
 // readAll runs a command that answers with an array, and decodes it.
 func readAll[T any](ctx context.Context, o Object, op, cmd string, read func(driver.Reply) (T, error)) ([]T, error) {
-	q, err := o.beginRead(ctx, op)
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &o, op); err != nil {
 		return nil, err
 	}
 	defer q.end()
@@ -393,8 +407,8 @@ func readAll[T any](ctx context.Context, o Object, op, cmd string, read func(dri
 // Copy returns the whole dict as a map, empty where there is none. O(n),
 // HGETALL: for large dicts see All.
 func (d DictCache[K, V]) Copy(ctx context.Context) (map[K]V, error) {
-	q, err := d.beginRead(ctx, "DictCache.Copy")
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &d.Object, "DictCache.Copy"); err != nil {
 		return nil, err
 	}
 	defer q.end()
@@ -444,19 +458,22 @@ func (d DictCache[K, V]) All(ctx context.Context) (iter.Seq2[K, V], func() error
 
 // Incr adds delta to the number under field, which counts from zero where there
 // is none, and returns the result. V must be a number type and the serializer
-// one that stores numbers as text ([JSON] or [Raw]); else the error is
-// [ErrNotNumber]. O(1), HINCRBY or HINCRBYFLOAT, with PEXPIRE in one
-// transaction.
+// one that reads numbers as text ([JSON] or [Raw]); else the error is
+// [ErrNotNumber], and nothing is stored. O(1), HINCRBY or HINCRBYFLOAT, with
+// PEXPIRE in one transaction.
 func (d DictCache[K, V]) Incr(ctx context.Context, field K, delta V) (V, error) {
 	var zero V
-	q, err := d.beginWrite(ctx, "DictCache.Incr")
-	if err != nil {
+	var q query
+	if err := q.beginWrite(ctx, &d.Object, "DictCache.Incr"); err != nil {
 		return zero, err
 	}
 	defer q.end()
 	step, float, err := stepOf(delta, 1)
 	if err != nil {
 		return zero, q.fail(err)
+	}
+	if _, err := readValue[V](d.opts.serializer(), step); err != nil { // nor would it read what the server counts
+		return zero, q.fail(fmt.Errorf("%w that the serializer reads", ErrNotNumber))
 	}
 	name := "HINCRBY"
 	if float {

@@ -3,6 +3,7 @@ package caches
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/gocaches/caches/driver"
@@ -78,7 +79,7 @@ func (e *OpError) Unwrap() error { return e.Err }
 
 // A KeysError says which keys of an operation on many failed, and why. The
 // other keys' results are valid: the operation returns them beside the error.
-// Causes that differ, one per shard, are joined ([errors.Join]).
+// Causes that differ are joined ([errors.Join]).
 type KeysError struct {
 	Op   string   // the function: "GetMany"
 	Keys []string // the full keys, in no particular order
@@ -119,12 +120,16 @@ func classify(err error) error {
 		return &known{ErrWrongType, server}
 	case server.Code != "ERR":
 		return err
-	case strings.Contains(message, "would overflow"), strings.Contains(message, "NaN or Infinity"),
-		strings.HasPrefix(message, "resulting score"):
+	case begins(message, "increment or decrement would overflow", "increment would produce NaN", "resulting score"):
 		return &known{ErrOverflow, server}
-	case strings.Contains(message, "is not an integer"), strings.Contains(message, "is not a valid float"),
-		strings.Contains(message, "is not a float"):
+	case begins(message, "value is not an integer", "value is not a valid float", "hash value is not", "min or max is not a float"):
 		return &known{ErrNotNumber, server}
 	}
 	return err
+}
+
+// begins reports whether a message begins with one of texts. Further on it may
+// repeat what a caller sent.
+func begins(message string, texts ...string) bool {
+	return slices.ContainsFunc(texts, func(text string) bool { return strings.HasPrefix(message, text) })
 }

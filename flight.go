@@ -5,13 +5,22 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 )
 
 // A flight joins calls of one key in this process: the first runs, the others
 // wait for it. The zero value is ready.
 type flight[T any] struct {
-	mu    sync.Mutex
-	calls map[string]*joined[T] // guarded by mu; an entry stands from the start to the end of its run
+	mu     sync.Mutex
+	calls  map[flightKey]*joined[T] // guarded by mu; an entry stands from the start to the end of its run
+	landed atomic.Uint64            // runs that have ended
+}
+
+// A flightKey says what is being computed. The connection is part of it: in a
+// context's connection, one tenant's key may be the same as another's.
+type flightKey struct {
+	conn *Conn
+	key  string
 }
 
 // joined is a run that any number of callers wait for.
@@ -29,6 +38,9 @@ type loadPanic struct {
 }
 
 func (p *loadPanic) Error() string {
+	if p.value == nil { // panic(nil) panics with a *runtime.PanicNilError
+		return "caches: the function ended its goroutine (runtime.Goexit)"
+	}
 	return fmt.Sprintf("caches: the function panicked: %v\n\n%s", p.value, p.stack)
 }
 
@@ -41,14 +53,19 @@ func (p *loadPanic) Unwrap() error {
 // do returns what run returns for key, and joins a run that is under way. The
 // run's context carries ctx's values but not its end: the caller who came first
 // may go away, and the others must not fail for it. Each caller still leaves
-// when its own context ends. A panic of run is raised in every caller.
-func (f *flight[T]) do(ctx context.Context, key string, run func(context.Context) (T, error)) (T, error) {
+// when its own context ends, and one whose context has ended starts nothing. A
+// panic of run is raised in every caller.
+func (f *flight[T]) do(ctx context.Context, key flightKey, run func(context.Context) (T, error)) (T, error) {
+	if ctx.Err() != nil {
+		var zero T
+		return zero, reasonOf(ctx)
+	}
 	f.mu.Lock()
 	call, under := f.calls[key]
 	if !under {
 		call = &joined[T]{done: make(chan struct{})}
 		if f.calls == nil {
-			f.calls = make(map[string]*joined[T])
+			f.calls = make(map[flightKey]*joined[T])
 		}
 		f.calls[key] = call
 		go f.run(context.WithoutCancel(ctx), key, call, run)
@@ -58,7 +75,7 @@ func (f *flight[T]) do(ctx context.Context, key string, run func(context.Context
 	case <-call.done:
 	case <-ctx.Done():
 		var zero T
-		return zero, context.Cause(ctx)
+		return zero, reasonOf(ctx)
 	}
 	if call.panic != nil {
 		panic(call.panic)
@@ -66,12 +83,13 @@ func (f *flight[T]) do(ctx context.Context, key string, run func(context.Context
 	return call.val, call.err
 }
 
-func (f *flight[T]) run(ctx context.Context, key string, call *joined[T], run func(context.Context) (T, error)) {
+func (f *flight[T]) run(ctx context.Context, key flightKey, call *joined[T], run func(context.Context) (T, error)) {
 	returned := false
 	defer func() {
 		if !returned { // by a panic, or by runtime.Goexit, for which recover gives nil
 			call.panic = &loadPanic{recover(), debug.Stack()}
 		}
+		f.landed.Add(1) // before delete: who finds no call finds this one counted
 		f.mu.Lock()
 		delete(f.calls, key) // before done closes: whom done wakes never joins this call again
 		f.mu.Unlock()
@@ -79,4 +97,14 @@ func (f *flight[T]) run(ctx context.Context, key string, call *joined[T], run fu
 	}()
 	call.val, call.err = run(ctx)
 	returned = true
+}
+
+// reasonOf returns why ctx has ended: its error, and its cause where that is
+// another.
+func reasonOf(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if cause == err {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, cause)
 }

@@ -20,8 +20,8 @@ type lock struct {
 
 // acquire claims the key, and reports whether the claim is this lock's.
 func (l *lock) acquire(ctx context.Context) (bool, error) {
-	q, err := l.object.begin(ctx, l.op, driver.Repeatable|driver.Keep)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &l.object, l.op, driver.Repeatable|driver.Keep); err != nil {
 		return false, err
 	}
 	defer q.end()
@@ -82,8 +82,8 @@ func (l *lock) keep(ctx context.Context, lose context.CancelCauseFunc) {
 func (l *lock) renew(ctx context.Context, end time.Time) (bool, error) {
 	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
-	q, err := l.object.begin(ctx, l.op, driver.Repeatable|driver.Keep)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &l.object, l.op, driver.Repeatable|driver.Keep); err != nil {
 		return false, err
 	}
 	defer q.end()
@@ -113,8 +113,8 @@ func (l *lock) shut(ctx context.Context) error {
 func (l *lock) end(ctx context.Context, args func(*query, *driver.Pipeline)) (held bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	q, err := l.object.begin(ctx, l.op, driver.Repeatable|driver.Keep)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &l.object, l.op, driver.Repeatable|driver.Keep); err != nil {
 		return false, err
 	}
 	defer q.end()

@@ -57,8 +57,8 @@ func (o Object) String() string {
 // Exists reports whether anything is stored at the key. An empty collection
 // does not exist. O(1), EXISTS.
 func (o Object) Exists(ctx context.Context) (bool, error) {
-	q, err := o.begin(ctx, "Exists", driver.ReadOnly)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &o, "Exists", driver.ReadOnly); err != nil {
 		return false, err
 	}
 	defer q.end()
@@ -70,7 +70,8 @@ func (o Object) Exists(ctx context.Context) (bool, error) {
 // Delete removes the object, whole. That there was none is no error. O(1) for
 // the caller, whatever the size (UNLINK).
 func (o Object) Delete(ctx context.Context) error {
-	q, err := o.begin(ctx, "Delete", 0)
+	var q query
+	err := q.begin(ctx, &o, "Delete", 0)
 	if err != nil {
 		return err
 	}
@@ -83,8 +84,8 @@ func (o Object) Delete(ctx context.Context) error {
 // ExpiresIn returns the time to live that is left, [Forever] where there is no
 // end, and [ErrMiss] where there is no object. O(1), PTTL.
 func (o Object) ExpiresIn(ctx context.Context) (time.Duration, error) {
-	q, err := o.begin(ctx, "ExpiresIn", driver.ReadOnly)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &o, "ExpiresIn", driver.ReadOnly); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -109,7 +110,8 @@ func (o Object) Touch(ctx context.Context, ttl time.Duration) error {
 	if ttl == Forever {
 		return o.persist(ctx, "Touch")
 	}
-	q, err := o.begin(ctx, "Touch", 0)
+	var q query
+	err := q.begin(ctx, &o, "Touch", 0)
 	if err != nil {
 		return err
 	}
@@ -137,8 +139,8 @@ func (o Object) Touch(ctx context.Context, ttl time.Duration) error {
 func (o Object) Persist(ctx context.Context) error { return o.persist(ctx, "Persist") }
 
 func (o Object) persist(ctx context.Context, op string) error {
-	q, err := o.begin(ctx, op, 0)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &o, op, 0); err != nil {
 		return err
 	}
 	defer q.end()
@@ -162,8 +164,8 @@ func (o Object) persist(ctx context.Context, op string) error {
 
 // length is the Len of the collections.
 func (o Object) length(ctx context.Context, op, cmd string) (int, error) {
-	q, err := o.begin(ctx, op, driver.ReadOnly)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &o, op, driver.ReadOnly); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -210,48 +212,51 @@ type query struct {
 	p     *driver.Pipeline
 }
 
-// begin resolves o for the operation op. Whoever calls it ends the query.
-func (o *Object) begin(ctx context.Context, op string, mode driver.Mode) (query, error) {
+// begin makes q the operation op on o. Whoever calls it with success ends q.
+//
+// It fills q in place: a query that was returned would be copied, at a cost that
+// shows beside a read of locmem.
+func (q *query) begin(ctx context.Context, o *Object, op string, mode driver.Mode) error {
 	switch {
 	case o.err != nil:
-		return query{}, &OpError{Op: op, Err: o.err}
+		return &OpError{Op: op, Err: o.err}
 	case o.key == "":
-		return query{}, &OpError{Op: op, Err: ErrNoKey}
+		return &OpError{Op: op, Err: ErrNoKey}
 	}
 	conn, err := resolve(ctx, o.opts.conn, o.opts.Connection)
 	if err != nil {
-		return query{}, &OpError{Op: op, Key: o.key, Err: err}
+		return &OpError{Op: op, Key: o.key, Err: err}
 	}
-	q := query{conn: conn, front: conn.front(o.opts.Version), key: o.key, op: op}
+	q.conn, q.front, q.key, q.op = conn, conn.front(o.opts.Version), o.key, op
 	if q.ms, err = o.opts.ttl(conn); err != nil {
-		return query{}, q.fail(err)
+		return q.fail(err)
 	}
 	q.shard = conn.shardOf(q.front, q.key)
 	q.slide = o.opts.TTLPolicy == SlideOnRead && q.ms > 0
 	q.fixed = o.opts.TTLPolicy == FromCreation
 	q.p = driver.NewPipeline(mode)
-	return q, nil
+	return nil
 }
 
 // beginRead is begin for operations that slide the time to live of types that
 // say so. Sliding writes, but a second run leaves what the first one left.
-func (o *Object) beginRead(ctx context.Context, op string) (query, error) {
+func (q *query) beginRead(ctx context.Context, o *Object, op string) error {
 	mode := driver.ReadOnly
 	if o.opts.TTLPolicy == SlideOnRead {
 		mode = driver.Repeatable
 	}
-	return o.begin(ctx, op, mode)
+	return q.begin(ctx, o, op, mode)
 }
 
 // beginWrite is begin for operations that may create the key: with a time to
 // live they are a transaction, so that no crash between two commands leaves a
 // key that lives for ever.
-func (o *Object) beginWrite(ctx context.Context, op string) (query, error) {
-	q, err := o.begin(ctx, op, 0)
+func (q *query) beginWrite(ctx context.Context, o *Object, op string) error {
+	err := q.begin(ctx, o, op, 0)
 	if err == nil && q.ms > 0 {
 		q.p.Reset(driver.Atomic)
 	}
-	return q, err
+	return err
 }
 
 func (q *query) end() { q.p.Free() }
@@ -343,8 +348,8 @@ func (o Object) scan(ctx context.Context, op, cmd string, visit func(e *driver.E
 
 // scanPage visits one page, and returns the cursor of the next one.
 func (o Object) scanPage(ctx context.Context, op, cmd string, cursor []byte, visit func(e *driver.Elems) (bool, error)) (next []byte, more bool, err error) {
-	q, err := o.beginRead(ctx, op)
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &o, op); err != nil {
 		return nil, false, err
 	}
 	defer q.end()

@@ -65,8 +65,8 @@ func (s SentinelCache) On(conn *Conn) SentinelCache {
 // The claim carries a random token, so that a command sent again after a lost
 // reply knows its own claim.
 func (s SentinelCache) Once(ctx context.Context) (bool, error) {
-	q, err := s.begin(ctx, "SentinelCache.Once", driver.Repeatable|driver.Keep)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &s.Object, "SentinelCache.Once", driver.Repeatable|driver.Keep); err != nil {
 		return false, err
 	}
 	defer q.end()

@@ -3,11 +3,12 @@ package caches
 import (
 	"bytes"
 	"compress/flate"
+	"encoding/binary"
 	"encoding/gob"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"sync"
 )
 
@@ -55,6 +56,9 @@ func (rawSerializer) Unmarshal(data []byte, v any) error { return parseText(data
 type gobSerializer struct{}
 
 func (gobSerializer) Marshal(v any) ([]byte, error) {
+	if r := reflect.ValueOf(v); r.Kind() == reflect.Pointer && r.IsNil() {
+		return nil, fmt.Errorf("caches: the Gob serializer: a nil %T has no gob", v) // Encode would panic
+	}
 	var buf bytes.Buffer
 	err := gob.NewEncoder(&buf).Encode(v)
 	return buf.Bytes(), err
@@ -84,7 +88,8 @@ const (
 
 // Compressed returns a Serializer that compresses what inner makes (nil means
 // [JSON]) with DEFLATE (RFC 1951). One byte in front says whether the rest is
-// compressed, so values of both kinds can stand beside each other.
+// compressed, so values of both kinds can stand beside each other; where it is,
+// its size follows as a uvarint (encoding/binary).
 func Compressed(inner Serializer, o *CompressOptions) Serializer {
 	c := compressed{inner: inner, level: 1, minSize: defaultMinCompress, maxSize: defaultMaxDecoded}
 	if inner == nil {
@@ -127,7 +132,8 @@ func (c compressed) Marshal(v any) ([]byte, error) {
 	case len(data) < c.minSize:
 		return append([]byte{storedPlain}, data...), nil
 	}
-	out := bytes.NewBuffer(append(make([]byte, 0, len(data)/2+1), storedDeflate))
+	head := append(make([]byte, 0, len(data)/2+binary.MaxVarintLen64+1), storedDeflate)
+	out := bytes.NewBuffer(binary.AppendUvarint(head, uint64(len(data))))
 	if err := c.deflate(out, data); err != nil {
 		return nil, err
 	}
@@ -156,7 +162,7 @@ func (c compressed) deflate(out io.Writer, data []byte) error {
 
 func (c compressed) Unmarshal(data []byte, v any) error {
 	if len(data) == 0 {
-		return errors.New("a compressed value has at least one byte")
+		return reason("a compressed value has at least one byte")
 	}
 	switch kind, data := data[0], data[1:]; kind {
 	case storedPlain:
@@ -171,18 +177,36 @@ func (c compressed) Unmarshal(data []byte, v any) error {
 		}
 		return c.inner.Unmarshal(plain, v)
 	}
-	return fmt.Errorf("the first byte is %#x: not a value of caches.Compressed", data[0])
+	return reason(fmt.Sprintf("the first byte is %#x: not a value of caches.Compressed", data[0]))
 }
 
-// inflate reads one byte beyond the bound to see whether there is one.
+// maxRatio is the most that DEFLATE shrinks anything: 258 bytes to two bits
+// (https://zlib.net/zlib_tech.html, "Maximum Compression Factor").
+const maxRatio = 1032
+
+// inflate makes room for what the value says of its size, once. One that says
+// more than MaxSize, or more than its bytes can hold, gets none.
 func (c compressed) inflate(data []byte) ([]byte, error) {
-	r := flate.NewReader(bytes.NewReader(data))
-	plain, err := io.ReadAll(io.LimitReader(r, int64(c.maxSize)+1))
+	size, n := binary.Uvarint(data)
+	if n <= 0 {
+		return nil, reason("a compressed value without its size")
+	}
+	data = data[n:]
 	switch {
-	case err != nil:
-		return nil, err
-	case len(plain) > c.maxSize:
+	case size > uint64(max(c.maxSize, 0)):
 		return nil, c.tooLarge()
+	case size > uint64(len(data))*maxRatio:
+		return nil, reason("a compressed value is cut short")
+	}
+	rest := bytes.NewReader(data)
+	r := flate.NewReader(rest)
+	plain := make([]byte, size)
+	if _, err := io.ReadFull(r, plain); err != nil {
+		return nil, err
+	}
+	var more [1]byte
+	if n, err := io.ReadFull(r, more[:]); n > 0 || err != io.EOF || rest.Len() > 0 {
+		return nil, reason("a compressed value does not end where it says")
 	}
 	return plain, r.Close()
 }

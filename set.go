@@ -41,8 +41,8 @@ func (s SetCache[T]) Add(ctx context.Context, members ...T) (added int, err erro
 	if len(members) == 0 {
 		return 0, nil
 	}
-	q, err := s.beginWrite(ctx, "SetCache.Add")
-	if err != nil {
+	var q query
+	if err := q.beginWrite(ctx, &s.Object, "SetCache.Add"); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -67,8 +67,8 @@ func (s SetCache[T]) Remove(ctx context.Context, members ...T) (removed int, err
 
 // Contains reports whether member is in the set. O(1), SISMEMBER.
 func (s SetCache[T]) Contains(ctx context.Context, member T) (bool, error) {
-	q, err := s.beginRead(ctx, "SetCache.Contains")
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &s.Object, "SetCache.Contains"); err != nil {
 		return false, err
 	}
 	defer q.end()
@@ -86,8 +86,8 @@ func (s SetCache[T]) ContainsMany(ctx context.Context, members ...T) (map[T]stru
 	if len(members) == 0 {
 		return map[T]struct{}{}, nil
 	}
-	q, err := s.beginRead(ctx, "SetCache.ContainsMany")
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &s.Object, "SetCache.ContainsMany"); err != nil {
 		return nil, err
 	}
 	defer q.end()
@@ -102,12 +102,15 @@ func (s SetCache[T]) ContainsMany(ctx context.Context, members ...T) (map[T]stru
 	found := make(map[T]struct{}, len(members))
 	for _, member := range members {
 		if err != nil {
-			return nil, q.fail(err)
+			break
 		}
 		var n int64
 		if n, err = e.Next().Int(); n == 1 {
 			found[member] = struct{}{}
 		}
+	}
+	if err != nil {
+		return nil, q.fail(err)
 	}
 	return found, nil
 }
@@ -120,8 +123,8 @@ func (s SetCache[T]) Len(ctx context.Context) (int, error) {
 // Pop removes a random member and returns it, or [ErrMiss]. O(1), SPOP.
 func (s SetCache[T]) Pop(ctx context.Context) (T, error) {
 	var zero T
-	q, err := s.begin(ctx, "SetCache.Pop", 0)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &s.Object, "SetCache.Pop", 0); err != nil {
 		return zero, err
 	}
 	defer q.end()
@@ -134,8 +137,8 @@ func (s SetCache[T]) PopN(ctx context.Context, n int) ([]T, error) {
 	if err := s.checkCount("SetCache.PopN", n); err != nil || n == 0 {
 		return nil, err
 	}
-	q, err := s.begin(ctx, "SetCache.PopN", 0)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &s.Object, "SetCache.PopN", 0); err != nil {
 		return nil, err
 	}
 	defer q.end()
@@ -162,8 +165,8 @@ func (o Object) checkCount(op string, n int) error {
 // Random returns a random member, which stays, or [ErrMiss]. O(1), SRANDMEMBER.
 func (s SetCache[T]) Random(ctx context.Context) (T, error) {
 	var zero T
-	q, err := s.beginRead(ctx, "SetCache.Random")
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &s.Object, "SetCache.Random"); err != nil {
 		return zero, err
 	}
 	defer q.end()
@@ -188,8 +191,8 @@ func readOne[T any](ctx context.Context, q *query) (T, error) {
 // Copy returns the whole set, empty where there is none. O(n), SMEMBERS: for
 // large sets see All.
 func (s SetCache[T]) Copy(ctx context.Context) (map[T]struct{}, error) {
-	q, err := s.beginRead(ctx, "SetCache.Copy")
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &s.Object, "SetCache.Copy"); err != nil {
 		return nil, err
 	}
 	defer q.end()
@@ -287,8 +290,8 @@ func (s SetCache[T]) DifferenceStore(ctx context.Context, dst SetCache[T], other
 }
 
 func (s SetCache[T]) algebra(ctx context.Context, a algebra[T], others []SetCache[T]) (map[T]struct{}, error) {
-	q, err := s.begin(ctx, "SetCache."+a.name, driver.ReadOnly)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &s.Object, "SetCache."+a.name, driver.ReadOnly); err != nil {
 		return nil, err
 	}
 	defer q.end()
@@ -308,15 +311,11 @@ func (s SetCache[T]) algebra(ctx context.Context, a algebra[T], others []SetCach
 }
 
 func (s SetCache[T]) algebraStore(ctx context.Context, a algebra[T], dst SetCache[T], others []SetCache[T]) (int, error) {
-	q, err := dst.begin(ctx, "SetCache."+a.name+"Store", driver.Atomic)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &dst.Object, "SetCache."+a.name+"Store", driver.Atomic); err != nil {
 		return 0, err
 	}
 	defer q.end()
-	if s.err != nil || s.key == "" { // dst has a key; s is checked as the others are
-		_, err := s.begin(ctx, q.op, 0)
-		return 0, err
-	}
 	keys, err := operands(&q, dst, append([]SetCache[T]{s}, others...))
 	if err != nil {
 		return 0, q.fail(err)

@@ -56,8 +56,11 @@ const (
 )
 
 func (c Condition) write(p *driver.Pipeline) error {
-	if c&OnlyNew != 0 && c != OnlyNew || c&Greater != 0 && c&Less != 0 {
+	switch {
+	case c&OnlyNew != 0 && c != OnlyNew, c&Greater != 0 && c&Less != 0:
 		return fmt.Errorf("caches: OnlyNew stands alone, and Greater without Less")
+	case c > OnlyNew|OnlyExisting|Greater|Less:
+		return fmt.Errorf("caches: %d is not a Condition", c)
 	}
 	for i, flag := range [...]string{"NX", "XX", "GT", "LT"} {
 		if c&(1<<i) != 0 {
@@ -71,14 +74,18 @@ func (c Condition) write(p *driver.Pipeline) error {
 // many were not there before. O(len(items) log n), ZADD and PEXPIRE in one
 // transaction.
 func (s SortedSetCache[T]) Add(ctx context.Context, items ...Scored[T]) (added int, err error) {
-	return s.zadd(ctx, "SortedSetCache.Add", 0, items)
+	return s.zadd(ctx, "SortedSetCache.Add", items, nil)
 }
 
 // AddIf adds members and sets scores where condition allows it, and returns how
 // many members were added or got another score. O(len(items) log n), ZADD CH
 // with NX, XX, GT or LT, and PEXPIRE in one transaction.
 func (s SortedSetCache[T]) AddIf(ctx context.Context, condition Condition, items ...Scored[T]) (changed int, err error) {
-	return s.zadd(ctx, "SortedSetCache.AddIf", condition, items)
+	return s.zadd(ctx, "SortedSetCache.AddIf", items, func(p *driver.Pipeline) error {
+		err := condition.write(p)
+		p.String("CH")
+		return err
+	})
 }
 
 // Update adds all members of items, or sets their scores; see Add. Another
@@ -88,24 +95,24 @@ func (s SortedSetCache[T]) Update(ctx context.Context, items map[T]float64) (add
 	for member, score := range items {
 		all = append(all, Scored[T]{score, member})
 	}
-	return s.zadd(ctx, "SortedSetCache.Update", 0, all)
+	return s.zadd(ctx, "SortedSetCache.Update", all, nil)
 }
 
-func (s SortedSetCache[T]) zadd(ctx context.Context, op string, condition Condition, items []Scored[T]) (int, error) {
+// zadd is ZADD of items, with what flags writes before them.
+func (s SortedSetCache[T]) zadd(ctx context.Context, op string, items []Scored[T], flags func(*driver.Pipeline) error) (int, error) {
 	if len(items) == 0 {
 		return 0, nil
 	}
-	q, err := s.beginWrite(ctx, op)
-	if err != nil {
+	var q query
+	if err := q.beginWrite(ctx, &s.Object, op); err != nil {
 		return 0, err
 	}
 	defer q.end()
 	p := q.cmd("ZADD")
-	if err := condition.write(p); err != nil {
-		return 0, q.fail(err)
-	}
-	if condition != 0 {
-		p.String("CH")
+	if flags != nil {
+		if err := flags(p); err != nil {
+			return 0, q.fail(err)
+		}
 	}
 	for _, item := range items {
 		if err := writeScore(p, item.Score); err != nil {
@@ -132,7 +139,8 @@ func writeScore(p *driver.Pipeline, score float64) error {
 // there, and returns the result. O(log n), ZINCRBY and PEXPIRE in one
 // transaction.
 func (s SortedSetCache[T]) Incr(ctx context.Context, member T, delta float64) (float64, error) {
-	q, err := s.beginWrite(ctx, "SortedSetCache.Incr")
+	var q query
+	err := q.beginWrite(ctx, &s.Object, "SortedSetCache.Incr")
 	if err != nil {
 		return 0, err
 	}
@@ -169,8 +177,8 @@ func (q *query) score(ctx context.Context) (float64, error) {
 
 // Score returns the score of member, or [ErrMiss]. O(1), ZSCORE.
 func (s SortedSetCache[T]) Score(ctx context.Context, member T) (float64, error) {
-	q, err := s.beginRead(ctx, "SortedSetCache.Score")
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &s.Object, "SortedSetCache.Score"); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -204,8 +212,8 @@ func (s SortedSetCache[T]) RevRank(ctx context.Context, member T) (int, error) {
 }
 
 func (s SortedSetCache[T]) rank(ctx context.Context, op, cmd string, member T) (int, error) {
-	q, err := s.beginRead(ctx, op)
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &s.Object, op); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -235,8 +243,8 @@ func (s SortedSetCache[T]) Len(ctx context.Context) (int, error) {
 // Count returns the number of members with a score from min to max, both
 // included; infinities leave a side open. O(log n), ZCOUNT.
 func (s SortedSetCache[T]) Count(ctx context.Context, min, max float64) (int, error) {
-	q, err := s.beginRead(ctx, "SortedSetCache.Count")
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &s.Object, "SortedSetCache.Count"); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -295,8 +303,8 @@ func (s SortedSetCache[T]) RevRangeByScore(ctx context.Context, min, max float64
 }
 
 func (s SortedSetCache[T]) zrange(ctx context.Context, op string, bounds func(*driver.Pipeline) error) ([]Scored[T], error) {
-	q, err := s.beginRead(ctx, op)
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &s.Object, op); err != nil {
 		return nil, err
 	}
 	defer q.end()
@@ -378,8 +386,8 @@ func (s SortedSetCache[T]) pop(ctx context.Context, op, cmd string, n int) (item
 	if err := s.checkCount(op, n); err != nil || n == 0 {
 		return nil, nil, err
 	}
-	q, err := s.begin(ctx, op, 0)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &s.Object, op, 0); err != nil {
 		return nil, nil, err
 	}
 	defer q.end()
@@ -436,8 +444,8 @@ func (s SortedSetCache[T]) Trim(ctx context.Context, keep int) (removed int, err
 }
 
 func (s SortedSetCache[T]) removeRange(ctx context.Context, op, cmd string, bounds func(*driver.Pipeline) error) (int, error) {
-	q, err := s.begin(ctx, op, 0)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &s.Object, op, 0); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -514,7 +522,7 @@ type zwalk struct {
 	rev    bool
 	offset int // rank of the first member
 	limit  int // members in all; 0 for no limit
-	size   int // members a page; 0 for pageSize
+	size   int // of a Chunk's slices: a page has pageSize to chunk members
 }
 
 // A place is where a page ended: its last member, as stored. Paging by rank
@@ -544,7 +552,7 @@ func (s SortedSetCache[T]) pages(ctx context.Context, w zwalk, visit func([]Scor
 	left := cmp.Or(w.limit, math.MaxInt)
 	var at *place
 	for left > 0 {
-		n := min(cmp.Or(w.size, pageSize), left)
+		n := min(max(w.size, pageSize), left, chunk)
 		items, last, err := s.page(ctx, w, at, n)
 		if err != nil {
 			return err
@@ -561,8 +569,8 @@ func (s SortedSetCache[T]) pages(ctx context.Context, w zwalk, visit func([]Scor
 // page returns up to n members behind at, and where the page ended, nil at the
 // end of the sorted set.
 func (s SortedSetCache[T]) page(ctx context.Context, w zwalk, at *place, n int) ([]Scored[T], *place, error) {
-	q, err := s.beginRead(ctx, w.op)
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &s.Object, w.op); err != nil {
 		return nil, nil, err
 	}
 	defer q.end()
@@ -667,11 +675,11 @@ func replyArray(reply *driver.Replies, r driver.Reply) {
 // with many members of one score, it reads twice as much.
 func (s SortedSetCache[T]) pageByScore(ctx context.Context, w zwalk, at *place, n int) ([]Scored[T], *place, error) {
 	for count := n; ; count *= 2 {
-		q, err := s.begin(ctx, w.op, driver.ReadOnly)
-		if err != nil {
+		var q query
+		if err := q.begin(ctx, &s.Object, w.op, driver.ReadOnly); err != nil {
 			return nil, nil, err
 		}
-		items, last, full, err := readBehind[T](ctx, &q, w, at, count)
+		items, last, full, err := readBehind[T](ctx, &q, w, at, n, count)
 		q.end()
 		if err != nil || len(items) > 0 || !full {
 			return items, last, err
@@ -679,9 +687,9 @@ func (s SortedSetCache[T]) pageByScore(ctx context.Context, w zwalk, at *place, 
 	}
 }
 
-// readBehind reads count members from the score of at on, and keeps those that
-// stand behind it. It reports whether there may be more.
-func readBehind[T comparable](ctx context.Context, q *query, w zwalk, at *place, count int) (items []Scored[T], last *place, full bool, err error) {
+// readBehind reads count members from the score of at on, and keeps the first n
+// that stand behind it. It reports whether there may be more.
+func readBehind[T comparable](ctx context.Context, q *query, w zwalk, at *place, n, count int) (items []Scored[T], last *place, full bool, err error) {
 	p := q.cmd("ZRANGE").Float(at.score)
 	if w.rev {
 		p.String("-inf").String("BYSCORE").String("REV")
@@ -694,7 +702,7 @@ func readBehind[T comparable](ctx context.Context, q *query, w zwalk, at *place,
 	}
 	e, err := q.p.Next().Elems()
 	full = e.Len()/2 == count
-	for err == nil && e.Len() > 0 {
+	for err == nil && e.Len() > 0 && len(items) < n {
 		ahead := e // a copy: the member is looked at before it is decoded
 		member, _, _ := ahead.Next().Bytes()
 		var item Scored[T]
@@ -706,8 +714,8 @@ func readBehind[T comparable](ctx context.Context, q *query, w zwalk, at *place,
 	if err != nil {
 		return nil, nil, false, q.fail(err)
 	}
-	if !full {
-		last = nil
+	if !full && e.Len() == 0 {
+		last = nil // nothing is left behind it
 	}
 	return items, last, full, nil
 }

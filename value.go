@@ -3,6 +3,7 @@ package caches
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/gocaches/caches/driver"
@@ -43,8 +44,8 @@ func (c Cache[T]) On(conn *Conn) Cache[T] {
 // Get returns the value, or [ErrMiss]. O(1), GET (GETEX under [SlideOnRead]).
 func (c Cache[T]) Get(ctx context.Context) (T, error) {
 	var zero T
-	q, err := c.beginRead(ctx, "Cache.Get")
-	if err != nil {
+	var q query
+	if err := q.beginRead(ctx, &c.Object, "Cache.Get"); err != nil {
 		return zero, err
 	}
 	defer q.end()
@@ -136,8 +137,8 @@ func (c Cache[T]) Swap(ctx context.Context, v T) (previous T, loaded bool, err e
 // set is SET with the given flags. Without GET among them, ok reports whether v
 // was stored; with it, whether there was a value before, which is old.
 func (c Cache[T]) set(ctx context.Context, op string, v T, flags ...string) (old T, ok bool, err error) {
-	q, err := c.begin(ctx, op, 0)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &c.Object, op, 0); err != nil {
 		return old, false, err
 	}
 	defer q.end()
@@ -198,8 +199,8 @@ func creates(flags []string) bool { return len(flags) > 0 && flags[0] == "NX" }
 // Take removes the value and returns it, or [ErrMiss]. O(1), GETDEL.
 func (c Cache[T]) Take(ctx context.Context) (T, error) {
 	var zero T
-	q, err := c.begin(ctx, "Cache.Take", 0)
-	if err != nil {
+	var q query
+	if err := q.begin(ctx, &c.Object, "Cache.Take", 0); err != nil {
 		return zero, err
 	}
 	defer q.end()
@@ -225,7 +226,7 @@ const chunk = 1000
 // k of keys. Keys that are not there are not in the map. O(len(keys)), MGET in
 // one round trip per shard, all shards at once (GETEX under [SlideOnRead]). A
 // key that holds another Redis data type counts as not there, as it does for
-// MGET.
+// MGET; under SlideOnRead it is [ErrWrongType].
 //
 // What could be read is returned beside an error, which holds a [KeysError] for
 // the keys that could not.
@@ -247,8 +248,8 @@ func GetMany[K comparable, T any](ctx context.Context, c Cache[T], keys []K) (ma
 
 // SetMany stores every value of items under c.Key(k). Each is stored with its
 // expiry or not at all; the error holds a [KeysError] for those that were not,
-// or may not have been. O(len(items)), SET with PX, one round trip per shard,
-// all shards at once.
+// or may not have been. Where one does not serialize, nothing is stored.
+// O(len(items)), SET with PX, one round trip per shard, all shards at once.
 func SetMany[K comparable, T any](ctx context.Context, c Cache[T], items map[K]T) error {
 	keys := make([]K, 0, len(items))
 	for k := range items {
@@ -258,11 +259,7 @@ func SetMany[K comparable, T any](ctx context.Context, c Cache[T], items map[K]T
 	if err != nil || len(keys) == 0 {
 		return err
 	}
-	ms, err := m.opts.ttl(m.conn)
-	if err != nil {
-		return &OpError{Op: m.op, Err: err}
-	}
-	q := query{front: m.front, ms: ms, fixed: m.opts.TTLPolicy == FromCreation}
+	q := query{front: m.front, ms: m.ms, fixed: m.opts.TTLPolicy == FromCreation}
 	mode := driver.Mode(0)
 	if q.twice(nil) {
 		mode = driver.Atomic
@@ -272,13 +269,11 @@ func SetMany[K comparable, T any](ctx context.Context, c Cache[T], items map[K]T
 		for _, i := range group {
 			q.key = m.keys[i]
 			if err := appendSet(&q, m.opts.serializer(), items[keys[i]]); err != nil {
-				return err
+				return fmt.Errorf("the value for %q: %w", m.front+q.key, err)
 			}
 		}
 		return nil
-	}, func(p *driver.Pipeline, group []int) error {
-		return m.statuses(p, group)
-	})
+	}, m.statuses)
 }
 
 // DeleteMany removes the values at c.Key(k) for every k of keys and returns how
@@ -289,24 +284,17 @@ func DeleteMany[K comparable, T any](ctx context.Context, c Cache[T], keys []K) 
 	if err != nil || len(keys) == 0 {
 		return 0, err
 	}
-	counts := make([]int64, m.conn.shardCount())
+	total := 0
 	err = m.run(ctx, 0, func(p *driver.Pipeline, group []int) error {
 		m.chunks(p, "UNLINK", group)
 		return nil
-	}, func(p *driver.Pipeline, group []int) error {
-		for range slices.Chunk(group, chunk) {
+	}, func(p *driver.Pipeline, group []int) {
+		for part := range slices.Chunk(group, chunk) {
 			n, err := p.Next().Int()
-			if err != nil {
-				return err
-			}
-			counts[m.conn.shardOf(m.front, m.keys[group[0]])] += n
+			m.fail(part, err)
+			total += int(n)
 		}
-		return nil
 	})
-	total := 0
-	for _, n := range counts {
-		total += int(n)
-	}
 	return total, err
 }
 
@@ -316,8 +304,11 @@ type many struct {
 	opts  Options
 	conn  *Conn
 	front string
+	ms    int64 // the time to live, as in a query
 	keys  []string
-	bad   []error // of single keys; written by the one goroutine that reads replies
+	// The error of each key, nil where none has one. Only the one goroutine
+	// that reads replies writes it.
+	errs []error
 }
 
 func newMany[K comparable, T any](ctx context.Context, op string, c Cache[T], keys []K) (*many, error) {
@@ -326,6 +317,9 @@ func newMany[K comparable, T any](ctx context.Context, op string, c Cache[T], ke
 		return nil, &OpError{Op: op, Err: err}
 	}
 	m := &many{op: op, opts: c.Options, conn: conn, front: conn.front(c.Options.Version), keys: make([]string, len(keys))}
+	if m.ms, err = m.opts.ttl(conn); err != nil {
+		return nil, &OpError{Op: op, Err: err}
+	}
 	for i, k := range keys {
 		object := c.Key(k)
 		if object.err != nil {
@@ -344,39 +338,31 @@ func (m *many) get(ctx context.Context, found func(data []byte, i int) error) er
 	return m.run(ctx, driver.ReadOnly, func(p *driver.Pipeline, group []int) error {
 		m.chunks(p, "MGET", group)
 		return nil
-	}, func(p *driver.Pipeline, group []int) error {
+	}, func(p *driver.Pipeline, group []int) {
 		for part := range slices.Chunk(group, chunk) {
 			e, err := p.Next().Elems()
-			if err != nil {
-				return err
-			}
-			for _, i := range part {
-				m.value(e.Next(), i, found)
+			m.fail(part, err)
+			for n := 0; err == nil && n < len(part); n++ {
+				m.value(e.Next(), part[n], found)
 			}
 		}
-		return nil
 	})
 }
 
 // getSliding is get for types whose reads start the time to live again: MGET
 // cannot.
 func (m *many) getSliding(ctx context.Context, found func(data []byte, i int) error) error {
-	ms, err := m.opts.ttl(m.conn)
-	if err != nil {
-		return &OpError{Op: m.op, Err: err}
-	}
 	return m.run(ctx, driver.Repeatable, func(p *driver.Pipeline, group []int) error {
-		q := query{front: m.front, ms: ms, slide: ms > 0, p: p}
+		q := query{front: m.front, ms: m.ms, slide: m.ms > 0, p: p}
 		for _, i := range group {
 			q.key = m.keys[i]
 			q.get()
 		}
 		return nil
-	}, func(p *driver.Pipeline, group []int) error {
+	}, func(p *driver.Pipeline, group []int) {
 		for _, i := range group {
 			m.value(p.Next(), i, found)
 		}
-		return nil
 	})
 }
 
@@ -386,23 +372,18 @@ func (m *many) value(r driver.Reply, i int, found func([]byte, int) error) {
 	if err == nil && ok {
 		err = found(data, i)
 	}
-	if err != nil {
-		m.bad = append(m.bad, m.fail([]int{i}, err))
-	}
+	m.fail([]int{i}, err)
 }
 
 // statuses reads one reply per command, and notes the errors by key. Two
 // commands may belong to one key: see appendSet.
-func (m *many) statuses(p *driver.Pipeline, group []int) error {
+func (m *many) statuses(p *driver.Pipeline, group []int) {
 	per := p.Len() / len(group)
-	for _, i := range group {
+	for n := range group {
 		for range per {
-			if err := p.Next().Err(); err != nil {
-				m.bad = append(m.bad, m.fail([]int{i}, err))
-			}
+			m.fail(group[n:n+1], p.Next().Err())
 		}
 	}
-	return nil
 }
 
 // chunks appends commands of up to chunk keys each.
@@ -417,24 +398,51 @@ func (m *many) chunks(p *driver.Pipeline, cmd string, group []int) {
 
 // run sends one pipeline to each shard that has keys, all at once, and returns
 // what failed, by keys.
-func (m *many) run(ctx context.Context, mode driver.Mode, write, read func(p *driver.Pipeline, group []int) error) error {
+func (m *many) run(ctx context.Context, mode driver.Mode, write func(p *driver.Pipeline, group []int) error, read func(p *driver.Pipeline, group []int)) error {
 	groups := m.conn.group(m.front, m.keys)
-	errs := eachShard(ctx, m.conn, mode, groups, write, read)
-	all := m.bad
+	errs := eachShard(ctx, m.conn, mode, groups, write, func(p *driver.Pipeline, group []int) error {
+		read(p, group)
+		return nil
+	})
 	for shard, err := range errs {
-		if err != nil {
-			all = append(all, m.fail(groups[shard], err))
-		}
+		m.fail(groups[shard], err)
 	}
-	return errors.Join(all...)
+	return m.err()
 }
 
-func (m *many) fail(group []int, err error) error {
-	keys := make([]string, len(group))
-	for n, i := range group {
-		keys[n] = m.front + m.keys[i]
+// fail notes err, if it is one, for some of the keys.
+func (m *many) fail(group []int, err error) {
+	if err == nil {
+		return
 	}
-	return &KeysError{Op: m.op, Keys: keys, Err: classify(err)}
+	if m.errs == nil {
+		m.errs = make([]error, len(m.keys))
+	}
+	err = classify(err)
+	for _, i := range group {
+		m.errs[i] = err
+	}
+}
+
+// err returns one error for all keys that failed. Keys of one shard mostly fail
+// for one reason, which is said once.
+func (m *many) err() error {
+	if m.errs == nil {
+		return nil
+	}
+	var keys []string
+	var causes []error
+	said := make(map[string]bool)
+	for i, err := range m.errs {
+		if err == nil {
+			continue
+		}
+		keys = append(keys, m.front+m.keys[i])
+		if text := err.Error(); !said[text] {
+			said[text], causes = true, append(causes, err)
+		}
+	}
+	return &KeysError{Op: m.op, Keys: keys, Err: errors.Join(causes...)}
 }
 
 // eachShard writes one pipeline for each shard with a group of keys, sends them

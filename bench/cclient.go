@@ -49,6 +49,8 @@ func redisBenchmark(addr, name string, depth int) contender {
 	}}
 }
 
+// runRedisBenchmark runs it once. The time that the process takes to start is
+// not in the rate that it reports.
 func runRedisBenchmark(addr, name string, depth, requests int) (turn, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

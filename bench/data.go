@@ -53,7 +53,7 @@ func newData(addr string) (*data, error) {
 // memory, here or in the server.
 func (d *data) at(n int) int { return n * 7919 % keyCount }
 
-// op returns the operation of the given name on c.
+// op returns the operation of the given name, one of rawOps, on c.
 func (d *data) op(name string, c client) op {
 	switch name {
 	case "get":
@@ -106,6 +106,7 @@ func same(got, want string, err error) error {
 	return err
 }
 
+// sameAll is same for a batch.
 func sameAll(got, want []string, err error) error {
 	if err == nil && !slices.Equal(got, want) {
 		err = errWrong

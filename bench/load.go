@@ -51,7 +51,9 @@ func (l *load) contender(name string, do op) contender {
 }
 
 // turn lets the callers loose for length. The goroutines and their contexts are
-// made before the clock starts, and a collection of the last turn's garbage too.
+// made before the clock starts, and the last turn's garbage is collected, so
+// that neither is charged to this one. An operation under way at the end is
+// counted, and so is the time until it is done.
 func (l *load) turn(do op, length time.Duration) (turn, error) {
 	var stop atomic.Bool
 	var running sync.WaitGroup
@@ -84,6 +86,8 @@ func (l *load) context() (context.Context, context.CancelFunc) {
 	return context.Background(), func() {}
 }
 
+// loop is one caller's turn. Its first error ends the turn for all: a figure
+// with wrong replies in it is worth nothing.
 func (c *caller) loop(ctx context.Context, do op, every int, stop *atomic.Bool) {
 	c.done, c.samples = 0, c.samples[:0]
 	for ; !stop.Load() && c.err == nil; c.done++ {
@@ -102,6 +106,7 @@ func (c *caller) loop(ctx context.Context, do op, every int, stop *atomic.Bool) 
 	}
 }
 
+// sum makes the callers' counts and samples into the turn's figures.
 func (l *load) sum(took time.Duration, before, after *runtime.MemStats) (turn, error) {
 	var errs []error
 	var done float64

@@ -7,6 +7,24 @@
 // It starts the redis-server that it needs, on a free port. What is compared
 // takes turns within one run, and only ratios are worth quoting: the machine is
 // shared, and its speed changes from one second to the next.
+//
+// The lanes:
+//
+//	raw      the transport beside redigo, go-redis, rueidis and radix
+//	c        the transport beside redis-benchmark at the same depth
+//	hogs     the transport beside redigo's pool in a process short of CPU
+//	object   a Cache's Get beside the transport under it
+//	objects  objects beside the same written by hand, one goroutine
+//
+// Each case prints a table of medians over the rounds, and lines to grep for:
+//
+//	ratio raw get g=64 ours/rueidis 4.40   throughput: more is better
+//	p99 raw get g=64 ours/rueidis 0.21     latency: less is better
+//
+// both the median over the rounds of the ratio within a round. (The lane
+// objects prints time per operation instead: there less is better.) Callers do
+// nothing between calls, so at many goroutines p50 is mostly their number
+// divided by the throughput; it says little about a server at half its load.
 package main
 
 import (
@@ -47,7 +65,9 @@ type settings struct {
 	cancel  bool
 }
 
-// A bench is what a lane is given.
+// A bench is what a lane is given. Lanes share the server, its data and the
+// report; each opens its own clients and closes them, so that no lane runs
+// beside another's idle connections.
 type bench struct {
 	settings
 	addr string // of the redis-server
@@ -118,7 +138,7 @@ func (s settings) callersOr(defaults ...int) []int {
 	return defaults
 }
 
-// chosen returns those of all that were asked for: all of them if nothing was.
+// chosen returns, in the order of all, those of all that were asked for: all of them if nothing was.
 func chosen(asked []string, all ...string) []string {
 	if len(asked) == 0 {
 		return all
@@ -126,6 +146,8 @@ func chosen(asked []string, all ...string) []string {
 	return slices.DeleteFunc(all, func(name string) bool { return !slices.Contains(asked, name) })
 }
 
+// words reads a list of known words. A misspelt one is an error: it would
+// select nothing, and a check of nothing finds no fault.
 func words(to *[]string, known []string) func(string) error {
 	return func(arg string) error {
 		for word := range strings.SplitSeq(arg, ",") {
@@ -138,6 +160,7 @@ func words(to *[]string, known []string) func(string) error {
 	}
 }
 
+// numbers reads a list of positive numbers.
 func numbers(to *[]int) func(string) error {
 	return func(arg string) error {
 		for word := range strings.SplitSeq(arg, ",") {

@@ -20,6 +20,7 @@ type turn struct {
 	bytes    float64 // per operation, likewise
 }
 
+// What can be asked of a turn, for median and ratio.
 func rate(t turn) float64   { return t.rate }
 func p50(t turn) float64    { return t.p50 }
 func p99(t turn) float64    { return t.p99 }
@@ -59,7 +60,9 @@ func median(values []float64) float64 {
 }
 
 // compete gives all contenders a turn in every round, in an order that turns
-// with the rounds, after one turn each to warm up.
+// with the rounds, after one turn each to warm up: connections are dialled then,
+// and buffers grow. Nobody is always the one behind the same neighbour, whose
+// garbage and whose dirty caches it would inherit.
 func compete(s settings, all []contender) ([]result, error) {
 	results := make([]result, len(all))
 	for i, c := range all {

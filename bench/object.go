@@ -40,6 +40,7 @@ func object(b bench) error {
 	return nil
 }
 
+// benchCache describes the objects whose keys are those of the data.
 func benchCache(conn *caches.Conn) caches.Cache[string] {
 	return caches.Cache[string]{Options: caches.Options{Prefix: keyPrefix, TTL: time.Hour, Serializer: caches.Raw}}.On(conn)
 }

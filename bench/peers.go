@@ -15,11 +15,13 @@ import (
 )
 
 // A client is a Redis client as its documentation shows it to be used. Each
-// operation decodes its reply to strings and compares it with what it must be.
+// operation decodes its reply to strings, of its own memory, and compares it
+// with what it must be: nobody wins by not looking.
 type client interface {
 	get(ctx context.Context, key, want string) error
 	set(ctx context.Context, key, value string) error
 	mget(ctx context.Context, keys, want []string) error
+	// close ends the connections; no operation is under way.
 	close()
 }
 
@@ -74,7 +76,9 @@ func openAll(addr string, names ...string) (all []named, closeAll func(), err er
 	return all, closeAll, nil
 }
 
-// ourClient is the store of caches, without the objects above it.
+// ourClient is the store of caches, without the objects above it, in its
+// default settings: whatever transport Open chooses, with its limits, retries
+// and timeouts.
 type ourClient struct{ store *ours.Store }
 
 func openOurs(addr string) (client, error) {
@@ -117,6 +121,8 @@ func (c ourClient) mget(ctx context.Context, keys, want []string) error {
 	return sameAll(values, want, err)
 }
 
+// decodeAll makes strings of the elements of an array, as a caller that keeps
+// them would.
 func decodeAll(r driver.Reply) ([]string, error) {
 	e, err := r.Elems()
 	values := make([]string, e.Len())
@@ -168,7 +174,8 @@ func (c redigoPool) mget(_ context.Context, keys, want []string) error {
 
 func (c redigoPool) close() { _ = c.pool.Close() }
 
-// goRedis is go-redis, with auto-pipelining where cmds is an AutoPipeliner.
+// goRedis is go-redis, with auto-pipelining where cmds is an AutoPipeliner. It
+// has both clients' methods in common; closing the client closes that as well.
 type goRedis struct {
 	client *goredis.Client
 	cmds   goredis.Cmdable
@@ -196,6 +203,7 @@ func (c goRedis) set(ctx context.Context, key, value string) error {
 }
 
 func (c goRedis) mget(ctx context.Context, keys, want []string) error {
+	// Compared as they come, in interfaces: strings would be a copy more.
 	values, err := c.cmds.MGet(ctx, keys...).Result()
 	if err != nil || len(values) != len(want) {
 		return same("", "a value each", err)
@@ -210,6 +218,9 @@ func (c goRedis) mget(ctx context.Context, keys, want []string) error {
 
 func (c goRedis) close() { _ = c.client.Close() }
 
+// rueidisClient pipelines by itself. Its delay after each flush lets commands
+// gather: 20 µs, which its documentation suggests, is its best setting from 64
+// goroutines on, and a loss below.
 type rueidisClient struct{ client rueidis.Client }
 
 func openRueidis(addr string, delay time.Duration) (client, error) {
@@ -234,6 +245,8 @@ func (c rueidisClient) mget(ctx context.Context, keys, want []string) error {
 
 func (c rueidisClient) close() { c.client.Close() }
 
+// radixClient shares the connections of its pool among callers and pipelines
+// what they send at the same time.
 type radixClient struct{ client radix.Client }
 
 func openRadix(addr string) (client, error) {

@@ -29,7 +29,8 @@ func raw(b bench) error {
 	return nil
 }
 
-// contenders are the clients, each doing the operation from g goroutines.
+// contenders are the clients, each doing the operation from g goroutines. They
+// share the load: only one of them runs at a time.
 func contenders(b bench, d *data, clients []named, name string, g int) []contender {
 	var all []contender
 	l := newLoad(g, b.cancel)

@@ -58,6 +58,8 @@ func (b bench) compare(lane, what string, all []contender) error {
 	return nil
 }
 
+// table prints the medians. A ratio of two of them is not the ratio that the
+// lines below it give, which compares within a round.
 func (r *report) table(what string, results []result) {
 	table := tabwriter.NewWriter(r.w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(table, "%s\tops/s\tp50 µs\tp99 µs\tallocs/op\tB/op\t\n", what)
@@ -76,6 +78,7 @@ func seen(format string, figure float64) string {
 	return fmt.Sprintf(format, figure)
 }
 
+// line prints a figure under the name by which a bound finds it.
 func (r *report) line(what string, figure float64) {
 	r.measured[what] = figure
 	fmt.Fprintf(r.w, "%s %.2f\n", what, figure)

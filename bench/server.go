@@ -53,6 +53,7 @@ func freeAddr() (*net.TCPAddr, error) {
 	return l.Addr().(*net.TCPAddr), l.Close()
 }
 
+// wait returns once the server takes connections, after two seconds at most.
 func (s *server) wait() (err error) {
 	for range 200 {
 		var conn redis.Conn
@@ -75,6 +76,7 @@ func (s *server) stopOnSignal() {
 	}()
 }
 
+// stop ends the server and removes its directory.
 func (s *server) stop() {
 	_ = s.cmd.Process.Kill()
 	_ = s.cmd.Wait()

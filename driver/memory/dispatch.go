@@ -1,5 +1,8 @@
 package memory
 
+// This file has the table of commands, and the errors for those that are not in it
+// or are called in a wrong way.
+
 import (
 	"bytes"
 	"strings"
@@ -14,8 +17,11 @@ type spec struct {
 	run   func(t *turn)
 }
 
-// commands is never written to.
+// commands has every command there is, by name. It is never written to. The
+// arities are those that COMMAND INFO of Redis 7.0 gives; the second column is
+// Redis's "write" flag, and that of FLUSHALL and its like.
 var commands = map[string]spec{
+	// The server. It has one database, so FLUSHDB and FLUSHALL are the same.
 	"PING":     {-1, false, (*turn).ping},
 	"ECHO":     {2, false, (*turn).echo},
 	"TIME":     {1, false, (*turn).time},
@@ -23,6 +29,8 @@ var commands = map[string]spec{
 	"FLUSHALL": {-1, true, (*turn).flush},
 	"DBSIZE":   {1, false, (*turn).dbSize},
 
+	// Keys of any type. UNLINK frees no more lazily than DEL: the garbage
+	// collector does it for both.
 	"DEL":         {-2, true, (*turn).del},
 	"UNLINK":      {-2, true, (*turn).del},
 	"EXISTS":      {-2, false, (*turn).exists},
@@ -41,6 +49,7 @@ var commands = map[string]spec{
 	"RENAME":      {3, true, (*turn).rename},
 	"COPY":        {-3, true, (*turn).copy},
 
+	// Strings. GETEX may change a deadline, GETDEL removes: they write.
 	"GET":         {2, false, (*turn).get},
 	"SET":         {-3, true, (*turn).set},
 	"SETNX":       {3, true, (*turn).setNX},
@@ -57,6 +66,7 @@ var commands = map[string]spec{
 	"DECRBY":      {3, true, (*turn).decrBy},
 	"INCRBYFLOAT": {3, true, (*turn).incrByFloat},
 
+	// Hashes.
 	"HGET":         {3, false, (*turn).hget},
 	"HSET":         {-4, true, (*turn).hset},
 	"HSETNX":       {4, true, (*turn).hsetNX},
@@ -73,6 +83,8 @@ var commands = map[string]spec{
 	"HRANDFIELD":   {-2, false, (*turn).hrandField},
 	"HSTRLEN":      {3, false, (*turn).hstrlen},
 
+	// Sets. SPOP draws at random; everything else has one right answer, if not
+	// one order.
 	"SADD":        {-3, true, (*turn).sadd},
 	"SREM":        {-3, true, (*turn).srem},
 	"SISMEMBER":   {3, false, (*turn).sisMember},
@@ -91,6 +103,8 @@ var commands = map[string]spec{
 	"SDIFFSTORE":  {-3, true, (*turn).sdiffStore},
 	"SINTERCARD":  {-3, false, (*turn).sinterCard},
 
+	// Sorted sets. Of the many forms of range only ZRANGE, which has them all
+	// since Redis 6.2.
 	"ZADD":             {-4, true, (*turn).zadd},
 	"ZINCRBY":          {4, true, (*turn).zincrBy},
 	"ZSCORE":           {3, false, (*turn).zscore},
@@ -110,7 +124,8 @@ var commands = map[string]spec{
 	"ZRANDMEMBER":      {-2, false, (*turn).zrandMember},
 }
 
-// script is the spec of every [driver.Script]: nobody knows what it does.
+// script is the spec of every [driver.Script]: nobody knows what it does, so it
+// has the space alone.
 var script = spec{write: true}
 
 // find returns what is known of c. Names are looked up as they are first:
@@ -126,7 +141,8 @@ func find(c driver.Command) (s spec, known bool) {
 }
 
 // refusal returns the error with which Redis turns a command away before
-// running it, "" where it does not.
+// running it, "" where it does not. Only such errors abort a transaction; what
+// is wrong with options and values is found when the command runs.
 func refusal(s spec, known bool, args [][]byte) string {
 	switch {
 	case !known:
@@ -164,7 +180,8 @@ func printable(b []byte) string {
 	return strings.NewReplacer("\r", " ", "\n", " ").Replace(string(b))
 }
 
-// is reports whether an argument is that option, given in upper case.
+// is reports whether an argument is that option, given in upper case. Nothing
+// is allocated: the length is looked at first, and the conversion stays here.
 func is(arg []byte, option string) bool {
 	return len(arg) == len(option) && strings.EqualFold(string(arg), option)
 }

@@ -10,8 +10,15 @@ import (
 // enough that no caller pays for all the others.
 const reclaim = 16
 
-// deadlines is a heap of the entries that expire, the earliest first.
+// deadlines is a heap of the entries that expire, the earliest first. Each entry
+// knows its place (slot), so that a deadline moves in O(log n).
+//
+// Redis draws keys at random several times a second to find expired ones. With
+// the heap they are found without looking at others, and without a timer that
+// would have to be stopped.
 type deadlines []*entry
+
+// Len, Less, Swap, Push and Pop are for package heap.
 
 func (d deadlines) Len() int           { return len(d) }
 func (d deadlines) Less(i, j int) bool { return d[i].deadline < d[j].deadline }
@@ -21,14 +28,15 @@ func (d deadlines) Swap(i, j int) {
 	d[i].slot, d[j].slot = i, j
 }
 
-// Push is for package heap.
+// Push appends x, an entry without a place.
 func (d *deadlines) Push(x any) {
 	e := x.(*entry)
 	e.slot = len(*d)
 	*d = append(*d, e)
 }
 
-// Pop is for package heap.
+// Pop removes the last entry, which heap has moved there, and takes its place
+// from it.
 func (d *deadlines) Pop() any {
 	last := len(*d) - 1
 	e := (*d)[last]
@@ -62,7 +70,8 @@ func (s *space) setDeadline(e *entry, at int64) {
 	}
 }
 
-// expireSome removes a few of the keys whose deadline has passed.
+// expireSome removes a few of the keys whose deadline has passed. Where there
+// are none with a deadline, the clock is not read.
 func (t *turn) expireSome() {
 	s := t.space
 	for n := 0; n < reclaim && len(s.expiring) > 0 && t.passed(s.expiring[0].deadline); n++ {
@@ -80,33 +89,40 @@ type unit struct {
 	absolute bool // since 1970, not from now
 }
 
-// timeOption reports whether opts begin with an option of SET and GETEX that
-// carries a time.
-func timeOption(opts [][]byte) (u unit, ok bool) {
-	if len(opts) < 2 {
-		return unit{}, false
-	}
-	switch option := opts[0]; {
-	case is(option, "PX"):
-		return unit{}, true
-	case is(option, "EX"):
-		return unit{seconds: true}, true
-	case is(option, "PXAT"):
-		return unit{absolute: true}, true
-	case is(option, "EXAT"):
-		return unit{seconds: true, absolute: true}, true
-	}
-	return unit{}, false
+// A timing is an option of SET and GETEX that carries a time: the unit and the
+// argument. The zero timing is none.
+type timing struct {
+	unit
+	arg   []byte
+	given bool
 }
 
-// deadline turns the argument of such an option into a deadline. The time must
-// be positive, and not overflow.
-func (t *turn) deadline(u unit, arg []byte, command string) (at int64, ok bool) {
-	n, ok := parseInt(arg)
+// timeOption returns the timing that opts begin with, none where they do not.
+func timeOption(opts [][]byte) timing {
+	if len(opts) < 2 {
+		return timing{}
+	}
+	switch option, arg := opts[0], opts[1]; {
+	case is(option, "PX"):
+		return timing{unit{}, arg, true}
+	case is(option, "EX"):
+		return timing{unit{seconds: true}, arg, true}
+	case is(option, "PXAT"):
+		return timing{unit{absolute: true}, arg, true}
+	case is(option, "EXAT"):
+		return timing{unit{seconds: true, absolute: true}, arg, true}
+	}
+	return timing{}
+}
+
+// deadline returns the deadline that an option asks for. Unlike that of EXPIRE
+// its time must be positive: a key that is written to be deleted is a mistake.
+func (t *turn) deadline(o timing, command string) (at int64, ok bool) {
+	n, ok := parseInt(o.arg)
 	if !ok {
 		return 0, t.fail(notInteger)
 	}
-	at, ok = t.milliseconds(u, n)
+	at, ok = t.milliseconds(o.unit, n)
 	if n <= 0 || !ok {
 		return 0, t.fail("ERR invalid expire time in '" + command + "' command")
 	}

@@ -1,49 +1,52 @@
 package memory
 
+// This file has the commands on hashes. A hash has no deadlines of its own for
+// its fields, as Redis had none before 7.4.
+//
+// A value is computed before the hash that is to hold it is made, so a command
+// that fails leaves neither an empty hash nor a changed field behind.
+
 import (
 	"bytes"
-	"math"
 	"strconv"
 )
 
-// A hash maps fields to values.
+// A hash maps fields to values. Every command on it costs O(1) for each field
+// that it names, and O(n) where it answers all of them.
 type hash struct{ table[[]byte] }
 
+// newHash makes an empty hash.
 func newHash() *hash { return &hash{newTable[[]byte]()} }
 
-func (h *hash) clone() *hash {
-	c := newHash()
-	for _, it := range h.items {
-		c.add(it.name, bytes.Clone(it.value))
-	}
-	return c
-}
+// clone returns a hash that shares nothing with h.
+func (h *hash) clone() *hash { return &hash{h.table.clone(bytes.Clone)} }
 
 // set stores a copy of value and reports whether field is new.
 func (h *hash) set(field, value []byte) (added bool) {
 	if v := h.get(field); v != nil {
-		*v = append((*v)[:0], value...)
+		*v = overwrite(*v, value)
 		return false
 	}
 	h.add(string(field), bytes.Clone(value))
 	return true
 }
 
-// hash looks a hash up, nil where there is none.
-func (t *turn) hash(key []byte) (*hash, bool) {
+// hash looks a hash up to read it: nil, an empty table, where there is none.
+func (t *turn) hash(key []byte) (*table[[]byte], bool) {
 	_, h, ok := lookupObject[hash](t, key)
-	return h, ok
+	if h == nil {
+		return nil, ok
+	}
+	return &h.table, ok
 }
 
-// outValue leaves the value of field, nil where there is none. h may be nil.
-func (t *turn) outValue(h *hash, field []byte) {
-	if h != nil {
-		if v := h.get(field); v != nil {
-			t.out.Bytes(*v)
-			return
-		}
+// outValue leaves the value of field, nil where there is none.
+func (t *turn) outValue(h *table[[]byte], field []byte) {
+	if v := h.get(field); v != nil {
+		t.out.Bytes(*v)
+	} else {
+		t.out.Nil()
 	}
-	t.out.Nil()
 }
 
 // hget is HGET key field.
@@ -53,7 +56,7 @@ func (t *turn) hget() {
 	}
 }
 
-// hmget is HMGET key field …
+// hmget is HMGET key field …, with nil for fields that are not there.
 func (t *turn) hmget() {
 	h, ok := t.hash(t.args[1])
 	if !ok {
@@ -101,59 +104,20 @@ func (t *turn) hsetNX() {
 
 // hdel is HDEL key field …
 func (t *turn) hdel() {
-	e, h, ok := lookupObject[hash](t, t.args[1])
-	if !ok {
-		return
-	}
-	if h == nil {
-		t.out.Int(0)
-		return
-	}
-	t.out.Int(removeAll(&h.table, t.args[2:]))
-	if h.len() == 0 {
-		t.space.drop(e)
-	}
-}
-
-// removeAll removes names and counts those that were there.
-func removeAll[V any](tb *table[V], names [][]byte) (n int64) {
-	for _, name := range names {
-		if _, ok := tb.remove(name); ok {
-			n++
-		}
-	}
-	return n
+	removeFrom(t, func(h *hash) int64 { return h.removeAll(t.args[2:]) })
 }
 
 // hexists is HEXISTS key field.
 func (t *turn) hexists() {
 	if h, ok := t.hash(t.args[1]); ok {
-		t.outBool(h != nil && h.get(t.args[2]) != nil)
-	}
-}
-
-// outBool leaves 1 or 0.
-func (t *turn) outBool(b bool) {
-	if b {
-		t.out.Int(1)
-	} else {
-		t.out.Int(0)
+		t.outBool(h.get(t.args[2]) != nil)
 	}
 }
 
 // hlen is HLEN key.
 func (t *turn) hlen() {
 	if h, ok := t.hash(t.args[1]); ok {
-		t.outLen(h != nil, func() int { return h.len() })
-	}
-}
-
-// outLen leaves a length, 0 for what does not exist.
-func (t *turn) outLen(exists bool, length func() int) {
-	if exists {
-		t.out.Int(int64(length()))
-	} else {
-		t.out.Int(0)
+		t.out.Int(int64(h.len()))
 	}
 }
 
@@ -163,11 +127,11 @@ func (t *turn) hstrlen() {
 	if !ok {
 		return
 	}
-	var v *[]byte
-	if h != nil {
-		v = h.get(t.args[2])
+	if v := h.get(t.args[2]); v != nil {
+		t.out.Int(int64(len(*v)))
+	} else {
+		t.out.Int(0)
 	}
-	t.outLen(v != nil, func() int { return len(*v) })
 }
 
 // hkeys is HKEYS key.
@@ -179,22 +143,20 @@ func (t *turn) hvals() { t.outHash(false, true) }
 // hgetAll is HGETALL key.
 func (t *turn) hgetAll() { t.outHash(true, true) }
 
-// outHash leaves all fields, all values, or both by turns.
+// outHash leaves all fields, all values, or both by turns: in RESP2 a map is an
+// array of twice the length.
 func (t *turn) outHash(fields, values bool) {
 	h, ok := t.hash(t.args[1])
 	if !ok {
 		return
 	}
-	if h == nil {
-		t.out.Array(0)
-		return
-	}
+	n := h.len()
 	if fields && values {
-		t.out.Array(2 * h.len())
+		t.out.Array(2 * n)
 	} else {
-		t.out.Array(h.len())
+		t.out.Array(n)
 	}
-	for i := range h.items {
+	for i := range n {
 		if fields {
 			t.out.String(h.items[i].name)
 		}
@@ -204,7 +166,7 @@ func (t *turn) outHash(fields, values bool) {
 	}
 }
 
-// hincrBy is HINCRBY key field increment.
+// hincrBy is HINCRBY key field increment. A field that is not there counts as 0.
 func (t *turn) hincrBy() {
 	by, ok := parseInt(t.args[3])
 	if !ok {
@@ -216,13 +178,13 @@ func (t *turn) hincrBy() {
 		return
 	}
 	var n int64
-	if old := h.value(t.args[2]); old != nil {
+	if old := h.field(t.args[2]); old != nil {
 		if n, ok = parseInt(*old); !ok {
 			t.fail("ERR hash value is not an integer")
 			return
 		}
 	}
-	if overflows(n, by) {
+	if overflows(n, by) { // the field stays as it was
 		t.fail(overflow)
 		return
 	}
@@ -230,12 +192,12 @@ func (t *turn) hincrBy() {
 	t.out.Int(n + by)
 }
 
-// value is get for a hash that may be nil.
-func (h *hash) value(field []byte) *[]byte {
+// field is get for a hash that may be nil.
+func (h *hash) field(name []byte) *[]byte {
 	if h == nil {
 		return nil
 	}
-	return h.get(field)
+	return h.get(name)
 }
 
 // hput stores the result of an increment, which was computed before anything
@@ -249,7 +211,7 @@ func (t *turn) hput(h *hash, value []byte) {
 }
 
 // hincrByFloat is HINCRBYFLOAT key field increment, in the arithmetic of
-// INCRBYFLOAT.
+// INCRBYFLOAT. Here, unlike there, an infinite increment has an error of its own.
 func (t *turn) hincrByFloat() {
 	by, ok := parseLongDouble(t.args[3])
 	if !ok {
@@ -264,97 +226,22 @@ func (t *turn) hincrByFloat() {
 	if !ok {
 		return
 	}
-	old := []byte{'0'}
-	if v := h.value(t.args[2]); v != nil {
+	old := zero
+	if v := h.field(t.args[2]); v != nil {
 		old = *v
 	}
-	value, ok := parseLongDouble(old)
-	if !ok {
-		t.fail("ERR hash value is not a float")
-		return
+	if text, ok := t.sum(old, by, "ERR hash value is not a float"); ok {
+		t.hput(h, text)
+		t.out.Bytes(text)
 	}
-	sum, ok := addLongDouble(value, by)
-	if !ok {
-		t.fail(notANumber)
-		return
-	}
-	text := appendLongDouble(nil, sum)
-	t.hput(h, text)
-	t.out.Bytes(text)
 }
 
 // hrandField is HRANDFIELD key [count [WITHVALUES]].
 func (t *turn) hrandField() {
-	r, ok := t.randomOptions("WITHVALUES")
-	if !ok {
-		return
-	}
-	h, ok := t.hash(t.args[1])
-	if !ok {
-		return
-	}
-	n := 0
-	if h != nil {
-		n = h.len()
-	}
-	t.outRandom(r, n, func(i int) {
-		t.out.String(h.items[i].name)
-		if r.with {
-			t.out.Bytes(h.items[i].value)
+	outRandom(t, "WITHVALUES", t.hash, func(it *item[[]byte], with bool) {
+		t.out.String(it.name)
+		if with {
+			t.out.Bytes(it.value)
 		}
 	})
-}
-
-// randomOptions are those of the RAND commands: [count [WITH…]].
-type randomOptions struct {
-	counted bool
-	count   int64
-	with    bool // the value of each as well
-}
-
-// randomOptions reads them. A command without values passes "".
-func (t *turn) randomOptions(with string) (r randomOptions, ok bool) {
-	opts := t.args[2:]
-	if len(opts) == 0 {
-		return r, true
-	}
-	if len(opts) > 1 && with == "" { // before the count is read, as in Redis
-		return r, t.fail(syntaxError)
-	}
-	r.counted = true
-	if r.count, ok = parseInt(opts[0]); !ok {
-		return r, t.fail(notInteger)
-	}
-	if r.count == math.MinInt64 {
-		return r, t.fail(outOfRange)
-	}
-	if len(opts) == 1 {
-		return r, true
-	}
-	r.with = is(opts[1], with)
-	if len(opts) > 2 || !r.with {
-		return r, t.fail(syntaxError)
-	}
-	if r.count < -math.MaxInt64/2 || r.count > math.MaxInt64/2 {
-		return r, t.fail(outOfRange)
-	}
-	return r, true
-}
-
-// outRandom leaves what was asked for of n members, each by out.
-func (t *turn) outRandom(r randomOptions, n int, out func(i int)) {
-	switch {
-	case n == 0 && r.counted, r.counted && r.count == 0:
-		t.out.Array(0)
-	case n == 0:
-		t.out.Nil()
-	case !r.counted:
-		sample(n, 1, func(int) {}, out)
-	default:
-		width := 1
-		if r.with {
-			width = 2
-		}
-		sample(n, r.count, func(drawn int) { t.out.Array(width * drawn) }, out)
-	}
 }

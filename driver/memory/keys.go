@@ -1,5 +1,10 @@
 package memory
 
+// This file has the commands on the server and on keys whatever they hold. Where
+// Redis answers in a way that depends on what it has not yet come to do, as DBSIZE
+// does on keys that have expired and are still in memory, the answer here is the
+// one that Redis would come to.
+
 import (
 	"bytes"
 	"strconv"
@@ -60,7 +65,8 @@ func (t *turn) del() {
 	t.out.Int(int64(n))
 }
 
-// exists is EXISTS and TOUCH: any look-up counts as a use.
+// exists is EXISTS and TOUCH key …: any look-up counts as a use. A key that is
+// named twice counts twice.
 func (t *turn) exists() {
 	n := 0
 	for _, key := range t.args[1:] {
@@ -110,7 +116,7 @@ func (t *turn) rename() {
 }
 
 // replace makes key hold the value of an entry that is no key's, with its
-// deadline.
+// deadline. What was kept from eviction under its old name is kept under the new.
 func (t *turn) replace(key []byte, from *entry) {
 	if old := t.lookup(key); old != nil {
 		t.space.drop(old)
@@ -140,7 +146,8 @@ func (t *turn) copy() {
 	t.out.Int(1)
 }
 
-// copyOptions reads the options of COPY. There is only one database.
+// copyOptions reads the options of COPY. There is only one database, and DB may
+// name it.
 func (t *turn) copyOptions() (replace, ok bool) {
 	for opts := t.args[3:]; len(opts) > 0; opts = opts[1:] {
 		switch {
@@ -162,7 +169,8 @@ func (t *turn) copyOptions() (replace, ok bool) {
 	return replace, true
 }
 
-// clone returns an entry of no key with the value and deadline of e.
+// clone returns an entry of no key with the value and deadline of e. It is a copy
+// all the way down, since values change in place.
 func (e *entry) clone() *entry {
 	c := &entry{deadline: e.deadline, kept: e.kept, str: bytes.Clone(e.str)}
 	switch object := e.object.(type) {

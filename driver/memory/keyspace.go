@@ -14,6 +14,12 @@ import (
 // and runs its maintenance in the caller (its executor is synchronous): what
 // it evicts, it evicts while a writer has mu alone, or, at worst, under a
 // reader, which leaves the victim in victims for the next writer.
+//
+// Why the map of keys is not the otter cache itself, which would save a look-up
+// and a map: the cache evicts when it likes, in the middle of a transaction as
+// well, and cannot hold keys that must stay. So it is the policy only, and it
+// is told of a key when the key is made, read, or deleted. An entry's value
+// changes in place, which the policy need not know.
 type space struct {
 	max    int
 	forget bool
@@ -35,6 +41,8 @@ type space struct {
 
 	// Its own lock, because policy may name victims under a reader's lock. No
 	// other lock is taken under it.
+	//
+	// A writer may look at victims without it: nobody else calls policy then.
 	victimsMu sync.Mutex
 	victims   []*entry
 }
@@ -81,7 +89,13 @@ func (s *space) onDeletion(e otter.DeletionEvent[string, *entry]) {
 
 // reap removes what policy has evicted. It runs at both ends of a writer's
 // turn, so no command sees a key vanish between two of its own look-ups, and
-// no transaction between two of its commands.
+// no transaction between two of its commands. In between, an evicted entry is
+// in keys but not in policy:
+//
+//	SET a   makes a; policy takes it in and names b the victim
+//	GET b   still answers b's value
+//	INCR b  still counts on; b is as good as any other
+//	unlock  reap removes b: an eviction just after the INCR, never half of one
 func (s *space) reap() {
 	s.victimsMu.Lock()
 	defer s.victimsMu.Unlock()
@@ -98,7 +112,8 @@ func (s *space) reap() {
 }
 
 // add makes a key that is not there, with the value that the caller puts into
-// the entry afterwards.
+// the entry afterwards. The policy may answer by naming a victim, even the new
+// entry: that one lives to the end of the turn like every other.
 func (s *space) add(key []byte, kept bool) *entry {
 	e := &entry{key: string(key), at: len(s.order), slot: -1, kept: kept}
 	s.keys[e.key] = e
@@ -135,7 +150,8 @@ func (s *space) withdraw(e *entry) {
 	}
 }
 
-// forgetEntry removes e from everything but policy.
+// forgetEntry removes e from everything but policy. The entry itself stays as
+// it is but for its deadline, so RENAME can move what it held.
 func (s *space) forgetEntry(e *entry) {
 	s.setDeadline(e, 0)
 	delete(s.keys, e.key)
@@ -155,7 +171,9 @@ func (s *space) touch(e *entry) {
 	}
 }
 
-// flush deletes every key.
+// flush deletes every key. A store that forgets does so after each pipeline,
+// which leaves few: those go one by one, as setting policy back costs as much as
+// thousands.
 func (s *space) flush() {
 	if len(s.order) < 64 {
 		for len(s.order) > 0 {

@@ -67,8 +67,12 @@ func words(command string) []string {
 
 func appendCommand(p *driver.Pipeline, c []string) {
 	p.Cmd(c[0])
-	for _, arg := range c[1:] {
-		p.String(arg)
+	for i, arg := range c[1:] {
+		if i == 0 {
+			p.Key(arg) // where it is no key nobody looks at that
+		} else {
+			p.String(arg)
+		}
 	}
 }
 

@@ -11,11 +11,21 @@
 // have it alone, so a command is atomic, and so are an Atomic pipeline and a
 // script. The map of keys is the truth. An otter cache (W-TinyLFU) beside it
 // sees the same keys come, go and be read, and says which one has to go when
-// there are too many; the key space follows its word between pipelines, never
-// inside one. Keys written by [driver.Keep] pipelines are not shown to it.
+// there are too many; the key space follows its word between commands, never
+// inside a transaction or a script. Keys written by [driver.Keep] pipelines are
+// not shown to it.
 //
 // Expired keys are absent at once, to the millisecond, and are removed by the
 // writes that follow. The package starts no goroutine.
+//
+// # Cost
+//
+// A read of a string allocates nothing and costs a few times a bare look-up in
+// otter. Commands have the complexity that Redis documents for them, with two
+// exceptions: ranks are found in O(log² n), and a *SCAN call visits exactly
+// COUNT elements. All pipelines of a Store take turns at one lock; those that
+// only read go together. A pipeline keeps its turn to the end, so a very long
+// one makes the others wait.
 //
 // # Differences from Redis
 //
@@ -40,8 +50,11 @@ const DefaultMaxEntries = 100_000
 
 // Options configure a [Store]; the zero value is usable.
 type Options struct {
-	// MaxEntries bounds the number of keys, those of [driver.Keep] pipelines
-	// not counted. 0 means [DefaultMaxEntries]; negative is an error.
+	// MaxEntries bounds the number of keys, whatever their size. 0 means
+	// [DefaultMaxEntries]; negative is an error.
+	//
+	// A key that a [driver.Keep] pipeline has written is not counted and not
+	// evicted from then on, until it expires or is deleted.
 	MaxEntries int
 
 	// Forget makes the Store forget everything after each pipeline: each one
@@ -49,7 +62,10 @@ type Options struct {
 	// nothing were ever cached, its values still checked on their way.
 	Forget bool
 
-	// Clock tells the time by which keys expire. Nil means [time.Now].
+	// Clock tells the time by which keys expire. Nil means [time.Now], which
+	// inside a testing/synctest bubble is that of the bubble. Where a clock
+	// goes backwards, keys that have not been removed by then are there again.
+	// It is called with locks held and must not use the Store.
 	Clock func() time.Time
 }
 
@@ -71,6 +87,9 @@ func (o Options) validate() error {
 
 // A Store keeps the data of cache objects in this process. It is safe for
 // concurrent use. The zero Store is closed; [Open] makes one that is not.
+//
+// A Store is a hold on a key space rather than the space itself: several may
+// share one by name, and each can be closed twice without harm to the others.
 type Store struct {
 	space  *space
 	closed atomic.Bool
@@ -160,7 +179,9 @@ func release(name string, h *holding) {
 }
 
 // Do implements [driver.Store]. It fails only before it has run anything: when
-// ctx has ended, and when the Store is closed.
+// ctx has ended, and when the Store is closed. So its error always wraps
+// [driver.ErrUnavailable], and never [driver.ErrUnknownOutcome]. A ctx that ends
+// later changes nothing: there is no network to wait for.
 func (s *Store) Do(ctx context.Context, p *driver.Pipeline) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", driver.ErrUnavailable, err)
@@ -171,10 +192,12 @@ func (s *Store) Do(ctx context.Context, p *driver.Pipeline) error {
 	return s.space.do(p)
 }
 
-// errClosed is what a closed Store answers.
+// errClosed is what a closed Store answers. It is one value for all, made once:
+// a program that goes on after Close should at least do so cheaply.
 var errClosed = fmt.Errorf("%w: the memory store is closed", driver.ErrUnavailable)
 
-// Close implements [driver.Store]. Pipelines under way end as they would have.
+// Close implements [driver.Store]. Pipelines under way end as they would have:
+// none is cut in the middle, and Close waits for the one that holds the lock.
 // The data goes with it, unless another Store of the same name is open. It
 // always returns nil.
 func (s *Store) Close() error {

@@ -1,5 +1,10 @@
 package memory
 
+// This file reads and writes numbers as Redis does, to the byte: what INCR takes
+// for an integer decides whether two processes agree on a counter, and a value
+// written by one store may be read by another. Redis leaves most of it to the C
+// library, so this is where that library is imitated.
+
 import (
 	"bytes"
 	"math"
@@ -62,14 +67,17 @@ func isZero(text string) bool {
 	return !strings.ContainsAny(mantissa, digits)
 }
 
-// The range of exponents of C's long double on x86-64, and its mantissa.
+// C's long double on x86-64: the bits of its mantissa and the range of its
+// exponents, subnormal numbers included, as big.Float counts them.
 const (
 	longDoubleBits = 64
 	longDoubleMin  = -16445
 	longDoubleMax  = 16384
 )
 
-// parseLongDouble reads a number as INCRBYFLOAT does.
+// parseLongDouble reads a number as INCRBYFLOAT does (string2ld, which is strtold
+// of the C library). Infinity is a number here; it is the sum that must be
+// finite.
 func parseLongDouble(b []byte) (f *big.Float, ok bool) {
 	text, ok := floatText(b)
 	if !ok {
@@ -116,7 +124,9 @@ func appendLongDouble(dst []byte, f *big.Float) []byte {
 	return dst
 }
 
-// appendScore writes a score as Redis 7.0 does: "%.17g".
+// appendScore writes a score as Redis 7.0 does to RESP2 clients
+// (addReplyDouble): "%.17g", which is exact, if not pretty: 0.1 is
+// 0.10000000000000001.
 func appendScore(dst []byte, f float64) []byte {
 	switch {
 	case math.IsInf(f, 1):

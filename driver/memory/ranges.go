@@ -1,5 +1,8 @@
 package memory
 
+// This file has the commands on ranges of sorted sets: by rank, by score, and by
+// member.
+
 import (
 	"bytes"
 	"sort"
@@ -37,7 +40,8 @@ func (w window) limit(offset, count int64, reverse bool) window {
 	return window{low, low + int(count)}
 }
 
-// walk calls f with the members of w in order, or in reverse.
+// walk calls f with the members of w in order, or in reverse: O(log n) to find
+// the first, O(1) for each.
 func (z *zset) walk(w window, reverse bool, f func(scored)) {
 	left := w.len()
 	if left == 0 {
@@ -72,18 +76,24 @@ func (t *turn) zlexCount() {
 	}
 }
 
-// A finder says which ranks of a sorted set a range covers.
+// A finder says which ranks of a sorted set a range covers. Ranges by rank, by
+// score and by member differ in nothing else: all that is done with a range,
+// counting, showing and removing, is done with a window of ranks.
 type finder func(z *zset) window
 
 // outCount leaves how many members a range has.
 func (t *turn) outCount(find finder) {
-	if z, ok := t.zset(t.args[1]); ok {
-		t.outLen(z != nil, func() int { return find(z).len() })
+	switch z, ok := t.zset(t.args[1]); {
+	case !ok:
+	case z == nil:
+		t.out.Int(0)
+	default:
+		t.out.Int(int64(find(z).len()))
 	}
 }
 
 // rankRange reads a range of ranks, both ends in it, negative ones from the
-// end.
+// end. Reversed, they count from the other end.
 func (t *turn) rankRange(from, to []byte, reverse bool) (find finder, ok bool) {
 	start, ok1 := parseInt(from)
 	stop, ok2 := parseInt(to)
@@ -100,6 +110,10 @@ func (t *turn) rankRange(from, to []byte, reverse bool) (find finder, ok bool) {
 }
 
 // ranks is the window of two ranks of a sorted set of n members.
+//
+// Redis forgives whatever is outside: a start before the first member is the
+// first, a stop after the last is the last, and only what lies wholly outside,
+// or backwards, is nothing.
 func ranks(start, stop, n int64) window {
 	if start < 0 {
 		start = max(start+n, 0)
@@ -113,7 +127,9 @@ func ranks(start, stop, n int64) window {
 	return window{int(start), int(min(stop, n-1)) + 1}
 }
 
-// scoreRange reads a range of scores: numbers, which "(" excludes.
+// scoreRange reads a range of scores: numbers, which "(" excludes. Both ends are
+// found by rank, so a range costs the same wherever it lies. One that is empty
+// or backwards makes a window whose length is 0, never negative.
 func (t *turn) scoreRange(from, to []byte) (find finder, ok bool) {
 	low, ok1 := parseScoreBound(from)
 	high, ok2 := parseScoreBound(to)
@@ -150,7 +166,8 @@ func parseScoreBound(b []byte) (bound scoreBound, ok bool) {
 }
 
 // lexRange reads a range of members, which is meant for sorted sets whose
-// scores are all the same.
+// scores are all the same: only there does the order of members by themselves
+// agree with that of the tree. For others Redis promises nothing either.
 func (t *turn) lexRange(from, to []byte) (find finder, ok bool) {
 	low, ok1 := parseLexBound(from)
 	high, ok2 := parseLexBound(to)
@@ -242,6 +259,7 @@ func (t *turn) zrange() {
 func (t *turn) rangeOptions() (o rangeOptions, ok bool) {
 	for opts := t.args[4:]; len(opts) > 0; opts = opts[1:] {
 		switch {
+		// Redis has one syntax error for the two ways together.
 		case is(opts[0], "BYSCORE") && !o.byLex:
 			o.byScore = true
 		case is(opts[0], "BYLEX") && !o.byScore:
@@ -318,22 +336,15 @@ func (t *turn) zremRangeByScore() {
 	}
 }
 
-// removeRange removes the members of a range, O(log n) for each, always the first
-// that is left.
+// removeRange removes the members of a range, O(log n) for each: always the one
+// at the range's beginning, where the next one moves up.
 func (t *turn) removeRange(find finder) {
-	e, z, ok := lookupObject[zset](t, t.args[1])
-	if !ok {
-		return
-	}
-	if z == nil {
-		t.out.Int(0)
-		return
-	}
-	w := find(z)
-	for range w.len() {
-		it, _ := z.tree.DeleteAt(w.low)
-		z.remove([]byte(it.member))
-	}
-	t.out.Int(int64(w.len()))
-	t.dropEmpty(e, z)
+	removeFrom(t, func(z *zset) int64 {
+		w := find(z)
+		for range w.len() {
+			it, _ := z.tree.DeleteAt(w.low)
+			z.remove([]byte(it.member))
+		}
+		return int64(w.len())
+	})
 }

@@ -1,5 +1,7 @@
 package memory
 
+// This file has the four scans, and the patterns that they match.
+
 import "strconv"
 
 // A scan walks a slice from its end to its beginning. The cursor that it hands
@@ -27,7 +29,8 @@ func (t *turn) scanCursor(arg []byte) (cursor uint64, ok bool) {
 	return cursor, true
 }
 
-// scanOptions reads what follows the cursor.
+// scanOptions reads what follows the cursor; keys says that it is for SCAN, which
+// alone knows TYPE.
 func (t *turn) scanOptions(cursor uint64, opts [][]byte, keys bool) (sc scan, ok bool) {
 	sc = scan{cursor: cursor, count: 10}
 	for ; len(opts) > 0; opts = opts[2:] {
@@ -53,7 +56,8 @@ func (t *turn) scanOptions(cursor uint64, opts [][]byte, keys bool) (sc scan, ok
 }
 
 // window returns which of n elements this call visits, high to low, and the
-// cursor for the next one.
+// cursor for the next one. A cursor beyond the end is one from before elements
+// were removed: the walk goes on at the end, as everything below was not visited.
 func (sc scan) window(n int) (low, high int, next uint64) {
 	high = n
 	if sc.cursor > 0 && sc.cursor < uint64(n) {
@@ -106,18 +110,18 @@ func (t *turn) scans(sc scan, e *entry) bool {
 		(sc.kind == "" || is([]byte(sc.kind), e.typeName())) && sc.matches(e.key)
 }
 
-// scanTable is HSCAN, SSCAN and ZSCAN. object finds the collection, nil where
-// there is none.
-func scanTable[V any](t *turn, object func(key []byte) (*table[V], bool), width int, out func(*item[V])) {
+// scanTable is HSCAN, SSCAN and ZSCAN. find looks the collection up, out leaves
+// one member of it, in width replies.
+func scanTable[V any](t *turn, find func(key []byte) (*table[V], bool), width int, out func(*item[V])) {
 	cursor, ok := t.scanCursor(t.args[2])
 	if !ok {
 		return
 	}
-	tb, ok := object(t.args[1])
+	tb, ok := find(t.args[1])
 	if !ok {
 		return
 	}
-	if tb == nil { // before the options are read, as in Redis
+	if tb.len() == 0 { // before the options are read, as in Redis
 		outScan(t, 0, nil, width, out)
 		return
 	}
@@ -137,13 +141,7 @@ func scanTable[V any](t *turn, object func(key []byte) (*table[V], bool), width 
 
 // hscan is HSCAN key cursor [MATCH pattern] [COUNT count].
 func (t *turn) hscan() {
-	scanTable(t, func(key []byte) (*table[[]byte], bool) {
-		h, ok := t.hash(key)
-		if h == nil {
-			return nil, ok
-		}
-		return &h.table, ok
-	}, 2, func(it *item[[]byte]) {
+	scanTable(t, t.hash, 2, func(it *item[[]byte]) {
 		t.out.String(it.name)
 		t.out.Bytes(it.value)
 	})
@@ -151,24 +149,12 @@ func (t *turn) hscan() {
 
 // sscan is SSCAN key cursor [MATCH pattern] [COUNT count].
 func (t *turn) sscan() {
-	scanTable(t, func(key []byte) (*table[struct{}], bool) {
-		s, ok := t.members(key)
-		if s == nil {
-			return nil, ok
-		}
-		return &s.table, ok
-	}, 1, func(it *item[struct{}]) { t.out.String(it.name) })
+	scanTable(t, t.members, 1, func(it *item[struct{}]) { t.out.String(it.name) })
 }
 
 // zscan is ZSCAN key cursor [MATCH pattern] [COUNT count].
 func (t *turn) zscan() {
-	scanTable(t, func(key []byte) (*table[float64], bool) {
-		z, ok := t.zset(key)
-		if z == nil {
-			return nil, ok
-		}
-		return &z.table, ok
-	}, 2, func(it *item[float64]) {
+	scanTable(t, t.scores, 2, func(it *item[float64]) {
 		var text [32]byte
 		t.out.String(it.name)
 		t.out.Bytes(appendStored(text[:0], it.value))
@@ -213,7 +199,7 @@ func glob(pattern []byte, s string) bool {
 	return p == len(pattern)
 }
 
-// globByte matches c against the element of pattern at p, and returns where
+// globByte matches one byte of the string, c, against the element of pattern at p, and returns where
 // the next element begins.
 func globByte(pattern []byte, p int, c byte) (ok bool, next int) {
 	switch pattern[p] {
@@ -229,7 +215,8 @@ func globByte(pattern []byte, p int, c byte) (ok bool, next int) {
 	return pattern[p] == c, p + 1
 }
 
-// globClass matches c against what stands between brackets, from p on.
+// globClass matches c against what stands between brackets, from p on. A range may
+// be given backwards, and a backslash makes a bracket one of the class.
 func globClass(pattern []byte, p int, c byte) (ok bool, next int) {
 	negate := p < len(pattern) && pattern[p] == '^'
 	if negate {

@@ -1,5 +1,13 @@
 package memory
 
+// This file has the commands on sets. Redis keeps sets of integers, small sets and
+// large ones in three encodings, which answer in three orders; here there is one,
+// whose order means as little.
+//
+// The *STORE commands replace their destination, whatever its type, and take its
+// deadline away. All sources are looked at first: one of the wrong type changes
+// nothing.
+
 import (
 	"bytes"
 	"math/rand/v2"
@@ -9,35 +17,21 @@ import (
 // A set is a set of members.
 type set struct{ table[struct{}] }
 
+// newSet makes an empty set.
 func newSet() *set { return &set{newTable[struct{}]()} }
 
+// clone returns a set that shares nothing with s.
 func (s *set) clone() *set {
-	c := newSet()
-	for _, it := range s.items {
-		c.add(it.name, it.value)
-	}
-	return c
+	return &set{s.table.clone(func(v struct{}) struct{} { return v })}
 }
 
-// contains reports whether member is there. s may be nil, a set without members.
-func (s *set) contains(member []byte) bool { return s != nil && s.get(member) != nil }
-
-// names returns the members. s may be nil.
-func (s *set) names() []string {
-	if s == nil {
-		return nil
-	}
-	names := make([]string, len(s.items))
-	for i := range s.items {
-		names[i] = s.items[i].name
-	}
-	return names
-}
-
-// members looks a set up, nil where there is none.
-func (t *turn) members(key []byte) (*set, bool) {
+// members looks a set up to read it: nil, an empty table, where there is none.
+func (t *turn) members(key []byte) (*table[struct{}], bool) {
 	_, s, ok := lookupObject[set](t, key)
-	return s, ok
+	if s == nil {
+		return nil, ok
+	}
+	return &s.table, ok
 }
 
 // sadd is SADD key member …, O(1) for each.
@@ -62,24 +56,13 @@ func (s *set) addAll(members [][]byte) (added int64) {
 
 // srem is SREM key member …
 func (t *turn) srem() {
-	e, s, ok := lookupObject[set](t, t.args[1])
-	if !ok {
-		return
-	}
-	if s == nil {
-		t.out.Int(0)
-		return
-	}
-	t.out.Int(removeAll(&s.table, t.args[2:]))
-	if s.len() == 0 {
-		t.space.drop(e)
-	}
+	removeFrom(t, func(s *set) int64 { return s.removeAll(t.args[2:]) })
 }
 
 // sisMember is SISMEMBER key member.
 func (t *turn) sisMember() {
 	if s, ok := t.members(t.args[1]); ok {
-		t.outBool(s.contains(t.args[2]))
+		t.outBool(s.get(t.args[2]) != nil)
 	}
 }
 
@@ -91,14 +74,14 @@ func (t *turn) smisMember() {
 	}
 	t.out.Array(len(t.args) - 2)
 	for _, member := range t.args[2:] {
-		t.outBool(s.contains(member))
+		t.outBool(s.get(member) != nil)
 	}
 }
 
 // scard is SCARD key.
 func (t *turn) scard() {
 	if s, ok := t.members(t.args[1]); ok {
-		t.outLen(s != nil, func() int { return s.len() })
+		t.out.Int(int64(s.len()))
 	}
 }
 
@@ -134,6 +117,8 @@ func (t *turn) spop() {
 		t.out.Array(0)
 		return
 	}
+	// The array's length is written before its elements, and is never wrong:
+	// nobody else can take members in between.
 	n := min(count, int64(s.len()))
 	if counted {
 		t.out.Array(int(n))
@@ -149,6 +134,7 @@ func (t *turn) spop() {
 }
 
 // popCount reads the count of SPOP, ZPOPMIN and ZPOPMAX, 1 where it is left out.
+// Whether it was given matters to SPOP, which then answers an array.
 func (t *turn) popCount() (count int64, counted, ok bool) {
 	switch len(t.args) {
 	case 2:
@@ -166,19 +152,7 @@ func (t *turn) popCount() (count int64, counted, ok bool) {
 
 // srandMember is SRANDMEMBER key [count].
 func (t *turn) srandMember() {
-	r, ok := t.randomOptions("")
-	if !ok {
-		return
-	}
-	s, ok := t.members(t.args[1])
-	if !ok {
-		return
-	}
-	n := 0
-	if s != nil {
-		n = s.len()
-	}
-	t.outRandom(r, n, func(i int) { t.out.String(s.items[i].name) })
+	outRandom(t, "", t.members, func(it *item[struct{}], _ bool) { t.out.String(it.name) })
 }
 
 // smove is SMOVE source destination member. The destination's type is looked at
@@ -197,13 +171,13 @@ func (t *turn) smove() {
 		return
 	}
 	member := t.args[3]
-	if bytes.Equal(t.args[1], t.args[2]) || !from.contains(member) {
-		t.outBool(from.contains(member))
+	if has := from.get(member) != nil; !has || bytes.Equal(t.args[1], t.args[2]) {
+		t.outBool(has) // nothing to move, or nowhere to move it
 		return
 	}
 	from.remove(member)
 	if from.len() == 0 {
-		t.space.drop(e)
+		t.space.drop(e) // to is another entry, and stays valid
 	}
 	if to == nil {
 		to = newSet()
@@ -231,9 +205,14 @@ func (t *turn) sinterStore() { t.storeCombined(intersection) }
 // sdiffStore is SDIFFSTORE destination key …
 func (t *turn) sdiffStore() { t.storeCombined(difference) }
 
-// sets looks all keys up, nil for those that are not there.
-func (t *turn) sets(keys [][]byte) (sets []*set, ok bool) {
-	sets = make([]*set, len(keys))
+// A combination makes one set of several, nil ones among them, and returns its
+// members, each once.
+type combination func(sets []*table[struct{}]) []string
+
+// sets looks all keys up, nil for those that are not there. One of another type
+// is an error even where the result is known without it.
+func (t *turn) sets(keys [][]byte) (sets []*table[struct{}], ok bool) {
+	sets = make([]*table[struct{}], len(keys))
 	for i, key := range keys {
 		if sets[i], ok = t.members(key); !ok {
 			return nil, false
@@ -243,15 +222,15 @@ func (t *turn) sets(keys [][]byte) (sets []*set, ok bool) {
 }
 
 // outCombined leaves a combination of the sets at keys.
-func (t *turn) outCombined(keys [][]byte, combine func([]*set) []string) {
+func (t *turn) outCombined(keys [][]byte, combine combination) {
 	if sets, ok := t.sets(keys); ok {
 		t.outNames(combine(sets))
 	}
 }
 
 // storeCombined replaces the first key, whatever it holds, by a set of the
-// others; by nothing where that set is empty.
-func (t *turn) storeCombined(combine func([]*set) []string) {
+// others; by nothing where that set is empty. Its deadline goes either way.
+func (t *turn) storeCombined(combine combination) {
 	sets, ok := t.sets(t.args[2:])
 	if !ok {
 		return
@@ -270,8 +249,8 @@ func (t *turn) storeCombined(combine func([]*set) []string) {
 	t.out.Int(int64(len(names)))
 }
 
-// union returns the members of any of sets.
-func union(sets []*set) (names []string) {
+// union is the members of any of sets, in the order in which they are met.
+func union(sets []*table[struct{}]) (names []string) {
 	seen := make(map[string]bool)
 	for _, s := range sets {
 		for _, name := range s.names() {
@@ -284,24 +263,22 @@ func union(sets []*set) (names []string) {
 	return names
 }
 
-// intersection walks the smallest set only.
-func intersection(sets []*set) (names []string) {
-	if slices.Contains(sets, nil) {
-		return nil
-	}
-	smallest := slices.MinFunc(sets, func(a, b *set) int { return a.len() - b.len() })
+// intersection is the members of all of sets. It walks the smallest only, so
+// one that is empty makes it cheap.
+func intersection(sets []*table[struct{}]) (names []string) {
+	smallest := slices.MinFunc(sets, func(a, b *table[struct{}]) int { return a.len() - b.len() })
 	for _, name := range smallest.names() {
-		if !slices.ContainsFunc(sets, func(s *set) bool { return !s.has(name) }) {
+		if !slices.ContainsFunc(sets, func(s *table[struct{}]) bool { return !s.has(name) }) {
 			names = append(names, name)
 		}
 	}
 	return names
 }
 
-// difference returns the members of the first of sets that are in no other.
-func difference(sets []*set) (names []string) {
+// difference is the members of the first of sets that are in no other.
+func difference(sets []*table[struct{}]) (names []string) {
 	for _, name := range sets[0].names() {
-		if !slices.ContainsFunc(sets[1:], func(s *set) bool { return s != nil && s.has(name) }) {
+		if !slices.ContainsFunc(sets[1:], func(s *table[struct{}]) bool { return s.has(name) }) {
 			names = append(names, name)
 		}
 	}
@@ -319,6 +296,8 @@ func (t *turn) sinterCard() {
 		t.fail("ERR Number of keys can't be greater than number of args")
 		return
 	}
+	// The sizes of the sets do not matter to the order of checks: options, then
+	// types, then the answer.
 	limit, ok := t.cardLimit(t.args[2+n:])
 	if !ok {
 		return
@@ -334,7 +313,8 @@ func (t *turn) sinterCard() {
 	t.out.Int(size)
 }
 
-// cardLimit reads LIMIT of SINTERCARD; 0 is none.
+// cardLimit reads LIMIT of SINTERCARD; 0 is none. Redis has one error for a limit
+// that is negative and one that is no number.
 func (t *turn) cardLimit(opts [][]byte) (limit int64, ok bool) {
 	for ; len(opts) > 0; opts = opts[2:] {
 		if len(opts) < 2 || !is(opts[0], "LIMIT") {

@@ -1,7 +1,18 @@
 package memory
 
+// This file has the commands on strings. Two rules run through them. A command
+// that replaces the value (SET, GETSET, MSET) takes the deadline away unless told
+// otherwise; one that changes it (APPEND, INCR and its like) keeps the deadline.
+// And only a command that answers or changes the old value minds what type it
+// was: plain SET and MSET overwrite anything.
+//
+// Values are changed in place, under the lock that the command holds alone. So a
+// reply is always written, that is, copied, before the value that it shows is
+// touched, and no slice of a value ever leaves this package.
+
 import (
 	"math"
+	"math/big"
 	"strconv"
 )
 
@@ -21,18 +32,24 @@ func (t *turn) outString(e *entry) {
 	t.out.Bytes(e.str)
 }
 
-// setString makes b the value of e, whatever it was. The buffer is used again
-// unless it is much too large: values that are overwritten tend to keep their
-// size, and a large one must not stay for the sake of a small one.
+// setString makes b the value of e, whatever it was.
 func (e *entry) setString(b []byte) {
 	e.object = nil
-	if cap(e.str) > 64+4*len(b) {
-		e.str = nil
-	}
-	e.str = append(e.str[:0], b...)
+	e.str = overwrite(e.str, b)
 }
 
-// setOptions are those of SET. A deadline of 0 is none.
+// overwrite returns a copy of b in the buffer of old, unless that is much too
+// large: values that are overwritten tend to keep their size, and a large one
+// must not stay in memory for the sake of a small one.
+func overwrite(old, b []byte) []byte {
+	if cap(old) > 64+4*len(b) {
+		old = nil
+	}
+	return append(old[:0], b...)
+}
+
+// setOptions are those of SET. A deadline of 0 is none. The zero value is that of
+// a SET without options: it takes the deadline away.
 type setOptions struct {
 	nx, xx, get, keepTTL bool
 	deadline             int64
@@ -48,6 +65,8 @@ func (t *turn) set() {
 		return
 	}
 	e := t.lookup(t.args[1])
+	// With GET the reply is the old value, whether or not it is replaced; without
+	// it the reply says whether it was.
 	if o.get {
 		if e != nil && e.object != nil {
 			t.fail(wrongType)
@@ -80,28 +99,27 @@ func (t *turn) put(e *entry, key, value []byte, o setOptions) {
 
 // setOptions reads the options of SET in any order.
 func (t *turn) setOptions() (o setOptions, ok bool) {
-	var expiry unit
-	var at []byte // the argument of the expiry; nil while there is none
+	var expiry timing
 	for opts := t.args[3:]; len(opts) > 0; opts = opts[1:] {
-		u, timed := timeOption(opts)
+		timed := timeOption(opts)
 		switch {
+		// An option that contradicts an earlier one falls through to the error.
 		case is(opts[0], "NX") && !o.xx:
 			o.nx = true
 		case is(opts[0], "XX") && !o.nx:
 			o.xx = true
 		case is(opts[0], "GET"):
 			o.get = true
-		case is(opts[0], "KEEPTTL") && at == nil:
+		case is(opts[0], "KEEPTTL") && !expiry.given:
 			o.keepTTL = true
-		case timed && at == nil && !o.keepTTL:
-			expiry, at = u, opts[1]
-			opts = opts[1:]
+		case timed.given && !expiry.given && !o.keepTTL:
+			expiry, opts = timed, opts[1:]
 		default:
 			return o, t.fail(syntaxError)
 		}
 	}
-	if at != nil {
-		o.deadline, ok = t.deadline(expiry, at, "set")
+	if expiry.given {
+		o.deadline, ok = t.deadline(expiry, "set")
 		return o, ok
 	}
 	return o, true
@@ -127,7 +145,7 @@ func (t *turn) getSet() {
 	t.put(e, t.args[1], t.args[2], setOptions{})
 }
 
-// getDel is GETDEL key.
+// getDel is GETDEL key. The reply is left first: drop may let go of the value.
 func (t *turn) getDel() {
 	e, ok := t.lookupString(t.args[1])
 	if !ok {
@@ -143,28 +161,29 @@ func (t *turn) getDel() {
 // is answered before the time is looked at, and the reply is left before the key
 // goes, where the time is past.
 func (t *turn) getEx() {
-	expiry, at, persist, ok := t.getExOptions()
+	expiry, persist, ok := t.getExOptions()
 	if !ok {
 		return
 	}
 	e, ok := t.lookupString(t.args[1])
-	if !ok || e == nil {
-		if ok {
-			t.out.Nil()
-		}
+	if !ok {
+		return
+	}
+	if e == nil {
+		t.out.Nil()
 		return
 	}
 	deadline := e.deadline
-	if at != nil {
-		if deadline, ok = t.deadline(expiry, at, "getex"); !ok {
+	switch {
+	case persist:
+		deadline = 0
+	case expiry.given:
+		if deadline, ok = t.deadline(expiry, "getex"); !ok {
 			return
 		}
 	}
-	if persist {
-		deadline = 0
-	}
 	t.outString(e)
-	if expiry.absolute && deadline <= t.now() {
+	if expiry.given && deadline <= t.now() {
 		t.space.drop(e)
 		return
 	}
@@ -172,22 +191,20 @@ func (t *turn) getEx() {
 }
 
 // getExOptions reads the one option that GETEX may have.
-func (t *turn) getExOptions() (expiry unit, at []byte, persist, ok bool) {
+func (t *turn) getExOptions() (expiry timing, persist, ok bool) {
 	opts := t.args[2:]
-	u, timed := timeOption(opts)
+	timed := timeOption(opts)
 	switch {
-	case len(opts) == 0:
+	case len(opts) == 0, len(opts) == 2 && timed.given:
+		return timed, false, true
 	case len(opts) == 1 && is(opts[0], "PERSIST"):
-		persist = true
-	case len(opts) == 2 && timed:
-		expiry, at = u, opts[1]
-	default:
-		return u, nil, false, t.fail(syntaxError)
+		return timing{}, true, true
 	}
-	return expiry, at, persist, true
+	return timing{}, false, t.fail(syntaxError)
 }
 
-// mget answers nil for keys that hold something else than a string.
+// mget is MGET key …. It answers nil for keys that hold something else than a
+// string, where every other command says WRONGTYPE.
 func (t *turn) mget() {
 	t.out.Array(len(t.args) - 1)
 	for _, key := range t.args[1:] {
@@ -269,7 +286,8 @@ func (t *turn) decrBy() {
 	}
 }
 
-// add adds by to the integer at the command's key.
+// add adds by to the integer at the command's key, and keeps its deadline. A key
+// that is not there counts as 0, and gets no deadline.
 func (t *turn) add(by int64) {
 	e, ok := t.lookupString(t.args[1])
 	if !ok {
@@ -305,24 +323,41 @@ func (t *turn) incrByFloat() {
 	if !ok {
 		return
 	}
-	old := []byte{'0'}
-	if e != nil {
-		old = e.str
-	}
-	value, ok1 := parseLongDouble(old)
-	by, ok2 := parseLongDouble(t.args[2])
-	if !ok1 || !ok2 {
+	by, ok := parseLongDouble(t.args[2])
+	if !ok {
 		t.fail(notFloat)
 		return
 	}
-	sum, ok := addLongDouble(value, by)
+	old := zero
+	if e != nil {
+		old = e.str
+	}
+	text, ok := t.sum(old, by, notFloat)
 	if !ok {
-		t.fail(notANumber)
 		return
 	}
 	if e == nil {
 		e = t.create(t.args[1])
 	}
-	e.str = appendLongDouble(e.str[:0], sum)
-	t.out.Bytes(e.str)
+	e.str = text
+	t.out.Bytes(text)
+}
+
+// zero is what INCRBYFLOAT and HINCRBYFLOAT add to where there is nothing. An
+// empty string is something else: it is no number.
+var zero = []byte{'0'}
+
+// sum returns the text of old and by together. It is not ok, and has left an
+// error, where old is no number, for which the command has its own words, or
+// where the sum is not finite.
+func (t *turn) sum(old []byte, by *big.Float, noNumber string) (text []byte, ok bool) {
+	value, ok := parseLongDouble(old)
+	if !ok {
+		return nil, t.fail(noNumber)
+	}
+	total, ok := addLongDouble(value, by)
+	if !ok {
+		return nil, t.fail(notANumber)
+	}
+	return appendLongDouble(nil, total), true
 }

@@ -1,10 +1,12 @@
 package memory
 
-import "math/rand/v2"
-
 // A table is a map that also has an order, so that a member can be drawn at
 // random in O(1) and a scan can be left and resumed: the members stand in a
-// slice, and removal moves the last one into the gap.
+// slice, and removal moves the last one into the gap. Hashes, sets and sorted
+// sets are tables of values, of nothing, and of scores.
+//
+// The map is asked with bytes and keeps strings: a look-up makes no string, and
+// a member's name is in memory once.
 type table[V any] struct {
 	at    map[string]int // the index in items
 	items []item[V]
@@ -19,22 +21,52 @@ type item[V any] struct {
 // newTable makes an empty table.
 func newTable[V any]() table[V] { return table[V]{at: make(map[string]int)} }
 
-// len returns the number of members.
-func (tb *table[V]) len() int { return len(tb.items) }
+// len returns the number of members. A nil table has none: it stands for a key
+// that does not exist, so that commands which only read need not ask.
+func (tb *table[V]) len() int {
+	if tb == nil {
+		return 0
+	}
+	return len(tb.items)
+}
 
 // get returns where the value of name is kept, nil where name is not there.
-// The next put or remove ends it.
+// The next add or remove ends it. A nil table has nothing.
 func (tb *table[V]) get(name []byte) *V {
+	if tb == nil {
+		return nil
+	}
 	if i, ok := tb.at[string(name)]; ok {
 		return &tb.items[i].value
 	}
 	return nil
 }
 
-// has reports whether name is a member.
+// has reports whether name is a member. A nil table has none.
 func (tb *table[V]) has(name string) bool {
+	if tb == nil {
+		return false
+	}
 	_, ok := tb.at[name]
 	return ok
+}
+
+// names returns the members, in no order that means anything.
+func (tb *table[V]) names() []string {
+	names := make([]string, tb.len())
+	for i := range names {
+		names[i] = tb.items[i].name
+	}
+	return names
+}
+
+// clone returns a table of the same members, their values by copy.
+func (tb *table[V]) clone(copy func(V) V) table[V] {
+	c := newTable[V]()
+	for i := range tb.items {
+		c.add(tb.items[i].name, copy(tb.items[i].value))
+	}
+	return c
 }
 
 // add appends a member that is not there.
@@ -43,7 +75,8 @@ func (tb *table[V]) add(name string, value V) {
 	tb.items = append(tb.items, item[V]{name, value})
 }
 
-// remove takes a member out, if it is there.
+// remove takes a member out, if it is there. The last one takes its place: that
+// is what makes a draw at random O(1), and what a scan has to reckon with.
 func (tb *table[V]) remove(name []byte) (removed item[V], ok bool) {
 	i, ok := tb.at[string(name)]
 	if !ok {
@@ -56,10 +89,20 @@ func (tb *table[V]) remove(name []byte) (removed item[V], ok bool) {
 		tb.items[i] = tb.items[last]
 		tb.at[tb.items[i].name] = i
 	}
-	tb.items[last] = item[V]{}
+	tb.items[last] = item[V]{} // lets go of the name and the value
 	tb.items = tb.items[:last]
 	tb.shrink()
 	return removed, true
+}
+
+// removeAll removes names and counts those that were there.
+func (tb *table[V]) removeAll(names [][]byte) (n int64) {
+	for _, name := range names {
+		if _, ok := tb.remove(name); ok {
+			n++
+		}
+	}
+	return n
 }
 
 // shrink gives memory back once three quarters of the slice are empty, and
@@ -70,38 +113,6 @@ func (tb *table[V]) shrink() {
 		tb.at = make(map[string]int, n)
 		for i := range tb.items {
 			tb.at[tb.items[i].name] = i
-		}
-	}
-}
-
-// sample draws indices as the RAND commands do: for a positive count at most
-// that many, all different; for a negative one exactly -count, which may
-// repeat. It calls size once, before draw.
-func sample(n int, count int64, size func(n int), draw func(i int)) {
-	switch {
-	case count < 0:
-		size(int(-count))
-		for range -count {
-			draw(rand.IntN(n))
-		}
-	case count >= int64(n):
-		size(n)
-		for i := range n {
-			draw(i)
-		}
-	default:
-		size(int(count))
-		// Floyd's sampling: each set of count indices is as likely as any
-		// other, in O(count). J. Bentley and B. Floyd, "A sample of
-		// brilliance", CACM 30 (1987) 9.
-		drawn := make(map[int]bool, count)
-		for j := n - int(count); j < n; j++ {
-			i := rand.IntN(j + 1)
-			if drawn[i] {
-				i = j
-			}
-			drawn[i] = true
-			draw(i)
 		}
 	}
 }

@@ -18,19 +18,24 @@ const (
 )
 
 // A turn is one pipeline's use of a space: the lock it holds, the time it
-// began, the command it is at. Turns are pooled by their space.
+// began, the command it is at. Turns are pooled by their space, as a turn is
+// handed to functions found in a table and so lives on the heap.
+//
+// Every command is a method of turn: it reads args and leaves exactly one reply
+// in out. It checks everything that can be wrong before it changes anything,
+// because nothing is ever undone.
 type turn struct {
 	space *space
 	out   *driver.Replies
 	args  [][]byte // of the command under way, its name first
 	keep  bool     // what writing commands touch is kept
 
-	reading   bool // holds space.mu as a reader …
-	writing   bool // … or alone
-	isWrite   bool // the command under way may change data
-	micro     int64
+	reading   bool             // holds space.mu as a reader …
+	writing   bool             // … or alone
+	isWrite   bool             // the command under way may change data
+	micro     int64            // the time in microseconds; 0 until somebody asks
 	inner     *driver.Pipeline // the replies of a script's own commands
-	innerArgs [][]byte
+	innerArgs [][]byte         // and their arguments, so that a Call need not make a slice
 }
 
 // reset makes t ready for the next pipeline.
@@ -56,7 +61,8 @@ func (t *turn) micros() int64 {
 // now returns the time of the turn in milliseconds.
 func (t *turn) now() int64 { return t.micros() / 1000 }
 
-// lock takes the lock that a command needs, unless the turn has it. A reader
+// lock takes the lock that a command needs, unless the turn has it: the lock of a
+// writer is good for readers too. A reader
 // that must write lets go first: others may come between two commands of a
 // pipeline that is not Atomic. It fails where the space was closed before the
 // turn had any lock; a turn that began comes to its end.
@@ -81,7 +87,8 @@ func (t *turn) lock(write bool) error {
 	return nil
 }
 
-// unlock gives the lock back.
+// unlock gives the lock back, if the turn has one. A writer leaves no victims
+// behind, so that the bound holds whenever nobody writes.
 func (t *turn) unlock() {
 	s := t.space
 	switch {
@@ -95,7 +102,9 @@ func (t *turn) unlock() {
 	}
 }
 
-// run runs the commands of p.
+// run runs the commands of p. Where p is not Atomic they are one step each, but
+// for the sake of speed the lock is not given back between two of them; those
+// that p lets in between are invited by its first writing command, once.
 func (t *turn) run(p *driver.Pipeline) error {
 	defer t.unlock() // deferred, because a script is foreign code and may panic
 	if t.space.forget {
@@ -118,12 +127,16 @@ func (t *turn) run(p *driver.Pipeline) error {
 			continue
 		}
 		t.exec(spec, c)
+		if t.writing && len(t.space.victims) >= reclaim {
+			t.space.reap() // or a pipeline of a million SETs would hold a million keys
+		}
 	}
 	return nil
 }
 
 // runAtomic is MULTI, the commands, EXEC: where one of them would not be
-// queued, none is run.
+// queued, none is run. The commands are looked at twice, first for what they
+// need, so that a transaction of reads goes beside other readers.
 func (t *turn) runAtomic(p *driver.Pipeline) error {
 	write, refused := false, false
 	for i := range p.Len() {
@@ -150,7 +163,9 @@ func (t *turn) runAtomic(p *driver.Pipeline) error {
 	return nil
 }
 
-// exec runs one command, which leaves one reply.
+// exec runs one command, which leaves one reply. The keys that have expired are
+// reclaimed first: a key in their place is then a new one, and does not push a
+// live one out of the bound.
 func (t *turn) exec(spec spec, c driver.Command) {
 	t.isWrite = spec.write
 	if spec.write {
@@ -164,7 +179,10 @@ func (t *turn) exec(spec spec, c driver.Command) {
 	spec.run(t)
 }
 
-// runScript runs the Go form of a script.
+// runScript runs the Go form of a script, which has the space alone from its
+// first command to its last. A script that fails in the middle leaves what it
+// has done, as Lua does; one that leaves no reply would shift those of all
+// commands after it, and gets one.
 func (t *turn) runScript(c driver.Command) {
 	before := t.out.Len()
 	if !c.Script.Run((*tx)(t), c.Keys, c.Argv, t.out) {
@@ -177,7 +195,9 @@ func (t *turn) runScript(c driver.Command) {
 // A tx is the turn as a script sees it.
 type tx turn
 
-// Call implements [driver.Tx].
+// Call implements [driver.Tx]. The command's reply goes to a Pipeline of its
+// own, not among those of the script; the arguments stay the caller's, since
+// every command copies what it keeps.
 func (x *tx) Call(name string, args ...[]byte) driver.Reply {
 	t := (*turn)(x)
 	if t.inner == nil {
@@ -205,9 +225,19 @@ func (t *turn) fail(text string) bool {
 	return false
 }
 
+// outBool leaves 1 or 0.
+func (t *turn) outBool(b bool) {
+	if b {
+		t.out.Int(1)
+	} else {
+		t.out.Int(0)
+	}
+}
+
 // lookup returns the entry of a key, nil where there is none. A writing
 // command finds the place of an expired entry free, and keeps what it finds
-// where the pipeline says so.
+// where the pipeline says so. A reader must leave an expired entry where it is:
+// it shares the lock.
 func (t *turn) lookup(key []byte) *entry {
 	e := t.space.keys[string(key)]
 	if e == nil {
@@ -226,7 +256,8 @@ func (t *turn) lookup(key []byte) *entry {
 	return e
 }
 
-// create makes a key that lookup has not found.
+// create makes a key that lookup has not found. The caller gives it a value in
+// the same command: between commands every key has one.
 func (t *turn) create(key []byte) *entry { return t.space.add(key, t.keep) }
 
 // lookupString returns the entry of a string, nil where there is none. It is
@@ -254,7 +285,8 @@ func lookupObject[T any](t *turn, key []byte) (e *entry, object *T, ok bool) {
 	return e, object, true
 }
 
-// obtainObject is lookupObject for commands that make what is not there.
+// obtainObject is lookupObject for commands that make what is not there. They
+// must put something into it: an empty collection is not a key.
 func obtainObject[T any](t *turn, key []byte, empty func() *T) (object *T, ok bool) {
 	e, object, ok := lookupObject[T](t, key)
 	if !ok || e != nil {
@@ -263,4 +295,26 @@ func obtainObject[T any](t *turn, key []byte, empty func() *T) (object *T, ok bo
 	object = empty()
 	t.create(key).object = object
 	return object, true
+}
+
+// removeFrom is what the commands have in common that take elements out of a
+// collection and answer how many: nothing there is 0, and with the last element
+// goes the key, and its deadline. A collection made later under the same key has
+// none.
+func removeFrom[T any, P interface {
+	*T
+	len() int
+}](t *turn, remove func(P) int64) {
+	e, object, ok := lookupObject[T](t, t.args[1])
+	if !ok {
+		return
+	}
+	if object == nil {
+		t.out.Int(0)
+		return
+	}
+	t.out.Int(remove(object))
+	if P(object).len() == 0 {
+		t.space.drop(e)
+	}
 }

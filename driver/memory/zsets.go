@@ -8,7 +8,11 @@ import (
 
 // A zset is a sorted set: the table has the score of each member, the tree has
 // both in the order of score and then of the member's bytes. The two hold the
-// same members between commands.
+// same members between commands, as Redis's dict and skip list do.
+//
+// The tree counts what is below each node, so the member of a rank is found in
+// O(log n); the rank of a member, by asking for members of ranks, in O(log² n).
+// It has no lock of its own: space.mu guards it, and its reads change nothing.
 type zset struct {
 	table[float64]
 	tree *btree.BTreeG[scored]
@@ -38,7 +42,8 @@ func (z *zset) clone() *zset {
 	return c
 }
 
-// set gives member a score.
+// set gives member a score. A member whose score changes leaves its place in the
+// tree before it gets another: the tree finds it by both.
 func (z *zset) set(member []byte, score float64) {
 	if i, ok := z.at[string(member)]; ok {
 		it := &z.items[i]
@@ -52,7 +57,7 @@ func (z *zset) set(member []byte, score float64) {
 	z.tree.Set(scored{score, name})
 }
 
-// delete removes a member, if it is there.
+// delete removes a member from both, if it is there.
 func (z *zset) delete(member []byte) (ok bool) {
 	it, ok := z.remove(member)
 	if ok {
@@ -65,6 +70,16 @@ func (z *zset) delete(member []byte) (ok bool) {
 func (t *turn) zset(key []byte) (*zset, bool) {
 	_, z, ok := lookupObject[zset](t, key)
 	return z, ok
+}
+
+// scores looks a sorted set up to read its members but not their order: nil, an
+// empty table, where there is none.
+func (t *turn) scores(key []byte) (*table[float64], bool) {
+	z, ok := t.zset(key)
+	if z == nil {
+		return nil, ok
+	}
+	return &z.table, ok
 }
 
 // outScore leaves a score.
@@ -117,7 +132,7 @@ func (t *turn) addOptions() (o addOptions, pairs [][]byte) {
 	return o, nil
 }
 
-// zincrBy is ZADD with INCR.
+// zincrBy is ZINCRBY key increment member, which is ZADD with INCR.
 func (t *turn) zincrBy() { t.zaddPairs(addOptions{incr: true}, t.args[2:]) }
 
 // zaddPairs adds what ZADD was given, once its options make sense. A sorted set
@@ -138,6 +153,8 @@ func (t *turn) zaddPairs(o addOptions, pairs [][]byte) {
 	if e == nil {
 		z = newZset() // it becomes the key's once it has a member
 	}
+	// From here on only INCR can fail, and with its one pair it fails before it
+	// has changed anything.
 	r := addResult{}
 	for i, score := range scores {
 		if !r.add(z, o, pairs[2*i+1], score) {
@@ -158,7 +175,8 @@ type addResult struct {
 	applied        bool // the last pair was, even where it changed nothing
 }
 
-// add applies one pair. It fails where the sum of two infinities has no value.
+// add applies one pair. It fails where the sum of two infinities has no value,
+// which only INCR can ask for, with one pair: so nothing has been changed by then.
 func (r *addResult) add(z *zset, o addOptions, member []byte, score float64) bool {
 	r.applied = false
 	old := z.get(member)
@@ -179,6 +197,7 @@ func (r *addResult) add(z *zset, o addOptions, member []byte, score float64) boo
 			return false
 		}
 	}
+	// The sum is compared, not the increment: GT and INCR together only count up.
 	if o.lt && score >= *old || o.gt && score <= *old {
 		return true
 	}
@@ -205,27 +224,25 @@ func (t *turn) outAdded(o addOptions, r addResult) {
 	}
 }
 
-// outMemberScore leaves a member's score, nil where there is none. z may be nil.
-func (t *turn) outMemberScore(z *zset, member []byte) {
-	if z != nil {
-		if score := z.get(member); score != nil {
-			t.outScore(*score)
-			return
-		}
+// outMemberScore leaves a member's score, nil where there is none.
+func (t *turn) outMemberScore(z *table[float64], member []byte) {
+	if score := z.get(member); score != nil {
+		t.outScore(*score)
+	} else {
+		t.out.Nil()
 	}
-	t.out.Nil()
 }
 
-// zscore is ZSCORE key member.
+// zscore is ZSCORE key member, O(1): the tree is not asked.
 func (t *turn) zscore() {
-	if z, ok := t.zset(t.args[1]); ok {
+	if z, ok := t.scores(t.args[1]); ok {
 		t.outMemberScore(z, t.args[2])
 	}
 }
 
 // zmscore is ZMSCORE key member …
 func (t *turn) zmscore() {
-	z, ok := t.zset(t.args[1])
+	z, ok := t.scores(t.args[1])
 	if !ok {
 		return
 	}
@@ -241,21 +258,17 @@ func (t *turn) zrank() { t.outRank(false) }
 // zrevRank is ZREVRANK key member.
 func (t *turn) zrevRank() { t.outRank(true) }
 
-// outRank leaves how many members come before one, from either end.
+// outRank leaves how many members come before one, from either end. O(log² n).
 func (t *turn) outRank(reverse bool) {
-	z, ok := t.zset(t.args[1])
+	_, z, ok := lookupObject[zset](t, t.args[1])
 	if !ok {
 		return
 	}
-	var score *float64
-	if z != nil {
-		score = z.get(t.args[2])
-	}
-	if score == nil {
+	if z == nil || z.get(t.args[2]) == nil {
 		t.out.Nil()
 		return
 	}
-	member := scored{*score, string(t.args[2])}
+	member := scored{*z.get(t.args[2]), string(t.args[2])}
 	rank := z.rank(func(it scored) bool { return before(it, member) })
 	if reverse {
 		rank = z.len() - 1 - rank
@@ -265,8 +278,8 @@ func (t *turn) outRank(reverse bool) {
 
 // zcard is ZCARD key.
 func (t *turn) zcard() {
-	if z, ok := t.zset(t.args[1]); ok {
-		t.outLen(z != nil, func() int { return z.len() })
+	if z, ok := t.scores(t.args[1]); ok {
+		t.out.Int(int64(z.len()))
 	}
 }
 
@@ -276,7 +289,8 @@ func (t *turn) zpopMin() { t.zpop(func(z *zset) (scored, bool) { return z.tree.P
 // zpopMax is ZPOPMAX key [count].
 func (t *turn) zpopMax() { t.zpop(func(z *zset) (scored, bool) { return z.tree.PopMax() }) }
 
-// zpop removes and leaves members from one end, O(log n) for each.
+// zpop removes and leaves members from one end, O(log n) for each. The reply is
+// flat, members and scores by turns, with and without a count.
 func (t *turn) zpop(pop func(*zset) (scored, bool)) {
 	count, _, ok := t.popCount()
 	if !ok {
@@ -298,11 +312,6 @@ func (t *turn) zpop(pop func(*zset) (scored, bool)) {
 		t.out.String(it.member)
 		t.outScore(it.score)
 	}
-	t.dropEmpty(e, z)
-}
-
-// dropEmpty deletes the key of a sorted set without members.
-func (t *turn) dropEmpty(e *entry, z *zset) {
 	if z.len() == 0 {
 		t.space.drop(e)
 	}
@@ -310,42 +319,22 @@ func (t *turn) dropEmpty(e *entry, z *zset) {
 
 // zrem is ZREM key member …, O(log n) for each.
 func (t *turn) zrem() {
-	e, z, ok := lookupObject[zset](t, t.args[1])
-	if !ok {
-		return
-	}
-	if z == nil {
-		t.out.Int(0)
-		return
-	}
-	n := 0
-	for _, member := range t.args[2:] {
-		if z.delete(member) {
-			n++
+	removeFrom(t, func(z *zset) (n int64) {
+		for _, member := range t.args[2:] {
+			if z.delete(member) {
+				n++
+			}
 		}
-	}
-	t.out.Int(int64(n))
-	t.dropEmpty(e, z)
+		return n
+	})
 }
 
 // zrandMember is ZRANDMEMBER key [count [WITHSCORES]].
 func (t *turn) zrandMember() {
-	r, ok := t.randomOptions("WITHSCORES")
-	if !ok {
-		return
-	}
-	z, ok := t.zset(t.args[1])
-	if !ok {
-		return
-	}
-	n := 0
-	if z != nil {
-		n = z.len()
-	}
-	t.outRandom(r, n, func(i int) {
-		t.out.String(z.items[i].name)
-		if r.with {
-			t.outScore(z.items[i].value)
+	outRandom(t, "WITHSCORES", t.scores, func(it *item[float64], with bool) {
+		t.out.String(it.name)
+		if with {
+			t.outScore(it.value)
 		}
 	})
 }

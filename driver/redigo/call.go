@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	maxAgain   = 2 // times that a call is sent again at once
+	maxAgain   = 4 // times that a call is sent again at once
 	firstPause = 5 * time.Millisecond
 	lastPause  = 250 * time.Millisecond
 )

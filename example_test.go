@@ -1,0 +1,238 @@
+package caches_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/gocaches/caches"
+)
+
+type Profile struct {
+	Name string
+}
+
+var profiles = caches.Cache[Profile]{Options: caches.Options{Prefix: "profile", TTL: time.Hour}}
+
+func ExampleCache() {
+	ctx := context.Background()
+	ada := profiles.Key(42) // the object at profile.42
+
+	_, err := ada.Get(ctx)
+	fmt.Println(errors.Is(err, caches.ErrMiss))
+
+	if err := ada.Set(ctx, Profile{Name: "Ada"}); err != nil {
+		fmt.Println(err)
+	}
+	p, err := ada.Get(ctx)
+	fmt.Println(p.Name, err)
+
+	added, err := ada.Add(ctx, Profile{Name: "Grace"}) // only if absent
+	fmt.Println(added, err)
+	// Output:
+	// true
+	// Ada <nil>
+	// false <nil>
+}
+
+func ExampleGetMany() {
+	ctx := context.Background()
+	squares := caches.Cache[int]{Options: caches.Options{Prefix: "square"}}
+	if err := caches.SetMany(ctx, squares, map[int]int{1: 1, 2: 4, 3: 9}); err != nil {
+		fmt.Println(err)
+	}
+	found, err := caches.GetMany(ctx, squares, []int{2, 3, 4})
+	fmt.Println(found, err)
+	// Output: map[2:4 3:9] <nil>
+}
+
+func ExampleCounterCache() {
+	ctx := context.Background()
+	visits := caches.CounterCache[int64]{Options: caches.Options{
+		Prefix: "visits", TTL: 24 * time.Hour, TTLPolicy: caches.FromCreation, // the window ends a day after it began
+	}}
+	n, err := visits.Key("home").Incr(ctx, 10)
+	fmt.Println(n, err)
+	n, err = visits.Key("home").Decr(ctx, 3)
+	fmt.Println(n, err)
+	// Output:
+	// 10 <nil>
+	// 7 <nil>
+}
+
+func ExampleDictCache() {
+	ctx := context.Background()
+	prefs := caches.DictCache[string, string]{Options: caches.Options{Prefix: "prefs"}}
+	d := prefs.Key(42)
+	if err := d.Update(ctx, map[string]string{"theme": "dark", "lang": "en"}); err != nil {
+		fmt.Println(err)
+	}
+	theme, err := d.GetOr(ctx, "theme", "light")
+	fmt.Println(theme, err)
+
+	all, end := d.All(ctx) // a page at a time
+	for field, value := range maps.Collect(all) {
+		_, _ = field, value
+	}
+	fmt.Println(end())
+	n, err := d.Len(ctx)
+	fmt.Println(n, err)
+	// Output:
+	// dark <nil>
+	// <nil>
+	// 2 <nil>
+}
+
+func ExampleSetCache() {
+	ctx := context.Background()
+	online := caches.SetCache[int]{Options: caches.Options{Prefix: "online", TTL: time.Minute}}
+	eu, us := online.Key("eu"), online.Key("us")
+	eu.Add(ctx, 1, 2, 3)
+	us.Add(ctx, 3, 4)
+	both, err := eu.Intersect(ctx, us) // wherever the two are stored
+	fmt.Println(slices.Collect(maps.Keys(both)), err)
+	// Output: [3] <nil>
+}
+
+func ExampleSortedSetCache() {
+	ctx := context.Background()
+	board := caches.SortedSetCache[string]{Options: caches.Options{Prefix: "board"}}.Key("today")
+	board.Add(ctx, caches.Scored[string]{Score: 10, Member: "che"}, caches.Scored[string]{Score: 25, Member: "bar"})
+	score, err := board.Incr(ctx, "che", 20)
+	fmt.Println(score, err)
+	top, err := board.RevRange(ctx, 0, 9)
+	fmt.Println(top, err)
+	low, err := board.PopMin(ctx)
+	fmt.Println(low.Member, err)
+	// Output:
+	// 30 <nil>
+	// [{30 che} {25 bar}] <nil>
+	// bar <nil>
+}
+
+func ExampleSortedSetCache_AddIf() {
+	ctx := context.Background()
+	best := caches.SortedSetCache[string]{Options: caches.Options{Prefix: "best"}}.Key("level-1")
+	best.Add(ctx, caches.Scored[string]{Score: 25, Member: "bar"})
+	changed, err := best.AddIf(ctx, caches.Greater, caches.Scored[string]{Score: 20, Member: "bar"})
+	fmt.Println(changed, err)
+	// Output: 0 <nil>
+}
+
+func ExampleSentinelCache() {
+	ctx := context.Background()
+	welcome := caches.SentinelCache{Options: caches.Options{Prefix: "welcome", TTL: 24 * time.Hour}}
+	for range 2 {
+		first, err := welcome.Key("ada").Once(ctx)
+		fmt.Println(first, err)
+	}
+	ran, err := welcome.Key("grace").Do(ctx, func(context.Context) error {
+		fmt.Println("welcome, Grace")
+		return nil
+	})
+	fmt.Println(ran, err)
+	// Output:
+	// true <nil>
+	// false <nil>
+	// welcome, Grace
+	// true <nil>
+}
+
+var loadProfile = caches.Cached(profiles, func(ctx context.Context, id int) (Profile, error) {
+	fmt.Println("loading", id)
+	return Profile{Name: fmt.Sprint("user ", id)}, nil
+}, &caches.CachedOptions[int, Profile]{
+	Key: func(id int) []any { return []any{"by-id", id} },
+})
+
+func ExampleCached() {
+	ctx := context.Background()
+	for range 2 {
+		p, err := loadProfile.Get(ctx, 7)
+		fmt.Println(p.Name, err)
+	}
+	// Output:
+	// loading 7
+	// user 7 <nil>
+	// user 7 <nil>
+}
+
+// An object of one's own is a struct with a cache object inside.
+type Session struct {
+	caches.DictCache[string, string]
+}
+
+func (s Session) User(ctx context.Context) (string, error) { return s.Get(ctx, "user") }
+
+func Example_embedding() {
+	ctx := context.Background()
+	sessions := caches.DictCache[string, string]{Options: caches.Options{Prefix: "session", TTL: time.Hour}}
+	s := Session{sessions.Key("c0ffee")}
+	s.Set(ctx, "user", "ada")
+	user, err := s.User(ctx)
+	fmt.Println(s.Object, user, err)
+	// Output: session.c0ffee ada <nil>
+}
+
+type UserCaches struct {
+	Profile caches.Cache[Profile]         `caches:"profile,ttl=1h"`
+	Roles   caches.SetCache[string]       `caches:"roles,ttl=24h"`
+	Board   caches.SortedSetCache[string] `caches:"board"`
+	Welcome caches.SentinelCache          `caches:"welcome,ttl=720h"`
+}
+
+func ExampleBind() {
+	u, err := caches.Bind[UserCaches]("user", 42)
+	fmt.Println(u.Profile, err)
+	fmt.Println(u.Roles)
+	// Output:
+	// user.42.profile <nil>
+	// user.42.roles
+}
+
+func ExampleCompressed() {
+	ctx := context.Background()
+	pages := caches.Cache[string]{Options: caches.Options{
+		Prefix: "page", Serializer: caches.Compressed(caches.Raw, &caches.CompressOptions{MaxSize: 1 << 20}),
+	}}
+	pages.Key("/").Set(ctx, "<html>")
+	page, err := pages.Key("/").Get(ctx)
+	fmt.Println(page, err)
+	// Output: <html> <nil>
+}
+
+func ExampleHashTag() {
+	room := caches.SetCache[string]{Options: caches.Options{Prefix: "room"}}
+	fmt.Println(room.Key(caches.HashTag("eu"), "online"))
+	fmt.Println(room.Key("{eu}", "online")) // what a user writes is no tag
+	// Output:
+	// room.{eu}.online
+	// room.%7Beu%7D.online
+}
+
+func ExampleOpen() {
+	conn, err := caches.Open("locmem://")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer conn.Close()
+	ctx := caches.WithConn(context.Background(), conn) // all objects used with ctx are on conn
+	fmt.Println(profiles.Key(1).Set(ctx, Profile{Name: "Ada"}))
+	// Output: <nil>
+}
+
+func ExampleWithConn() {
+	tenant, err := caches.Open("locmem://")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer tenant.Close()
+	_, err = profiles.Key(42).Get(caches.WithConn(context.Background(), tenant))
+	fmt.Println(errors.Is(err, caches.ErrMiss))
+	// Output: true
+}
