@@ -93,6 +93,8 @@ func FromEnv(environ []string) *Registry {
 	return fromVariables(vars, environSettings(vars))
 }
 
+// fromVariables opens what there is now, rather than at the first use of a name:
+// opening dials nothing, and a wrong DSN is then in Ping's report at the start.
 func fromVariables(vars map[string]string, defaults settings) *Registry {
 	entries := make(map[string]entry)
 	for name, g := range groupSources(envSources(vars)) {
@@ -154,6 +156,8 @@ func (r *Registry) replace(entries map[string]entry) (unused map[string]entry) {
 	return unused
 }
 
+// all returns the entries of this moment, which nobody changes; nil while there
+// is none.
 func (r *Registry) all() map[string]entry {
 	if p := r.entries.Load(); p != nil {
 		return *p
@@ -197,6 +201,8 @@ func (r *Registry) SetConnection(name string, c *Conn) {
 	r.entries.Store(&next)
 }
 
+// missing says what to do about a name that nothing configures. The variable is
+// spelled out, since that is where most look first.
 func (r *Registry) missing(name string) error {
 	var set, others string
 	switch {
@@ -435,12 +441,8 @@ func (d *DSN) gives(option string) bool {
 
 // fill sets an option where the scheme has it.
 func (d *DSN) fill(option, value string) error {
-	of, err := schemeOf(d.Scheme)
-	if err != nil {
-		return err
-	}
 	o := optionNamed(option)
-	if o.in&of.scope == 0 {
+	if o.in&d.of.scope == 0 {
 		return nil
 	}
 	if err := o.set(&d.options, value); err != nil {
@@ -514,6 +516,8 @@ func Register(name string, open func(*DSN) (driver.Store, error)) {
 	}}
 }
 
+// schemeName reports whether s may name a scheme (RFC 3986, section 3.1, in
+// lower case).
 func schemeName(s string) bool {
 	return s != "" && s[0] >= 'a' && s[0] <= 'z' && len(s) <= 40 && allIn(s, "abcdefghijklmnopqrstuvwxyz0123456789+-.")
 }
@@ -566,11 +570,7 @@ func schemesIn(in scope) string {
 
 // openStore opens the store of a DSN with at most one host.
 func openStore(d *DSN, o *ConnOptions) (driver.Store, error) {
-	of, err := schemeOf(d.Scheme)
-	if err != nil {
-		return nil, fmt.Errorf("caches: dsn: %w", err)
-	}
-	store, err := of.open(d, o)
+	store, err := d.of.open(d, o)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("caches: open %v: %w", d, err)
@@ -580,6 +580,8 @@ func openStore(d *DSN, o *ConnOptions) (driver.Store, error) {
 	return store, nil
 }
 
+// openMemory opens a store of this process. Without a name nobody else can find
+// it; one with a name lives until the last connection to it is closed.
 func openMemory(d *DSN, _ *ConnOptions) (driver.Store, error) {
 	o := memory.Options{MaxEntries: d.options.maxsize}
 	if len(d.Hosts) == 0 {
@@ -588,10 +590,14 @@ func openMemory(d *DSN, _ *ConnOptions) (driver.Store, error) {
 	return memory.Shared(d.Hosts[0], o)
 }
 
+// openDummy opens a store that has each command's semantics, errors of types and
+// arguments included, and forgets.
 func openDummy(*DSN, *ConnOptions) (driver.Store, error) {
 	return memory.Open(memory.Options{Forget: true})
 }
 
+// openRedis opens a server. What code says goes before what the DSN says, and
+// zero leaves it to the driver, whose defaults are documented there.
 func openRedis(d *DSN, o *ConnOptions) (driver.Store, error) {
 	c := redigo.Config{
 		Username:       d.Username,

@@ -159,6 +159,8 @@ type group struct {
 	errs []error
 }
 
+// add takes a DSN or the error in its place. A connection with a shard missing
+// would divide the keys among the rest, so that one error spoils the group.
 func (g *group) add(d *DSN, err error) {
 	if err != nil {
 		g.errs = append(g.errs, err)
@@ -222,6 +224,8 @@ func (g *group) open(o ConnOptions, defaults settings) (*Conn, error) {
 	return g.connect(o)
 }
 
+// connect opens the shards. If one fails, those opened before are closed: a
+// named store of this process would otherwise stay, with nobody to close it.
 func (g *group) connect(o ConnOptions) (*Conn, error) {
 	var shards []shard
 	for _, all := range g.dsns {
@@ -301,6 +305,7 @@ func newConn(shards []shard, o ConnOptions) (*Conn, error) {
 	return c, nil
 }
 
+// dotted ends what stands before a key, like every part, with a dot.
 func dotted(s string) string {
 	if s == "" {
 		return ""

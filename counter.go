@@ -65,10 +65,10 @@ func (s unsignedText) Marshal(v any) ([]byte, error) {
 
 // Incr adds delta, which may be negative, and returns the result. A counter
 // that is not there counts from zero. Without a number at the key it returns
-// [ErrNotNumber]. O(1), INCRBY or INCRBYFLOAT, with PEXPIRE in one transaction.
+// [ErrNotNumber]. O(1), INCRBY or INCRBYFLOAT, with PEXPIRE in one step.
 func (c CounterCache[N]) Incr(ctx context.Context, delta N) (N, error) {
 	var q query
-	if err := q.beginWrite(ctx, &c.Object, "CounterCache.Incr"); err != nil {
+	if err := q.begin(ctx, &c.Object, "CounterCache.Incr", 0); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -78,7 +78,7 @@ func (c CounterCache[N]) Incr(ctx context.Context, delta N) (N, error) {
 // Decr subtracts delta and returns the result; see Incr.
 func (c CounterCache[N]) Decr(ctx context.Context, delta N) (N, error) {
 	var q query
-	if err := q.beginWrite(ctx, &c.Object, "CounterCache.Decr"); err != nil {
+	if err := q.begin(ctx, &c.Object, "CounterCache.Decr", 0); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -91,9 +91,9 @@ func incr[N Number](ctx context.Context, q *query, delta N, sign int64) (N, erro
 		return 0, q.fail(err)
 	}
 	if float {
-		q.cmd("INCRBYFLOAT").Bytes(step)
+		q.write("INCRBYFLOAT", 1).Bytes(step)
 	} else {
-		q.cmd("INCRBY").Bytes(step)
+		q.write("INCRBY", 1).Bytes(step)
 	}
 	q.expire()
 	if err := q.run(ctx); err != nil {

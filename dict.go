@@ -39,7 +39,7 @@ func (d DictCache[K, V]) Get(ctx context.Context, field K) (V, error) {
 		return zero, err
 	}
 	defer q.end()
-	if err := writeMember(q.cmd("HGET"), field); err != nil {
+	if err := writeMember(q.read("HGET", 1), field); err != nil {
 		return zero, q.fail(err)
 	}
 	q.slid()
@@ -66,7 +66,7 @@ func (d DictCache[K, V]) GetMany(ctx context.Context, fields ...K) (map[K]V, err
 		return nil, err
 	}
 	defer q.end()
-	if err := writeMembers(q.cmd("HMGET"), fields); err != nil {
+	if err := writeMembers(q.read("HMGET", len(fields)), fields); err != nil {
 		return nil, q.fail(err)
 	}
 	q.slid()
@@ -100,10 +100,10 @@ func putStored[K comparable, V any](m map[K]V, key K, r driver.Reply, s Serializ
 	return err
 }
 
-// Set stores value under field. O(1), HSET and PEXPIRE in one transaction.
+// Set stores value under field. O(1), HSET and PEXPIRE in one step.
 func (d DictCache[K, V]) Set(ctx context.Context, field K, value V) error {
 	var q query
-	err := q.beginWrite(ctx, &d.Object, "DictCache.Set")
+	err := q.begin(ctx, &d.Object, "DictCache.Set", 0)
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (d DictCache[K, V]) Set(ctx context.Context, field K, value V) error {
 }
 
 func (d DictCache[K, V]) hset(q *query, field K, value V) error {
-	p := q.cmd("HSET")
+	p := q.write("HSET", 2)
 	if err := writeMember(p, field); err != nil {
 		return err
 	}
@@ -125,18 +125,18 @@ func (d DictCache[K, V]) hset(q *query, field K, value V) error {
 }
 
 // Update stores all of items, all or none of them. O(len(items)), HSET and
-// PEXPIRE in one transaction.
+// PEXPIRE in one step.
 func (d DictCache[K, V]) Update(ctx context.Context, items map[K]V) error {
 	if len(items) == 0 {
 		return nil
 	}
 	var q query
-	err := q.beginWrite(ctx, &d.Object, "DictCache.Update")
+	err := q.begin(ctx, &d.Object, "DictCache.Update", 0)
 	if err != nil {
 		return err
 	}
 	defer q.end()
-	p := q.cmd("HSET")
+	p := q.write("HSET", 2*len(items))
 	for field, value := range items {
 		if err = writeMember(p, field); err == nil {
 			err = writeValue(p, d.opts.serializer(), value)
@@ -186,15 +186,6 @@ return {added, redis.call('HGET', KEYS[1], ARGV[1])}
 	reply.Int(added)
 	reply.Bytes(value)
 })
-
-// replyError passes on the error of a command within a script.
-func replyError(reply *driver.Replies, err error) {
-	if server, ok := err.(*ServerError); ok {
-		reply.Error(server.Code + " " + server.Message())
-		return
-	}
-	reply.Error("ERR " + err.Error())
-}
 
 // GetOrAdd stores value under field if there is none, and returns what is then
 // stored; loaded reports whether it was there before, which is a read and leaves
@@ -272,7 +263,7 @@ func (d DictCache[K, V]) Contains(ctx context.Context, field K) (bool, error) {
 		return false, err
 	}
 	defer q.end()
-	if err := writeMember(q.cmd("HEXISTS"), field); err != nil {
+	if err := writeMember(q.read("HEXISTS", 1), field); err != nil {
 		return false, q.fail(err)
 	}
 	q.slid()
@@ -392,7 +383,7 @@ func readAll[T any](ctx context.Context, o Object, op, cmd string, read func(dri
 		return nil, err
 	}
 	defer q.end()
-	q.cmd(cmd)
+	q.read(cmd, 0)
 	q.slid()
 	if err := q.run(ctx); err != nil {
 		return nil, err
@@ -412,7 +403,7 @@ func (d DictCache[K, V]) Copy(ctx context.Context) (map[K]V, error) {
 		return nil, err
 	}
 	defer q.end()
-	q.cmd("HGETALL")
+	q.read("HGETALL", 0)
 	q.slid()
 	if err := q.run(ctx); err != nil {
 		return nil, err
@@ -460,11 +451,11 @@ func (d DictCache[K, V]) All(ctx context.Context) (iter.Seq2[K, V], func() error
 // is none, and returns the result. V must be a number type and the serializer
 // one that reads numbers as text ([JSON] or [Raw]); else the error is
 // [ErrNotNumber], and nothing is stored. O(1), HINCRBY or HINCRBYFLOAT, with
-// PEXPIRE in one transaction.
+// PEXPIRE in one step.
 func (d DictCache[K, V]) Incr(ctx context.Context, field K, delta V) (V, error) {
 	var zero V
 	var q query
-	if err := q.beginWrite(ctx, &d.Object, "DictCache.Incr"); err != nil {
+	if err := q.begin(ctx, &d.Object, "DictCache.Incr", 0); err != nil {
 		return zero, err
 	}
 	defer q.end()
@@ -479,7 +470,7 @@ func (d DictCache[K, V]) Incr(ctx context.Context, field K, delta V) (V, error) 
 	if float {
 		name = "HINCRBYFLOAT"
 	}
-	p := q.cmd(name)
+	p := q.write(name, 2)
 	if err := writeMember(p, field); err != nil {
 		return zero, q.fail(err)
 	}

@@ -47,8 +47,8 @@
 //
 // Every type has one: Options.TTL, else the connection's, else none. [TTLPolicy]
 // says when it starts again. A write that can create a key carries its expiry in
-// the same command or transaction, so that no crash leaves a key that lives for
-// ever.
+// the same command, script or transaction, so that no crash leaves a key that
+// lives for ever, and a write that fails leaves the key as it was.
 //
 // # Keys
 //

@@ -75,6 +75,7 @@ type DSN struct {
 	// Username is the user to authenticate as, empty where there is none.
 	Username string
 
+	of       scheme // what Scheme names
 	path     secret // of a registered scheme, whose path may be a token
 	password secret
 	raw      rawOptions
@@ -130,6 +131,9 @@ func parseDSN(s string) (*DSN, error) {
 	return d, nil
 }
 
+// parse cuts s from the outside in. The name comes first, so that an error of
+// anything else is kept under the right one; and nothing is looked at, let
+// alone shown, before it is sure that no stray "@" makes it part of a password.
 func (d *DSN) parse(s string) error {
 	rest, fragment, _ := strings.Cut(s, "#")
 	if err := d.parseName(fragment); err != nil {
@@ -140,8 +144,8 @@ func (d *DSN) parse(s string) error {
 		return fmt.Errorf("it has no scheme: begin with one of %s and \"://\"", knownSchemes())
 	}
 	d.Scheme = strings.ToLower(scheme)
-	of, err := schemeOf(d.Scheme)
-	if err != nil {
+	var err error
+	if d.of, err = schemeOf(d.Scheme); err != nil {
 		return err
 	}
 	rest, options, _ := strings.Cut(rest, "?")
@@ -152,7 +156,7 @@ func (d *DSN) parse(s string) error {
 	if strings.ContainsRune(path+options, '@') {
 		return errStrayAt
 	}
-	return d.parseParts(of, authority, path, options)
+	return d.parseParts(authority, path, options)
 }
 
 // errStrayAt is the error of an "@" behind the host. What stands before it may
@@ -160,12 +164,15 @@ func (d *DSN) parse(s string) error {
 // option or a name, and be shown as one.
 var errStrayAt = errors.New(`there is an "@" behind the host: inside a user or password write "/" as %2F, "?" as %3F and "#" as %23; anywhere else write "@" as %40`)
 
-func (d *DSN) parseParts(of scheme, authority, path, options string) error {
+// parseParts reads what is between scheme and name. The options come before the
+// user, since allow_no_auth says what an empty password means. The last "@"
+// ends the password, so that one with a bare "@" is not cut short.
+func (d *DSN) parseParts(authority, path, options string) error {
 	info, hosts, hasInfo := cutLast(authority, "@")
-	if hasInfo && !of.auth {
+	if hasInfo && !d.of.auth {
 		return fmt.Errorf("%s takes no user and no password", d.Scheme)
 	}
-	if err := d.parseQuery(of, options); err != nil {
+	if err := d.parseQuery(options); err != nil {
 		return err
 	}
 	if hasInfo {
@@ -173,7 +180,7 @@ func (d *DSN) parseParts(of scheme, authority, path, options string) error {
 			return err
 		}
 	}
-	if err := of.place(d, hosts, path); err != nil {
+	if err := d.of.place(d, hosts, path); err != nil {
 		return err
 	}
 	return d.check()
@@ -188,6 +195,8 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return "", s, false
 }
 
+// parseName reads the fragment. Names are shown everywhere and make the names of
+// variables, so that few characters are allowed.
 func (d *DSN) parseName(fragment string) error {
 	if strings.ContainsRune(fragment, '@') {
 		return errStrayAt
@@ -203,6 +212,9 @@ func (d *DSN) parseName(fragment string) error {
 	return nil
 }
 
+// parseUserinfo reads what stands before the host. Without a password no AUTH
+// is sent, and so the user is dropped with it: a server would be asked as the
+// default user, and String of a DSN should not say otherwise.
 func (d *DSN) parseUserinfo(info string) error {
 	user, password, ok := strings.Cut(info, ":")
 	if !ok { // redis://password@host, as Heroku has it and redis-cli reads it
@@ -224,7 +236,8 @@ func (d *DSN) parseUserinfo(info string) error {
 	return nil
 }
 
-// check is what concerns several parts at once.
+// check is what concerns several parts at once. It runs again after the
+// environment's defaults were filled in, so it must bear a second time.
 func (d *DSN) check() error {
 	o := &d.options
 	if d.Scheme != "locmem" && o.maxsize != 0 {
@@ -414,6 +427,7 @@ func placeNames(d *DSN, hosts, path string) error {
 	return nil
 }
 
+// placeNothing is for dummy, which is nowhere.
 func placeNothing(d *DSN, hosts, path string) error {
 	if hosts != "" || (path != "" && path != "/") {
 		return fmt.Errorf("%s has neither host nor path", d.Scheme)
@@ -477,6 +491,8 @@ func parseHost(s string) (string, error) {
 	return net.JoinHostPort(host, strconv.Itoa(n)), nil
 }
 
+// parseIPv6 reads what stands in brackets. The zone of a link-local address has
+// a percent sign, which a DSN escapes like any other: [fe80::1%25eth0].
 func parseIPv6(s string) (string, error) {
 	s, err := unescape("IPv6 address", s)
 	if err != nil {
@@ -542,20 +558,22 @@ func optionNamed(name string) *dsnOption {
 }
 
 // knownOptions lists the options of a scheme.
-func knownOptions(of scheme) string {
+func knownOptions(of scope) string {
 	var names []string
 	for _, o := range dsnOptions {
-		if o.in&of.scope != 0 {
+		if o.in&of != 0 {
 			names = append(names, o.name)
 		}
 	}
-	if of.scope == inUnix {
+	if of == inUnix {
 		names = append(names, "db")
 	}
 	return strings.Join(names, ", ")
 }
 
-func (d *DSN) parseQuery(of scheme, s string) error {
+// parseQuery reads the options. An option that is there twice is an error, not
+// a matter of which one counts: clients differ in that.
+func (d *DSN) parseQuery(s string) error {
 	given := make(map[string]string)
 	for item := range strings.SplitSeq(s, "&") {
 		if item == "" {
@@ -569,7 +587,7 @@ func (d *DSN) parseQuery(of scheme, s string) error {
 			return fmt.Errorf("the option %s is there twice", name)
 		}
 		given[name] = value
-		if err := d.setOption(of, name, value); err != nil {
+		if err := d.setOption(name, value); err != nil {
 			return err
 		}
 	}
@@ -593,19 +611,22 @@ func splitOption(item string) (name, value string, err error) {
 	return name, value, nil
 }
 
-func (d *DSN) setOption(of scheme, name, value string) error {
+// setOption reads one option. A mistyped one must not be passed over in
+// silence, as most clients do: a cache would live without the limit that its
+// operator wrote down.
+func (d *DSN) setOption(name, value string) error {
 	o := optionNamed(name)
 	switch {
 	case name == "db":
-		return d.setDB(of, value)
-	case o == nil && of.scope == inCustom:
+		return d.setDB(value)
+	case o == nil && d.of.scope == inCustom:
 		return nil // the opener's own
 	case o == nil:
-		return fmt.Errorf("there is no option %s; %s has %s", name, d.Scheme, knownOptions(of))
-	case o.in&of.scope == 0 && of.scope == inCustom:
+		return fmt.Errorf("there is no option %s; %s has %s", name, d.Scheme, knownOptions(d.of.scope))
+	case o.in&d.of.scope == 0 && d.of.scope == inCustom:
 		return nil
-	case o.in&of.scope == 0:
-		return fmt.Errorf("the option %s belongs to %s; %s has %s", name, schemesIn(o.in), d.Scheme, knownOptions(of))
+	case o.in&d.of.scope == 0:
+		return fmt.Errorf("the option %s belongs to %s; %s has %s", name, schemesIn(o.in), d.Scheme, knownOptions(d.of.scope))
 	}
 	if err := o.set(&d.options, value); err != nil {
 		return fmt.Errorf("the option %s %w", name, err)
@@ -614,8 +635,8 @@ func (d *DSN) setOption(of scheme, name, value string) error {
 }
 
 // setDB reads the option that stands for "/db" where the path is a socket.
-func (d *DSN) setDB(of scheme, value string) (err error) {
-	switch of.scope {
+func (d *DSN) setDB(value string) (err error) {
+	switch d.of.scope {
 	case inCustom:
 		return nil
 	case inRedis, inRediss:
@@ -626,7 +647,7 @@ func (d *DSN) setDB(of scheme, value string) (err error) {
 		}
 		return nil
 	}
-	return fmt.Errorf("the option db belongs to redis+unix; %s has %s", d.Scheme, knownOptions(of))
+	return fmt.Errorf("the option db belongs to redis+unix; %s has %s", d.Scheme, knownOptions(d.of.scope))
 }
 
 // The setters say what is wrong with a value and do not show it. An empty value
@@ -661,6 +682,8 @@ func setRouter(o *options, v string) error {
 // routers are those that a DSN can name.
 var routers = map[string]Router{"crc32": CRC32{}, "ketama": Ketama{}}
 
+// setNode allows what the default has, "host:port/db", so that a server that
+// moves can keep the name that its keys were divided by.
 func setNode(o *options, v string) error {
 	if !allIn(v, nodeBytes) {
 		return errors.New("has other characters than letters, digits and _ - . : / [ ]")
@@ -668,6 +691,7 @@ func setNode(o *options, v string) error {
 	return setText(&o.node, v)
 }
 
+// setClientName allows what CLIENT SETNAME does.
 func setClientName(o *options, v string) error {
 	if strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return errors.New("has other characters than printable ASCII, or a space")
@@ -680,6 +704,8 @@ func setCount(dst *int, v string, least int) (err error) {
 	return err
 }
 
+// setSwitch takes no words such as "yes" or "on": another client's idea of them
+// would turn TLS checks off or leave them on.
 func setSwitch(dst *bool, v string) error {
 	switch v {
 	case "1", "true":
@@ -706,6 +732,8 @@ func setSpan(dst *time.Duration, v, leaveOut string) error {
 	return nil
 }
 
+// parseSpan reads whole seconds, as other languages' clients write them, or what
+// Go does.
 func parseSpan(v string) (time.Duration, error) {
 	if v == "" {
 		return 0, errEmpty

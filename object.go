@@ -209,7 +209,9 @@ type query struct {
 	ms    int64 // the type's time to live in milliseconds, 0 for none
 	slide bool  // reads start it again
 	fixed bool  // writes leave it (FromCreation)
-	p     *driver.Pipeline
+
+	scripted bool // the expiry is in the command's script
+	p        *driver.Pipeline
 }
 
 // begin makes q the operation op on o. Whoever calls it with success ends q.
@@ -248,17 +250,6 @@ func (q *query) beginRead(ctx context.Context, o *Object, op string) error {
 	return q.begin(ctx, o, op, mode)
 }
 
-// beginWrite is begin for operations that may create the key: with a time to
-// live they are a transaction, so that no crash between two commands leaves a
-// key that lives for ever.
-func (q *query) beginWrite(ctx context.Context, o *Object, op string) error {
-	err := q.begin(ctx, o, op, 0)
-	if err == nil && q.ms > 0 {
-		q.p.Reset(driver.Atomic)
-	}
-	return err
-}
-
 func (q *query) end() { q.p.Free() }
 
 // cmd begins a command whose first argument is the key.
@@ -266,9 +257,77 @@ func (q *query) cmd(name string) *driver.Pipeline {
 	return q.p.Cmd(name).Key(q.front, q.key)
 }
 
-// expire appends what a write that may create the key needs for its expiry.
+// maxScripted is how many arguments go through withExpiry; Lua's unpack takes
+// some 8,000.
+const maxScripted = 5000
+
+// withExpiry runs a command on the key, and then sets the key's expiry, unless
+// the command failed: an operation that returns an error, because the key is
+// not its own, leaves the key as it is. ARGV: the command, milliseconds, NX or
+// nothing, the command's arguments. What INCRBY and HINCRBY answer is read
+// again as text, for a number of Lua would be a float64.
+var withExpiry = driver.NewScript(`
+local reply = redis.pcall(ARGV[1], KEYS[1], unpack(ARGV, 4))
+if type(reply) == 'table' and reply.err then return reply end
+if ARGV[3] == 'NX' then
+	redis.call('PEXPIRE', KEYS[1], ARGV[2], 'NX')
+else
+	redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+if ARGV[1] == 'INCRBY' then return redis.call('GET', KEYS[1]) end
+if ARGV[1] == 'HINCRBY' then return redis.call('HGET', KEYS[1], ARGV[4]) end
+return reply
+`, func(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
+	r := tx.Call(string(args[0]), append([][]byte{keys[0]}, args[3:]...)...)
+	failed := r.Kind() == driver.KindError
+	passOn(reply, r)
+	if failed {
+		return
+	}
+	expire := [][]byte{keys[0], args[1], args[2]}
+	if len(args[2]) == 0 {
+		expire = expire[:2]
+	}
+	tx.Call("PEXPIRE", expire...)
+})
+
+// write begins a command that may create the key, with up to args arguments
+// behind it. With a time to live it is one step with its expiry, so that no
+// crash between two commands leaves a key that lives for ever. Who calls it
+// calls expire behind the arguments.
+func (q *query) write(name string, args int) *driver.Pipeline {
+	switch {
+	case q.ms == 0:
+		return q.cmd(name)
+	case args > maxScripted:
+		q.p.Reset(driver.Atomic)
+		return q.cmd(name)
+	}
+	q.timed(name)
+	if q.fixed {
+		return q.p.String("NX")
+	}
+	return q.p.String("")
+}
+
+// read begins a command that reads, and under SlideOnRead starts the time to
+// live again. Who calls it calls slid behind the arguments.
+func (q *query) read(name string, args int) *driver.Pipeline {
+	if !q.slide || args > maxScripted {
+		return q.cmd(name)
+	}
+	return q.timed(name).String("")
+}
+
+func (q *query) timed(name string) *driver.Pipeline {
+	q.scripted = true
+	return q.p.Script(withExpiry, 1).Key(q.front, q.key).String(name).Int(q.ms)
+}
+
+// expire appends what a write that may create the key needs for its expiry,
+// where that is not in its script.
 func (q *query) expire() {
-	if q.ms == 0 {
+	if q.ms == 0 || q.scripted {
 		return
 	}
 	q.cmd("PEXPIRE").Int(q.ms)
@@ -280,9 +339,43 @@ func (q *query) expire() {
 // slid appends what a read needs for its expiry: nothing, for most types. On a
 // key that is gone it does nothing.
 func (q *query) slid() {
-	if q.slide {
+	if q.slide && !q.scripted {
 		q.cmd("PEXPIRE").Int(q.ms)
 	}
+}
+
+// passOn gives the reply of a command within a script to its caller.
+func passOn(to *driver.Replies, r driver.Reply) {
+	switch r.Kind() {
+	case driver.KindInt:
+		n, _ := r.Int()
+		to.Int(n)
+	case driver.KindBulk:
+		b, _, _ := r.Bytes()
+		to.Bytes(b)
+	case driver.KindStatus:
+		b, _, _ := r.Bytes()
+		to.Status(string(b))
+	case driver.KindNil:
+		to.Nil()
+	case driver.KindArray:
+		e, _ := r.Elems()
+		to.Array(e.Len())
+		for e.Len() > 0 {
+			passOn(to, e.Next())
+		}
+	default:
+		replyError(to, r.Err())
+	}
+}
+
+// replyError passes on the error of a command within a script.
+func replyError(reply *driver.Replies, err error) {
+	if server, ok := err.(*ServerError); ok {
+		reply.Error(server.Code + " " + server.Message())
+		return
+	}
+	reply.Error("ERR " + err.Error())
 }
 
 // run sends the commands.
@@ -353,7 +446,7 @@ func (o Object) scanPage(ctx context.Context, op, cmd string, cursor []byte, vis
 		return nil, false, err
 	}
 	defer q.end()
-	q.cmd(cmd).Bytes(cursor).String("COUNT").Int(pageSize)
+	q.read(cmd, 3).Bytes(cursor).String("COUNT").Int(pageSize)
 	q.slid()
 	if err := q.run(ctx); err != nil {
 		return nil, false, err

@@ -36,17 +36,17 @@ func (s SetCache[T]) On(conn *Conn) SetCache[T] {
 }
 
 // Add adds members and returns how many were not there before.
-// O(len(members)), SADD and PEXPIRE in one transaction.
+// O(len(members)), SADD and PEXPIRE in one step.
 func (s SetCache[T]) Add(ctx context.Context, members ...T) (added int, err error) {
 	if len(members) == 0 {
 		return 0, nil
 	}
 	var q query
-	if err := q.beginWrite(ctx, &s.Object, "SetCache.Add"); err != nil {
+	if err := q.begin(ctx, &s.Object, "SetCache.Add", 0); err != nil {
 		return 0, err
 	}
 	defer q.end()
-	if err := writeMembers(q.cmd("SADD"), members); err != nil {
+	if err := writeMembers(q.write("SADD", len(members)), members); err != nil {
 		return 0, q.fail(err)
 	}
 	q.expire()
@@ -72,7 +72,7 @@ func (s SetCache[T]) Contains(ctx context.Context, member T) (bool, error) {
 		return false, err
 	}
 	defer q.end()
-	if err := writeMember(q.cmd("SISMEMBER"), member); err != nil {
+	if err := writeMember(q.read("SISMEMBER", 1), member); err != nil {
 		return false, q.fail(err)
 	}
 	q.slid()
@@ -91,7 +91,7 @@ func (s SetCache[T]) ContainsMany(ctx context.Context, members ...T) (map[T]stru
 		return nil, err
 	}
 	defer q.end()
-	if err := writeMembers(q.cmd("SMISMEMBER"), members); err != nil {
+	if err := writeMembers(q.read("SMISMEMBER", len(members)), members); err != nil {
 		return nil, q.fail(err)
 	}
 	q.slid()
@@ -170,7 +170,7 @@ func (s SetCache[T]) Random(ctx context.Context) (T, error) {
 		return zero, err
 	}
 	defer q.end()
-	q.cmd("SRANDMEMBER")
+	q.read("SRANDMEMBER", 0)
 	q.slid()
 	return readOne[T](ctx, &q)
 }
@@ -196,7 +196,7 @@ func (s SetCache[T]) Copy(ctx context.Context) (map[T]struct{}, error) {
 		return nil, err
 	}
 	defer q.end()
-	q.cmd("SMEMBERS")
+	q.read("SMEMBERS", 0)
 	q.slid()
 	return runMembers[T](ctx, &q)
 }

@@ -72,14 +72,14 @@ func (c Condition) write(p *driver.Pipeline) error {
 
 // Add adds members, or sets the scores of those that are there, and returns how
 // many were not there before. O(len(items) log n), ZADD and PEXPIRE in one
-// transaction.
+// step.
 func (s SortedSetCache[T]) Add(ctx context.Context, items ...Scored[T]) (added int, err error) {
 	return s.zadd(ctx, "SortedSetCache.Add", items, nil)
 }
 
 // AddIf adds members and sets scores where condition allows it, and returns how
 // many members were added or got another score. O(len(items) log n), ZADD CH
-// with NX, XX, GT or LT, and PEXPIRE in one transaction.
+// with NX, XX, GT or LT, and PEXPIRE in one step.
 func (s SortedSetCache[T]) AddIf(ctx context.Context, condition Condition, items ...Scored[T]) (changed int, err error) {
 	return s.zadd(ctx, "SortedSetCache.AddIf", items, func(p *driver.Pipeline) error {
 		err := condition.write(p)
@@ -104,11 +104,11 @@ func (s SortedSetCache[T]) zadd(ctx context.Context, op string, items []Scored[T
 		return 0, nil
 	}
 	var q query
-	if err := q.beginWrite(ctx, &s.Object, op); err != nil {
+	if err := q.begin(ctx, &s.Object, op, 0); err != nil {
 		return 0, err
 	}
 	defer q.end()
-	p := q.cmd("ZADD")
+	p := q.write("ZADD", 5+2*len(items))
 	if flags != nil {
 		if err := flags(p); err != nil {
 			return 0, q.fail(err)
@@ -137,15 +137,15 @@ func writeScore(p *driver.Pipeline, score float64) error {
 
 // Incr adds delta to the score of member, which counts from zero where it is not
 // there, and returns the result. O(log n), ZINCRBY and PEXPIRE in one
-// transaction.
+// step.
 func (s SortedSetCache[T]) Incr(ctx context.Context, member T, delta float64) (float64, error) {
 	var q query
-	err := q.beginWrite(ctx, &s.Object, "SortedSetCache.Incr")
+	err := q.begin(ctx, &s.Object, "SortedSetCache.Incr", 0)
 	if err != nil {
 		return 0, err
 	}
 	defer q.end()
-	p := q.cmd("ZINCRBY")
+	p := q.write("ZINCRBY", 2)
 	if err = writeScore(p, delta); err == nil {
 		err = writeMember(p, member)
 	}
@@ -182,7 +182,7 @@ func (s SortedSetCache[T]) Score(ctx context.Context, member T) (float64, error)
 		return 0, err
 	}
 	defer q.end()
-	if err := writeMember(q.cmd("ZSCORE"), member); err != nil {
+	if err := writeMember(q.read("ZSCORE", 1), member); err != nil {
 		return 0, q.fail(err)
 	}
 	q.slid()
@@ -217,7 +217,7 @@ func (s SortedSetCache[T]) rank(ctx context.Context, op, cmd string, member T) (
 		return 0, err
 	}
 	defer q.end()
-	if err := writeMember(q.cmd(cmd), member); err != nil {
+	if err := writeMember(q.read(cmd, 1), member); err != nil {
 		return 0, q.fail(err)
 	}
 	q.slid()
@@ -248,7 +248,7 @@ func (s SortedSetCache[T]) Count(ctx context.Context, min, max float64) (int, er
 		return 0, err
 	}
 	defer q.end()
-	if err := writeScores(q.cmd("ZCOUNT"), min, max); err != nil {
+	if err := writeScores(q.read("ZCOUNT", 2), min, max); err != nil {
 		return 0, q.fail(err)
 	}
 	q.slid()
@@ -308,7 +308,7 @@ func (s SortedSetCache[T]) zrange(ctx context.Context, op string, bounds func(*d
 		return nil, err
 	}
 	defer q.end()
-	p := q.cmd("ZRANGE")
+	p := q.read("ZRANGE", 5)
 	if err := bounds(p); err != nil {
 		return nil, q.fail(err)
 	}
@@ -575,7 +575,7 @@ func (s SortedSetCache[T]) page(ctx context.Context, w zwalk, at *place, n int) 
 	}
 	defer q.end()
 	if at == nil {
-		p := q.cmd("ZRANGE").Int(int64(w.offset)).Int(int64(w.offset) + int64(n) - 1)
+		p := q.read("ZRANGE", 4).Int(int64(w.offset)).Int(int64(w.offset) + int64(n) - 1)
 		w.write(p)
 		p.String("WITHSCORES")
 	} else {
@@ -652,22 +652,8 @@ return redis.call('ZRANGE', KEYS[1], rank + 1, rank + ARGV[3], 'WITHSCORES')
 	rank, _ := tx.Call(cmd, keys[0], member).Int()
 	bounds := [][]byte{keys[0], appendInt(nil, rank+1), appendInt(nil, rank+count)}
 	r := tx.Call("ZRANGE", append(append(bounds, rev...), []byte("WITHSCORES"))...)
-	replyArray(reply, r)
+	passOn(reply, r)
 })
-
-// replyArray passes on an array of strings within a script.
-func replyArray(reply *driver.Replies, r driver.Reply) {
-	e, err := r.Elems()
-	if err != nil {
-		replyError(reply, err)
-		return
-	}
-	reply.Array(e.Len())
-	for e.Len() > 0 {
-		b, _, _ := e.Next().Bytes()
-		reply.Bytes(b)
-	}
-}
 
 // pageByScore finds the next page when the member at a place is gone, or has
 // another score: it reads from that score on, and drops what stands before the

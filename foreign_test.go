@@ -1,0 +1,60 @@
+package caches_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/gocaches/caches"
+)
+
+// An operation on a key that is not its own fails, and leaves that key as it
+// was: above all, it gives a key that lives for ever no expiry.
+func TestForeignKeysAreLeftAlone(t *testing.T) {
+	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
+		for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
+			o := caches.Options{Prefix: "foreign", TTL: time.Minute, TTLPolicy: policy}
+			text := caches.Cache[string]{Options: caches.Options{Prefix: "foreign"}}.On(conn).Key("text")
+			list := caches.SetCache[int]{Options: caches.Options{Prefix: "foreign"}}.On(conn).Key("set")
+			dict := caches.DictCache[string, int]{Options: o}.On(conn)
+			set := caches.SetCache[int]{Options: o}.On(conn)
+			board := caches.SortedSetCache[string]{Options: o}.On(conn)
+			count := caches.CounterCache[int]{Options: o}.On(conn)
+			for name, op := range map[string]func() error{
+				"DictCache.Set":      func() error { return dict.Key("text").Set(ctx, "a", 1) },
+				"DictCache.Update":   func() error { return dict.Key("text").Update(ctx, map[string]int{"a": 1}) },
+				"DictCache.Incr":     func() error { _, err := dict.Key("text").Incr(ctx, "a", 1); return err },
+				"DictCache.GetOrAdd": func() error { _, _, err := dict.Key("text").GetOrAdd(ctx, "a", 1); return err },
+				"DictCache.Get":      func() error { _, err := dict.Key("text").Get(ctx, "a"); return err },
+				"DictCache.Copy":     func() error { _, err := dict.Key("set").Copy(ctx); return err },
+				"SetCache.Add":       func() error { _, err := set.Key("text").Add(ctx, 1); return err },
+				"SetCache.Copy":      func() error { _, err := set.Key("text").Copy(ctx); return err },
+				"SetCache.All": func() error {
+					all, end := set.Key("text").All(ctx)
+					for range all {
+					}
+					return end()
+				},
+				"SortedSetCache.Add":    func() error { _, err := board.Key("set").Add(ctx, caches.Scored[string]{}); return err },
+				"SortedSetCache.Incr":   func() error { _, err := board.Key("set").Incr(ctx, "a", 1); return err },
+				"SortedSetCache.Range":  func() error { _, err := board.Key("set").Range(ctx, 0, -1); return err },
+				"CounterCache.Incr":     func() error { _, err := count.Key("text").Incr(ctx, 1); return err },
+				"CounterCache.Incr set": func() error { _, err := count.Key("set").Incr(ctx, 1); return err },
+			} {
+				require.NoError(t, text.Set(ctx, "not a number"))
+				_, err := list.Add(ctx, 1)
+				require.NoError(t, err)
+				require.Error(t, op(), "%s, policy %v", name, policy)
+				for _, object := range []interface {
+					ExpiresIn(context.Context) (time.Duration, error)
+				}{text, list} {
+					left, err := object.ExpiresIn(ctx)
+					require.NoError(t, err)
+					require.Equal(t, caches.Forever, left, "%s, policy %v", name, policy)
+				}
+			}
+		}
+	})
+}
