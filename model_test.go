@@ -76,7 +76,7 @@ type entry struct {
 // at returns the object at key, nil where there is none.
 func (m *model) at(key string) *entry {
 	e := m.entries[key]
-	if e != nil && !e.end.IsZero() && !m.now().Before(e.end) {
+	if e != nil && !e.end.IsZero() && m.now().After(e.end) { // as in Redis: its last millisecond is its own
 		delete(m.entries, key)
 		return nil
 	}
@@ -621,9 +621,6 @@ func parsed(text, zero, more string, parse func(string) (any, error)) string {
 func (x *modelStep) modelSwap(text, zero string, parse func(string) (any, error)) string {
 	old, ok := x.text()
 	if !ok {
-		if x.policy == caches.FromCreation { // the second command of two
-			x.wrote()
-		}
 		return zero + " false" + class(caches.ErrWrongType)
 	}
 	x.store(text, false)
@@ -855,21 +852,16 @@ func modelAlgebra(op setOperation) func(*modelStep) string {
 	return func(x *modelStep) string { return result(x.m.combined(op, x.keys...)).text }
 }
 
-// modelStore gives dst its own time to live, whatever its policy, and even where
-// the operation was refused.
+// modelStore gives dst its own time to live, whatever its policy.
 func modelStore(op setOperation) func(*modelStep) string {
 	return func(x *modelStep) string {
 		all, err := x.m.combined(op, x.keys[1], x.keys[2])
-		switch {
-		case err == nil && len(all) == 0:
-			delete(x.m.entries, x.key)
-			x.e = nil
-		case err == nil:
-			x.e = &entry{set: all}
-			x.m.entries[x.key] = x.e
-		}
-		if x.e != nil && !x.forever() {
-			x.e.end = x.m.now().Add(x.ttl)
+		if err == nil {
+			e := &entry{set: all} // run removes an empty one
+			if !x.forever() {
+				e.end = x.m.now().Add(x.ttl)
+			}
+			x.m.entries[x.key] = e
 		}
 		return result(len(all), err).text
 	}

@@ -254,7 +254,7 @@ func (q *query) end() { q.p.Free() }
 
 // cmd begins a command whose first argument is the key.
 func (q *query) cmd(name string) *driver.Pipeline {
-	return q.p.Cmd(name).Key(q.front, q.key)
+	return q.p.CmdKey(name, q.front, q.key)
 }
 
 // maxScripted is how many arguments go through withExpiry; Lua's unpack takes

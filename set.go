@@ -270,7 +270,7 @@ func (s SetCache[T]) Difference(ctx context.Context, others ...SetCache[T]) (map
 
 // UnionStore makes dst the union of s and others, whatever was there, with dst's
 // own time to live, and returns its size. dst may be one of them; an empty
-// result removes it. On one shard this is one transaction, SUNIONSTORE and
+// result removes it. On one shard this is one step, SUNIONSTORE and
 // PEXPIRE; over several the sets are read, then dst is replaced in one
 // transaction.
 func (s SetCache[T]) UnionStore(ctx context.Context, dst SetCache[T], others ...SetCache[T]) (int, error) {
@@ -322,14 +322,46 @@ func (s SetCache[T]) algebraStore(ctx context.Context, a algebra[T], dst SetCach
 	}
 	sources := keys[1:]
 	if q.together(keys) {
-		appendKeys(q.p.Cmd(a.cmd+"STORE").Key(keys[0]), sources)
-	} else if err := appendReplacement(ctx, &q, a, sources); err != nil {
+		q.algebraStore(a.cmd+"STORE", keys)
+		n, err := q.int(ctx)
+		return int(n), err
+	}
+	if err := appendReplacement(ctx, &q, a, sources); err != nil {
 		return 0, q.fail(err)
 	}
-	if q.ms > 0 { // dst is new, whatever its policy: *STORE drops what expiry it had
-		q.cmd("PEXPIRE").Int(q.ms)
-	}
 	return lastCount(ctx, &q)
+}
+
+// storeWithExpiry runs a command that stores a combination of the other keys in
+// the first, and sets that one's expiry, unless the command failed. ARGV: the
+// command, milliseconds.
+var storeWithExpiry = driver.NewScript(`
+local reply = redis.pcall(ARGV[1], unpack(KEYS))
+if type(reply) == 'number' then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return reply
+`, func(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
+	r := tx.Call(string(args[0]), keys...)
+	stored := r.Kind() == driver.KindInt
+	passOn(reply, r)
+	if stored {
+		tx.Call("PEXPIRE", keys[0], args[1])
+	}
+})
+
+// algebraStore appends a command that stores. The first key is new, whatever its
+// policy: what expiry it had went with what was there.
+func (q *query) algebraStore(name string, keys []string) {
+	switch {
+	case q.ms == 0:
+		appendKeys(q.p.Cmd(name), keys)
+	case len(keys) > maxScripted:
+		appendKeys(q.p.Cmd(name), keys)
+		q.cmd("PEXPIRE").Int(q.ms)
+	default:
+		q.p.Reset(0)
+		appendKeys(q.p.Script(storeWithExpiry, len(keys)), keys)
+		q.p.String(name).Int(q.ms)
+	}
 }
 
 // appendReplacement reads sources from their shards, and appends what makes the
@@ -348,29 +380,25 @@ func appendReplacement[T comparable](ctx context.Context, q *query, a algebra[T]
 			}
 		}
 	}
+	if q.ms > 0 {
+		q.cmd("PEXPIRE").Int(q.ms)
+	}
 	q.cmd("SCARD")
 	return nil
 }
 
-// lastCount runs q and returns the last of its integers that is not the reply
-// of the expiry: the size of what was stored.
+// lastCount runs q and returns the last of its integers: the size of what was
+// stored.
 func lastCount(ctx context.Context, q *query) (int, error) {
 	if err := q.run(ctx); err != nil {
 		return 0, err
 	}
-	replies := q.p.Replies().Len()
-	if q.ms > 0 {
-		replies--
-	}
 	var n int64
-	for range replies {
+	for range q.p.Replies().Len() {
 		var err error
 		if n, err = q.p.Next().Int(); err != nil {
 			return 0, q.fail(err)
 		}
-	}
-	if err := q.rest(); err != nil {
-		return 0, q.fail(err)
 	}
 	return int(n), nil
 }

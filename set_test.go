@@ -309,6 +309,7 @@ func TestSetAlgebraWrongType(t *testing.T) {
 			require.Equal(t, 2, ask(a.Add(ctx, 1, 2)).ok(t))
 			require.NoError(t, text.Key(i, "bad").Set(ctx, "text"))
 			require.NoError(t, text.Key(i, "dst").Set(ctx, "text"))
+			require.NoError(t, text.Key(i, "dst").Touch(ctx, otherTTL))
 			for _, err := range []error{
 				errOf(a.Union(ctx, bad)), errOf(bad.Union(ctx, a)), errOf(a.Intersect(ctx, bad)), errOf(bad.Difference(ctx, a)),
 				errOf(a.UnionStore(ctx, dst, bad)), errOf(bad.UnionStore(ctx, dst, a)), errOf(a.DifferenceStore(ctx, dst, a, bad)),
@@ -316,6 +317,7 @@ func TestSetAlgebraWrongType(t *testing.T) {
 				require.ErrorIs(t, err, caches.ErrWrongType)
 			}
 			require.Equal(t, "text", ask(text.Key(i, "dst").Get(ctx)).ok(t), "nothing was stored")
+			requireTTL(t, ctx, dst, otherTTL, "nor was it given an expiry")
 			require.Equal(t, 2, ask(a.UnionStore(ctx, dst, a)).ok(t))
 			requireSet(t, ctx, dst, setOf(1, 2))
 			requireTTL(t, ctx, dst, ownTTL)

@@ -142,9 +142,6 @@ func (c Cache[T]) set(ctx context.Context, op string, v T, flags ...string) (old
 		return old, false, err
 	}
 	defer q.end()
-	if q.twice(flags) {
-		q.p.Reset(driver.Atomic)
-	}
 	if err := appendSet(&q, c.opts.serializer(), v, flags...); err != nil {
 		return old, false, q.fail(err)
 	}
@@ -169,10 +166,15 @@ func (c Cache[T]) set(ctx context.Context, op string, v T, flags ...string) (old
 
 // appendSet appends SET and its expiry. Under FromCreation a value that is
 // there keeps its own: only SET NX, which creates, may name one. The others
-// keep what there is, and add one where there is none by a second command; see
-// twice.
+// keep what there is, and add one where there is none in the same step.
 func appendSet[T any](q *query, s Serializer, v T, flags ...string) error {
-	set := q.cmd("SET")
+	keeps := q.fixed && !creates(flags)
+	var set *driver.Pipeline
+	if keeps {
+		set = q.write("SET", 0)
+	} else {
+		set = q.cmd("SET")
+	}
 	if err := writeValue(set, s, v); err != nil {
 		return err
 	}
@@ -180,18 +182,12 @@ func appendSet[T any](q *query, s Serializer, v T, flags ...string) error {
 		set.String(flag)
 	}
 	switch {
-	case q.fixed && !creates(flags):
+	case keeps:
 		set.String("KEEPTTL")
-		q.expire()
 	case q.ms > 0:
 		set.String("PX").Int(q.ms)
 	}
 	return nil
-}
-
-// twice reports whether appendSet needs two commands, and so a transaction.
-func (q *query) twice(flags []string) bool {
-	return q.fixed && q.ms > 0 && !creates(flags)
 }
 
 func creates(flags []string) bool { return len(flags) > 0 && flags[0] == "NX" }
@@ -260,11 +256,7 @@ func SetMany[K comparable, T any](ctx context.Context, c Cache[T], items map[K]T
 		return err
 	}
 	q := query{front: m.front, ms: m.ms, fixed: m.opts.TTLPolicy == FromCreation}
-	mode := driver.Mode(0)
-	if q.twice(nil) {
-		mode = driver.Atomic
-	}
-	return m.run(ctx, mode, func(p *driver.Pipeline, group []int) error {
+	return m.run(ctx, 0, func(p *driver.Pipeline, group []int) error {
 		q.p = p
 		for _, i := range group {
 			q.key = m.keys[i]
@@ -375,14 +367,10 @@ func (m *many) value(r driver.Reply, i int, found func([]byte, int) error) {
 	m.fail([]int{i}, err)
 }
 
-// statuses reads one reply per command, and notes the errors by key. Two
-// commands may belong to one key: see appendSet.
+// statuses reads one reply per key, and notes the errors.
 func (m *many) statuses(p *driver.Pipeline, group []int) {
-	per := p.Len() / len(group)
 	for n := range group {
-		for range per {
-			m.fail(group[n:n+1], p.Next().Err())
-		}
+		m.fail(group[n:n+1], p.Next().Err())
 	}
 }
 

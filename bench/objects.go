@@ -85,8 +85,8 @@ func (b bench) cost(what, name string, do op, peerName string, peer op) error {
 	return nil
 }
 
-// locmem measures a read of a small value in this process, of keys in a random
-// order, as reads come. What the bare library is given, a string that is there,
+// locmem measures a read of a small value in this process, of keys in another
+// order than they were written in, as reads come. What the bare library is given, a string that is there,
 // the object must find as well: "get-locmem" has the objects made beforehand,
 // "get-locmem-key" makes each at its read.
 func locmem(b bench) error {
@@ -102,8 +102,8 @@ func locmem(b bench) error {
 	defer bare.StopAllGoroutines()
 	c := caches.Cache[string]{Options: caches.Options{Prefix: "profile", Serializer: caches.Raw}}.On(conn)
 	names, objects, order := make([]string, keys), make([]caches.Cache[string], keys), rand.Perm(keys)
-	for i, k := range order {
-		names[i], objects[i] = "profile."+strconv.Itoa(k), c.Key(k)
+	for i := range keys {
+		names[i], objects[i] = "profile."+strconv.Itoa(i), c.Key(i)
 		bare.Set(names[i], small)
 		if err := objects[i].Set(context.Background(), small); err != nil {
 			return err
@@ -116,12 +116,12 @@ func locmem(b bench) error {
 		return err
 	}
 	library := func(_ context.Context, i int) error {
-		v, _ := bare.GetIfPresent(names[i%keys])
+		v, _ := bare.GetIfPresent(names[order[i%keys]])
 		return checked(v, nil)
 	}
 	return errors.Join(
 		b.cost("get-locmem", "locmem", func(ctx context.Context, i int) error {
-			return checked(objects[i%keys].Get(ctx))
+			return checked(objects[order[i%keys]].Get(ctx))
 		}, "otter", library),
 		b.cost("get-locmem-key", "locmem", func(ctx context.Context, i int) error {
 			return checked(c.Key(order[i%keys]).Get(ctx))

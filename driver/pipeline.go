@@ -43,6 +43,7 @@ type Pipeline struct {
 
 // command is where one command lies in req.
 type command struct {
+	name   string
 	start  int // of its frame
 	key    int // bounds of its first key; keyEnd 0 where it has none
 	keyEnd int
@@ -98,10 +99,25 @@ func (p *Pipeline) Mode() Mode { return p.mode }
 // methods below, until the next Cmd.
 func (p *Pipeline) Cmd(name string) *Pipeline {
 	p.finish()
-	p.cmds = append(p.cmds, command{start: len(p.req)})
+	p.cmds = append(p.cmds, command{name: name, start: len(p.req)})
 	p.req = append(p.req, "*0\r\n"...) // finish puts the count in place of the 0
 	p.args = 0
 	return p.String(name)
+}
+
+// CmdKey is Cmd and then Key, the way most commands begin, at half the cost.
+func (p *Pipeline) CmdKey(name, front, key string) *Pipeline {
+	p.finish()
+	start := len(p.req)
+	b := slices.Grow(p.req, len("*0\r\n$00\r\n\r\n$00000000000000000000\r\n\r\n")+len(name)+len(front)+len(key))
+	b = append(b, "*0\r\n"...)
+	b = append(append(appendHeader(b, '$', int64(len(name))), name...), '\r', '\n')
+	b = appendHeader(b, '$', int64(len(front)+len(key)))
+	at := len(b)
+	b = append(append(append(b, front...), key...), '\r', '\n')
+	p.req, p.args = b, 2
+	p.cmds = append(p.cmds, command{name: name, start: start, key: at, keyEnd: len(b) - 2})
+	return p
 }
 
 // Script begins a call of s (EVALSHA): keys keys follow by [Pipeline.Key], then
@@ -190,7 +206,12 @@ func (p *Pipeline) finish() {
 		return
 	}
 	last := &p.cmds[len(p.cmds)-1]
-	if last.args == p.args {
+	switch {
+	case last.args == p.args:
+		return
+	case last.args == 0 && p.args < 10: // nearly always
+		p.req[last.start+1] = byte('0' + p.args)
+		last.args = p.args
 		return
 	}
 	var digits [20]byte
@@ -237,6 +258,15 @@ func (p *Pipeline) FirstKey(i int) []byte {
 	return nil
 }
 
+// Name returns the name of command i; of a [Script], "EVALSHA".
+func (p *Pipeline) Name(i int) string { return p.cmds[i].name }
+
+// Args returns the number of arguments of command i, its name included.
+func (p *Pipeline) Args(i int) int {
+	p.finish()
+	return p.cmds[i].args
+}
+
 // HasScripts reports whether a command is a [Script].
 func (p *Pipeline) HasScripts() bool { return p.scripts }
 
@@ -279,9 +309,9 @@ func (p *Pipeline) Next() Reply {
 		return Reply{}
 	}
 	p.taken++
-	r, rest := parseReply(p.replies.buf[p.next:], p.taken == p.replies.n)
-	p.next = len(p.replies.buf) - len(rest)
-	return r
+	kind, n, data, size := parseReply(p.replies.buf[p.next:], p.taken == p.replies.n)
+	p.next += size
+	return Reply{kind, n, data}
 }
 
 // appendHeader appends "$12\r\n" and its like.

@@ -123,50 +123,54 @@ func (e *Elems) Next() Reply {
 		return Reply{}
 	}
 	e.n--
-	r, rest := parseReply(e.data, false)
-	e.data = rest
-	return r
+	kind, n, data, size := parseReply(e.data, false)
+	e.data = e.data[size:]
+	return Reply{kind, n, data}
 }
 
 // parseReply reads the reply at the start of buf, which holds whole replies
-// only. Where it is the last one, an array's elements are all that is left and
-// their end need not be looked for.
-func parseReply(buf []byte, last bool) (r Reply, rest []byte) {
+// only, and returns what a Reply is made of and the reply's size. Where it is
+// the last one, an array's elements are all that is left, and their end need
+// not be looked for. It returns parts, and not a Reply, because those stay in
+// registers.
+func parseReply(buf []byte, last bool) (kind Kind, n int, data []byte, size int) {
 	if len(buf) < 3 {
-		return Reply{}, nil
+		return 0, 0, nil, len(buf)
 	}
 	switch kind := Kind(buf[0]); kind {
 	case KindStatus, KindError, KindInt:
 		line := bytes.IndexByte(buf, '\r')
 		if line < 0 || line+2 > len(buf) {
-			return Reply{}, nil
+			return 0, 0, nil, len(buf)
 		}
-		return Reply{kind: kind, data: buf[1:line]}, buf[line+2:]
+		return kind, 0, buf[1:line], line + 2
 	case KindBulk:
 		n, rest := number(buf[1:])
-		if n < 0 {
-			return Reply{kind: KindNil}, rest
+		at := len(buf) - len(rest)
+		switch {
+		case n < 0:
+			return KindNil, 0, nil, at
+		case n+2 > len(rest):
+			return 0, 0, nil, len(buf)
 		}
-		if n+2 > len(rest) {
-			return Reply{}, nil
-		}
-		return Reply{kind: KindBulk, data: rest[:n:n]}, rest[n+2:]
+		return KindBulk, 0, rest[:n:n], at + n + 2
 	case KindArray:
 		n, rest := number(buf[1:])
-		if n < 0 {
-			return Reply{kind: KindNil}, rest
+		at := len(buf) - len(rest)
+		switch {
+		case n < 0:
+			return KindNil, 0, nil, at
+		case last:
+			return KindArray, n, rest, len(buf)
 		}
-		r = Reply{kind: KindArray, n: n, data: rest}
-		if last {
-			return r, nil
-		}
+		end := at
 		for range n {
-			_, rest = parseReply(rest, false)
+			_, _, _, size := parseReply(buf[end:], false)
+			end += size
 		}
-		r.data = r.data[:len(r.data)-len(rest)]
-		return r, rest
+		return KindArray, n, buf[at:end], end
 	}
-	return Reply{}, nil
+	return 0, 0, nil, len(buf)
 }
 
 // Replies takes the replies of a [Store], in the order of the commands: one

@@ -49,16 +49,18 @@ type space struct {
 
 // An entry is one key. Its fields change under space.mu held alone.
 type entry struct {
-	key      string
-	at       int   // index in space.order
-	deadline int64 // in milliseconds of Unix time, 0 for none; present while now <= deadline
-	slot     int   // index in space.expiring, -1 where there is no deadline
-	kept     bool  // not in policy: written by a Keep pipeline at some time
-
-	str []byte // the value where object is nil
+	// What a read looks at stands together: it is one line of the processor's
+	// cache.
+	deadline int64  // in milliseconds of Unix time, 0 for none; present while now <= deadline
+	str      []byte // the value where object is nil
 	// *hash, *set or *zset, never empty between commands: a collection without
 	// elements is a key that does not exist.
 	object any
+
+	key  string
+	at   int  // index in space.order
+	slot int  // index in space.expiring, -1 where there is no deadline
+	kept bool // not in policy: written by a Keep pipeline at some time
 }
 
 // newSpace makes an empty space of valid options.
@@ -211,17 +213,12 @@ func (s *space) now() time.Time {
 	return s.clock()
 }
 
-// getFrame is how a GET begins on the wire, up to its key.
-const getFrame = "*2\r\n$3\r\nGET\r\n"
-
 // do runs p: all of it under one lock where it is Atomic, else with the lock
 // of a reader up to the first command that writes.
 func (s *space) do(p *driver.Pipeline) error {
-	if p.Len() == 1 && !s.forget {
-		if f := p.Frames(); len(f) > len(getFrame) && string(f[:len(getFrame)]) == getFrame {
-			if key := p.FirstKey(0); key != nil {
-				return s.get(key, p.Replies())
-			}
+	if p.Len() == 1 && p.Name(0) == "GET" && p.Args(0) == 2 && !s.forget {
+		if key := p.FirstKey(0); key != nil {
+			return s.get(key, p.Replies())
 		}
 	}
 	t := s.turns.Get().(*turn)
