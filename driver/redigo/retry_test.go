@@ -28,9 +28,10 @@ func TestLostReply(t *testing.T) {
 		{driver.Atomic, 1, driver.ErrUnknownOutcome, 1},
 		{driver.ReadOnly, 1, nil, 2},
 		{driver.ReadOnly, 2, nil, 3},
-		{driver.ReadOnly, 3, driver.ErrUnknownOutcome, 3},
+		{driver.ReadOnly, 4, nil, 5},
+		{driver.ReadOnly, 5, driver.ErrUnknownOutcome, 5},
 		{driver.Repeatable, 2, nil, 3},
-		{driver.Repeatable, 9, driver.ErrUnknownOutcome, 3},
+		{driver.Repeatable, 9, driver.ErrUnknownOutcome, 5},
 		{driver.Repeatable | driver.Atomic, 1, nil, 2},
 	} {
 		t.Run(fmt.Sprintf("mode %d, %d lost", c.mode, c.losses), func(t *testing.T) {
