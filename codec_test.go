@@ -144,8 +144,6 @@ type (
 	Base         struct{ ID int }
 	timedMember  struct{ At time.Time }
 	embedsMember struct{ Base }
-	tagsMember   struct{ A userHash }
-	pointsMember struct{ A pointerText }
 	hiddenMember struct{ name string }
 	leftMember   struct {
 		Name string `json:"-"`
