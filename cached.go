@@ -53,8 +53,12 @@ const maxLoads = 16
 // Errors of fn are returned and not remembered. fn gets a context with the
 // values of the first caller's, which does not end with it.
 //
-// When the cache cannot be read, fn still answers; its result is then not
-// written back.
+// Callers that waited for one call share its result: where T holds references,
+// such as a map, treat it as read-only.
+//
+// When the server cannot be asked, fn still answers; its result is then not
+// written back. What no later try could mend is an error: a connection that is
+// not configured, a result that does not serialize.
 func Cached[A comparable, T any](c Cache[T], fn func(context.Context, A) (T, error), o *CachedOptions[A, T]) *CachedFunc[A, T] {
 	f := &CachedFunc[A, T]{cache: c, fn: fn}
 	if o != nil {
@@ -73,8 +77,8 @@ func (f *CachedFunc[A, T]) Get(ctx context.Context, arg A) (T, error) {
 	}
 	landed := f.flight.landed.Load()
 	v, err := object.Get(ctx)
-	if err == nil {
-		return v, nil
+	if err == nil || !keeps(err) && !isFault(err) {
+		return v, err
 	}
 	return f.load(ctx, object, arg, landed, keeps(err))
 }
@@ -90,21 +94,58 @@ func keeps(err error) bool { return errors.Is(err, ErrMiss) || errors.Is(err, Er
 // run that stored the result is over: where a run has ended since, the cache is
 // asked once more.
 func (f *CachedFunc[A, T]) load(ctx context.Context, object Cache[T], arg A, landed uint64, keep bool) (T, error) {
-	// Without a connection the key is that of all calls that have none.
-	conn, _ := resolve(ctx, object.opts.conn, object.opts.Connection)
-	return f.flight.do(ctx, flightKey{conn, object.key}, func(ctx context.Context) (T, error) {
+	return f.flight.do(ctx, flightOf(ctx, object), func(ctx context.Context, call *joined[T]) (T, error) {
 		if keep && f.flight.landed.Load() != landed {
 			if v, err := object.Get(ctx); err == nil {
 				return v, nil
 			}
 		}
 		v, err := f.fn(ctx, arg)
-		if err == nil && keep && !f.bypasses(arg, v) {
-			// That it could not be stored is the next caller's loss, not this one's.
-			_ = object.Set(ctx, v)
+		if err != nil || !keep || f.bypasses(arg, v) {
+			return v, err
 		}
-		return v, err
+		return v, f.store(ctx, object, v, call)
 	})
+}
+
+// store keeps a result, unless it was forgotten while it was computed. That a
+// server could not take it is the next caller's loss, not this one's; that it
+// can never be stored is an error of the program.
+func (f *CachedFunc[A, T]) store(ctx context.Context, object Cache[T], v T, call *joined[T]) error {
+	if call.stale.Load() {
+		return nil
+	}
+	if err := object.Set(ctx, v); err != nil && !isFault(err) {
+		return err
+	}
+	if call.stale.Load() { // forgotten between the look and the store
+		_ = object.Delete(ctx)
+	}
+	return nil
+}
+
+// flightOf names what is computed for object. Without a connection it is that of
+// all calls that have none.
+func flightOf[T any](ctx context.Context, object Cache[T]) flightKey {
+	conn, _ := resolve(ctx, object.opts.conn, object.opts.Connection)
+	return flightKey{conn, object.key}
+}
+
+// isFault reports whether err is of the kind that comes and goes: a server that
+// is not there, or answers an error. What is left is wrong in the program: no
+// such connection, a value that no serializer takes.
+func isFault(err error) bool {
+	if _, ok := errors.AsType[*ServerError](err); ok {
+		return true
+	}
+	for _, fault := range []error{
+		ErrUnavailable, ErrUnknownOutcome, ErrTooLarge, ErrProtocol, context.Canceled, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, fault) {
+			return true
+		}
+	}
+	return false
 }
 
 func (f *CachedFunc[A, T]) bypasses(arg A, v T) bool {
@@ -193,12 +234,14 @@ func (f *CachedFunc[A, T]) read(ctx context.Context, objects map[A]Cache[T]) (fo
 	return found, unread
 }
 
-// Invalidate forgets the result for arg.
+// Invalidate forgets the result for arg. A call of fn that is under way in this
+// process answers those who wait for it; its result is not kept.
 func (f *CachedFunc[A, T]) Invalidate(ctx context.Context, arg A) error {
 	object, err := f.object(arg)
 	if err != nil {
 		return err
 	}
+	f.flight.forget(flightOf(ctx, object))
 	return object.Delete(ctx)
 }
 
@@ -214,10 +257,11 @@ func (f *CachedFunc[A, T]) Refresh(ctx context.Context, arg A) (T, error) {
 		return zero, err
 	}
 	v, err := f.fn(ctx, arg)
-	switch {
-	case err != nil:
+	if err != nil {
 		return v, err
-	case f.bypasses(arg, v):
+	}
+	f.flight.forget(flightOf(ctx, object)) // an older run must not store over it
+	if f.bypasses(arg, v) {
 		return v, object.Delete(ctx)
 	}
 	return v, object.Set(ctx, v)
@@ -229,7 +273,14 @@ func (f *CachedFunc[A, T]) Func() func(context.Context, A) (T, error) { return f
 // object returns where the result for arg is kept.
 func (f *CachedFunc[A, T]) object(arg A) (Cache[T], error) {
 	if f.opts.Key != nil {
-		object := f.cache.Key(f.opts.Key(arg)...)
+		parts := f.opts.Key(arg)
+		if len(parts) == 0 {
+			return Cache[T]{}, fmt.Errorf("%w: CachedOptions.Key returned no parts: all arguments would share one result", ErrNoKey)
+		}
+		if f.opts.Name != "" {
+			parts = append([]any{f.opts.Name}, parts...)
+		}
+		object := f.cache.Key(parts...)
 		return object, object.err
 	}
 	name, err := f.name()

@@ -679,3 +679,101 @@ func TestCachedConcurrently(t *testing.T) {
 		require.Zero(t, wrong.Load())
 	})
 }
+
+// Two functions of one cache type are told apart by Name, whatever their Key.
+func TestCachedNameAndKey(t *testing.T) {
+	ctx := caches.WithConn(t.Context(), open(t, "locmem://"))
+	c := caches.Cache[string]{Options: caches.Options{Prefix: "named"}}
+	of := func(name string) *caches.CachedFunc[int, string] {
+		return caches.Cached(c, func(context.Context, int) (string, error) { return name, nil },
+			&caches.CachedOptions[int, string]{Name: name, Key: func(id int) []any { return []any{id} }})
+	}
+	for _, name := range []string{"a", "b"} {
+		got, err := of(name).Get(ctx, 1)
+		require.NoError(t, err)
+		require.Equal(t, name, got)
+	}
+	none := caches.Cached(c, func(context.Context, int) (string, error) { return "", nil },
+		&caches.CachedOptions[int, string]{Key: func(int) []any { return nil }})
+	_, err := none.Get(ctx, 1)
+	require.ErrorIs(t, err, caches.ErrNoKey)
+}
+
+// A result that was invalidated, or refreshed, while it was computed answers
+// those who wait for it, and nobody later.
+func TestCachedInvalidatedWhileComputed(t *testing.T) {
+	for _, refresh := range []bool{false, true} {
+		ctx := caches.WithConn(t.Context(), open(t, "locmem://"))
+		var db atomic.Int64
+		db.Store(1)
+		read, goOn := make(chan struct{}), make(chan struct{})
+		var begun atomic.Bool
+		f := caches.Cached(caches.Cache[int64]{Options: caches.Options{Prefix: "race"}}, func(context.Context, int) (int64, error) {
+			v := db.Load()
+			if begun.CompareAndSwap(false, true) {
+				close(read)
+				<-goOn
+			}
+			return v, nil
+		}, &caches.CachedOptions[int, int64]{Name: "f"})
+		old := make(chan int64)
+		go func() {
+			v, _ := f.Get(ctx, 1)
+			old <- v
+		}()
+		<-read
+		db.Store(2)
+		if refresh {
+			v, err := f.Refresh(ctx, 1)
+			require.NoError(t, err)
+			require.EqualValues(t, 2, v)
+		} else {
+			require.NoError(t, f.Invalidate(ctx, 1))
+		}
+		v, err := f.Get(ctx, 1)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, v, "the run that began before is joined by nobody")
+		close(goOn)
+		require.EqualValues(t, 1, <-old)
+		v, err = f.Get(ctx, 1)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, v, "and stores nothing")
+	}
+}
+
+// A function that asks for its own result, by itself or over another, gets an
+// error instead of waiting for ever.
+func TestCachedRecursion(t *testing.T) {
+	ctx := caches.WithConn(t.Context(), open(t, "locmem://"))
+	c := caches.Cache[int]{Options: caches.Options{Prefix: "recursion"}}
+	var a, b *caches.CachedFunc[int, int]
+	a = caches.Cached(c, func(ctx context.Context, n int) (int, error) { return b.Get(ctx, n) }, &caches.CachedOptions[int, int]{Name: "a"})
+	b = caches.Cached(c, func(ctx context.Context, n int) (int, error) {
+		if n == 0 {
+			return 0, nil
+		}
+		v, err := a.Get(ctx, n/2*2-n%2) // an odd one asks for itself, an even one too
+		return v + 1, err
+	}, &caches.CachedOptions[int, int]{Name: "b"})
+	_, err := a.Get(ctx, 2)
+	require.ErrorContains(t, err, "waits for its own result")
+	v, err := a.Get(ctx, 0)
+	require.NoError(t, err)
+	require.Zero(t, v)
+}
+
+// What no later try could mend is not hidden: it would be computed every time.
+func TestCachedShowsErrorsOfTheProgram(t *testing.T) {
+	ctx := caches.WithConn(t.Context(), open(t, "locmem://"))
+	for name, c := range map[string]caches.Cache[func()]{
+		"a value that does not serialize": {Options: caches.Options{Prefix: "p"}},
+		"a negative time to live":         {Options: caches.Options{Prefix: "p", TTL: -1}},
+	} {
+		_, err := caches.Cached(c, func(context.Context, int) (func(), error) { return func() {}, nil },
+			&caches.CachedOptions[int, func()]{Name: "f"}).Get(ctx, 1)
+		require.Error(t, err, name)
+	}
+	_, err := caches.Cached(caches.Cache[int]{Options: caches.Options{Prefix: "p", Connection: "none such"}},
+		func(context.Context, int) (int, error) { return 1, nil }, &caches.CachedOptions[int, int]{Name: "f"}).Get(context.Background(), 1)
+	require.ErrorIs(t, err, caches.ErrNoConnection)
+}

@@ -600,6 +600,8 @@ func refused(cmd string, words []string) bool {
 		"MONITOR", "SYNC", "PSYNC", "REPLCONF",
 		"BLPOP", "BRPOP", "BRPOPLPUSH", "BLMOVE", "BLMPOP", "BZPOPMIN", "BZPOPMAX", "BZMPOP", "WAIT", "WAITAOF":
 		return true
+	case "SCRIPT":
+		return len(words) > 0 && strings.EqualFold(words[0], "DEBUG")
 	case "CLIENT":
 		return len(words) > 0 && slices.Contains(clientState, strings.ToUpper(words[0]))
 	case "XREAD", "XREADGROUP":

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gocaches/caches"
+	"github.com/gocaches/caches/testutil"
 )
 
 // TestDifferential runs random plans of operations of all objects in lock step
@@ -32,9 +33,9 @@ import (
 // CACHES_TEST_PLAN is the number of operations, CACHES_TEST_SEED replays a plan.
 func TestDifferential(t *testing.T) {
 	size, seed := planSize(t, 200_000), planSeed(t)
-	redis, locmem := open(t, realRedis(t)), open(t, "locmem://?maxsize=1000000")
+	redis, locmem := open(t, testutil.Redis(t, &testutil.RedisOptions{Unix: true}).DSN()), open(t, "locmem://?maxsize=1000000")
 	start := time.Now()
-	tracks := make([]*track, 32) // goroutines, each with keys of its own
+	tracks := make([]*track, 4) // goroutines, each with keys of its own
 	var all sync.WaitGroup
 	for i := range tracks {
 		p := newPlan(seed, i)

@@ -41,7 +41,8 @@
 // fault is never disguised as a miss: [ErrUnavailable] when nothing was run,
 // [ErrUnknownOutcome] when it is not known, *[ServerError] when the server
 // refused. GetOr has a default for a miss, [Cached] answers even when the server
-// does not. Every error is an *[OpError] that names the operation and the key.
+// does not. Every error of an object's operation is an *[OpError] that
+// names the operation and the key; of an operation on many keys, a *[KeysError].
 //
 // # Time to live
 //

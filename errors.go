@@ -22,12 +22,20 @@ var (
 	ErrUnavailable = driver.ErrUnavailable
 
 	// ErrUnknownOutcome reports that a command was sent and no reply came: it
-	// may have run or not. Reads may be tried again; so may claims of a
-	// [SentinelCache], whose next claim by the same Redis client is a new one.
+	// may have run or not. Reads were sent again already, writes never are. After
+	// a claim of a [SentinelCache] the gate may be shut with nobody inside.
 	ErrUnknownOutcome = driver.ErrUnknownOutcome
 
 	// ErrTooLarge reports a reply or a value beyond a configured limit.
 	ErrTooLarge = driver.ErrTooLarge
+
+	// ErrProtocol reports bytes from a server that are not the reply that was
+	// asked for. The connection is given up.
+	ErrProtocol = driver.ErrProtocol
+
+	// ErrOldServer reports a server older than Redis 7.0, which lacks what the
+	// operation needs.
+	ErrOldServer = driver.ErrOldServer
 
 	// ErrCorrupt reports a stored value that does not decode into the type
 	// asked for.

@@ -2,6 +2,7 @@ package caches
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -25,6 +26,7 @@ type flightKey struct {
 
 // joined is a run that any number of callers wait for.
 type joined[T any] struct {
+	stale atomic.Bool   // forgotten while it ran: its result is not to be kept
 	done  chan struct{} // closed once val and err are set; they are read after it only
 	val   T
 	err   error
@@ -54,11 +56,16 @@ func (p *loadPanic) Unwrap() error {
 // run's context carries ctx's values but not its end: the caller who came first
 // may go away, and the others must not fail for it. Each caller still leaves
 // when its own context ends, and one whose context has ended starts nothing. A
-// panic of run is raised in every caller.
-func (f *flight[T]) do(ctx context.Context, key flightKey, run func(context.Context) (T, error)) (T, error) {
+// panic of run is raised in every caller. A run that asks for its own key, by
+// itself or over others, gets errRecursive: it would wait for itself for ever.
+func (f *flight[T]) do(ctx context.Context, key flightKey, run func(context.Context, *joined[T]) (T, error)) (T, error) {
+	var zero T
 	if ctx.Err() != nil {
-		var zero T
 		return zero, reasonOf(ctx)
+	}
+	within := aboard{f, key, ctx.Value(aboardKey{})}
+	if within.again() {
+		return zero, fmt.Errorf("%w: %s", errRecursive, key.key)
 	}
 	f.mu.Lock()
 	call, under := f.calls[key]
@@ -68,13 +75,12 @@ func (f *flight[T]) do(ctx context.Context, key flightKey, run func(context.Cont
 			f.calls = make(map[flightKey]*joined[T])
 		}
 		f.calls[key] = call
-		go f.run(context.WithoutCancel(ctx), key, call, run)
+		go f.run(context.WithValue(context.WithoutCancel(ctx), aboardKey{}, within), key, call, run)
 	}
 	f.mu.Unlock()
 	select {
 	case <-call.done:
 	case <-ctx.Done():
-		var zero T
 		return zero, reasonOf(ctx)
 	}
 	if call.panic != nil {
@@ -83,7 +89,40 @@ func (f *flight[T]) do(ctx context.Context, key flightKey, run func(context.Cont
 	return call.val, call.err
 }
 
-func (f *flight[T]) run(ctx context.Context, key flightKey, call *joined[T], run func(context.Context) (T, error)) {
+// errRecursive is what a function gets that calls itself with its own argument.
+var errRecursive = errors.New("caches: the function waits for its own result")
+
+// aboard says within which run a context is, and within which ones that run is.
+type aboard struct {
+	flight any
+	key    flightKey
+	outer  any // an aboard, nil at the end
+}
+
+type aboardKey struct{}
+
+// again reports whether a is among those that it is within.
+func (a aboard) again() bool {
+	for outer, ok := a.outer.(aboard); ok; outer, ok = outer.outer.(aboard) {
+		if outer.flight == a.flight && outer.key == a.key {
+			return true
+		}
+	}
+	return false
+}
+
+// forget lets no later caller join the run under way for key, and tells that
+// run that its result is stale.
+func (f *flight[T]) forget(key flightKey) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if call := f.calls[key]; call != nil {
+		call.stale.Store(true)
+		delete(f.calls, key)
+	}
+}
+
+func (f *flight[T]) run(ctx context.Context, key flightKey, call *joined[T], run func(context.Context, *joined[T]) (T, error)) {
 	returned := false
 	defer func() {
 		if !returned { // by a panic, or by runtime.Goexit, for which recover gives nil
@@ -91,11 +130,13 @@ func (f *flight[T]) run(ctx context.Context, key flightKey, call *joined[T], run
 		}
 		f.landed.Add(1) // before delete: who finds no call finds this one counted
 		f.mu.Lock()
-		delete(f.calls, key) // before done closes: whom done wakes never joins this call again
+		if f.calls[key] == call { // a newer one may stand there, after forget
+			delete(f.calls, key) // before done closes: whom done wakes never joins this call again
+		}
 		f.mu.Unlock()
 		close(call.done)
 	}()
-	call.val, call.err = run(ctx)
+	call.val, call.err = run(ctx, call)
 	returned = true
 }
 

@@ -2,6 +2,7 @@ package caches_test
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"time"
 
@@ -22,15 +23,26 @@ func TestForeignKeysAreLeftAlone(t *testing.T) {
 			set := caches.SetCache[int]{Options: o}.On(conn)
 			board := caches.SortedSetCache[string]{Options: o}.On(conn)
 			count := caches.CounterCache[int]{Options: o}.On(conn)
+			fields, items := make([]string, 6000), make(map[string]int)
+			members, scored := make([]int, 6000), make([]caches.Scored[string], 6000)
+			for i := range members {
+				fields[i], members[i] = strconv.Itoa(i), i
+				items[fields[i]], scored[i].Member = i, fields[i]
+			}
 			for name, op := range map[string]func() error{
-				"DictCache.Set":      func() error { return dict.Key("text").Set(ctx, "a", 1) },
-				"DictCache.Update":   func() error { return dict.Key("text").Update(ctx, map[string]int{"a": 1}) },
-				"DictCache.Incr":     func() error { _, err := dict.Key("text").Incr(ctx, "a", 1); return err },
-				"DictCache.GetOrAdd": func() error { _, _, err := dict.Key("text").GetOrAdd(ctx, "a", 1); return err },
-				"DictCache.Get":      func() error { _, err := dict.Key("text").Get(ctx, "a"); return err },
-				"DictCache.Copy":     func() error { _, err := dict.Key("set").Copy(ctx); return err },
-				"SetCache.Add":       func() error { _, err := set.Key("text").Add(ctx, 1); return err },
-				"SetCache.Copy":      func() error { _, err := set.Key("text").Copy(ctx); return err },
+				"DictCache.Update, many":   func() error { return dict.Key("text").Update(ctx, items) },
+				"DictCache.GetMany, many":  func() error { _, err := dict.Key("text").GetMany(ctx, fields...); return err },
+				"SetCache.Add, many":       func() error { _, err := set.Key("text").Add(ctx, members...); return err },
+				"SetCache.Contains, many":  func() error { _, err := set.Key("text").ContainsMany(ctx, members...); return err },
+				"SortedSetCache.Add, many": func() error { _, err := board.Key("set").Add(ctx, scored...); return err },
+				"DictCache.Set":            func() error { return dict.Key("text").Set(ctx, "a", 1) },
+				"DictCache.Update":         func() error { return dict.Key("text").Update(ctx, map[string]int{"a": 1}) },
+				"DictCache.Incr":           func() error { _, err := dict.Key("text").Incr(ctx, "a", 1); return err },
+				"DictCache.GetOrAdd":       func() error { _, _, err := dict.Key("text").GetOrAdd(ctx, "a", 1); return err },
+				"DictCache.Get":            func() error { _, err := dict.Key("text").Get(ctx, "a"); return err },
+				"DictCache.Copy":           func() error { _, err := dict.Key("set").Copy(ctx); return err },
+				"SetCache.Add":             func() error { _, err := set.Key("text").Add(ctx, 1); return err },
+				"SetCache.Copy":            func() error { _, err := set.Key("text").Copy(ctx); return err },
 				"SetCache.All": func() error {
 					all, end := set.Key("text").All(ctx)
 					for range all {
@@ -55,6 +67,40 @@ func TestForeignKeysAreLeftAlone(t *testing.T) {
 					require.Equal(t, caches.Forever, left, "%s, policy %v", name, policy)
 				}
 			}
+		}
+	})
+}
+
+// Of its own key, an operation of more arguments than a script takes sets the
+// expiry as any other does.
+func TestManyArgumentsCarryTheirExpiry(t *testing.T) {
+	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
+		for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
+			o := caches.Options{Prefix: "many." + policy.String(), TTL: time.Minute, TTLPolicy: policy}
+			set := caches.SetCache[int]{Options: o}.On(conn).Key("set")
+			board := caches.SortedSetCache[int]{Options: o}.On(conn).Key("board")
+			dict := caches.DictCache[int, int]{Options: o}.On(conn).Key("dict")
+			members, scored, items := make([]int, 6000), make([]caches.Scored[int], 6000), make(map[int]int)
+			for i := range members {
+				members[i], scored[i].Member, items[i] = i, i, i
+			}
+			added, err := set.Add(ctx, members...)
+			require.NoError(t, err)
+			require.Equal(t, len(members), added)
+			added, err = board.Add(ctx, scored...)
+			require.NoError(t, err)
+			require.Equal(t, len(members), added)
+			require.NoError(t, dict.Update(ctx, items))
+			for _, object := range []interface {
+				ExpiresIn(context.Context) (time.Duration, error)
+			}{set, board, dict} {
+				left, err := object.ExpiresIn(ctx)
+				require.NoError(t, err)
+				require.InDelta(t, time.Minute, left, float64(20*time.Second))
+			}
+			found, err := dict.GetMany(ctx, members...)
+			require.NoError(t, err)
+			require.Equal(t, items, found)
 		}
 	})
 }

@@ -99,6 +99,9 @@ func (o Object) ExpiresIn(ctx context.Context) (time.Duration, error) {
 	case ms == -1:
 		return Forever, nil
 	}
+	if ms >= Forever.Milliseconds() { // what Redis can count to, a Duration cannot
+		return Forever - time.Millisecond, nil
+	}
 	return time.Duration(ms) * time.Millisecond, nil
 }
 
@@ -330,17 +333,49 @@ func (q *query) expire() {
 	if q.ms == 0 || q.scripted {
 		return
 	}
-	q.cmd("PEXPIRE").Int(q.ms)
+	q.expireOwn()
 	if q.fixed {
 		q.p.String("NX")
 	}
 }
 
+// expireOwn is the expiry behind a command of more arguments than a script
+// takes. All that can make such a command fail is a key of another type.
+func (q *query) expireOwn() {
+	q.p.Script(expireType, 1).Key(q.front, q.key).String(typeOf(q.p.Name(0))).Int(q.ms)
+}
+
+// typeOf returns the data type that a command of a collection works on, by its
+// name's first letter.
+func typeOf(command string) string {
+	switch command[0] {
+	case 'H':
+		return "hash"
+	case 'S':
+		return "set"
+	}
+	return "zset"
+}
+
+// expireType is PEXPIRE for a key of one type. ARGV: the type, milliseconds, NX
+// or nothing.
+var expireType = driver.NewScript(`
+if redis.call('TYPE', KEYS[1]).ok ~= ARGV[1] then return 0 end
+if ARGV[3] then return redis.call('PEXPIRE', KEYS[1], ARGV[2], ARGV[3]) end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+`, func(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
+	if kind, _, _ := tx.Call("TYPE", keys[0]).Bytes(); string(kind) != string(args[0]) {
+		reply.Int(0)
+		return
+	}
+	passOn(reply, tx.Call("PEXPIRE", append([][]byte{keys[0]}, args[1:]...)...))
+})
+
 // slid appends what a read needs for its expiry: nothing, for most types. On a
 // key that is gone it does nothing.
 func (q *query) slid() {
 	if q.slide && !q.scripted {
-		q.cmd("PEXPIRE").Int(q.ms)
+		q.expireOwn()
 	}
 }
 

@@ -165,7 +165,9 @@ func TestCollectionsErrors(t *testing.T) {
 			for _, ttl := range []time.Duration{0, ownTTL} {
 				o := caches.Options{Prefix: "errors", TTL: ttl, TTLPolicy: caches.SlideOnRead}
 				c, _, _, acts := kind.make(conn, o, "text")
-				require.NoError(t, caches.Cache[string]{Options: o}.On(conn).Key("text").Set(ctx, "a string"))
+				text := caches.Cache[string]{Options: o}.On(conn).Key("text")
+				require.NoError(t, text.Set(ctx, "a string"))
+				require.NoError(t, text.Persist(ctx))
 				for _, act := range acts {
 					err := act.run(ctx)
 					if !onFake(t) || act.name != "GetOrAdd" && act.name != "PopItem" { // scripts
@@ -178,6 +180,7 @@ func TestCollectionsErrors(t *testing.T) {
 				}
 				_, err := c.Len(ctx)
 				require.ErrorIs(t, err, caches.ErrWrongType)
+				requireTTL(t, ctx, c, caches.Forever, "%s: what is not one's own is left as it is", kind.name)
 			}
 			bad := caches.Options{Prefix: "errors", TTL: -time.Second}
 			_, _, _, acts := kind.make(conn, bad, "negative")
@@ -188,6 +191,20 @@ func TestCollectionsErrors(t *testing.T) {
 			for _, act := range acts {
 				require.ErrorContains(t, act.run(ctx), "part 1 of the key", "%s %s", kind.name, act.name)
 			}
+		}
+	})
+}
+
+// A Swap that finds a collection leaves it as it is, and for ever.
+func TestSwapOfACollection(t *testing.T) {
+	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
+		for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
+			c, fill, _, _ := setKind(conn, caches.Options{Prefix: "swap"}, policy.String())
+			require.NoError(t, fill(ctx))
+			value := caches.Cache[string]{Options: caches.Options{Prefix: "swap", TTL: ownTTL, TTLPolicy: policy}}.On(conn).Key(policy.String())
+			require.ErrorIs(t, err3(value.Swap(ctx, "text")), caches.ErrWrongType)
+			requireTTL(t, ctx, c, caches.Forever)
+			requireLen(t, ctx, c, 3)
 		}
 	})
 }

@@ -14,13 +14,17 @@ type TTLPolicy uint8
 
 const (
 	// RefreshOnWrite starts the time to live again with every write that
-	// stores something. It is the zero value and the default.
+	// succeeds, also where it changes nothing: a set is asked to hold a member
+	// that it holds. Writes on a condition that does not hold (Add of a Cache,
+	// Replace, GetOrAdd) leave it. It is the zero value and the default.
 	RefreshOnWrite TTLPolicy = iota
 	// FromCreation counts from the write that created the object; later
-	// writes leave it. A counter of visits per day is one.
+	// writes leave it. A counter of visits per day is one. An object that has
+	// no end, after Persist, gets one with the next write.
 	FromCreation
-	// SlideOnRead starts it again with every read as well. Such reads write,
-	// so they go to masters only.
+	// SlideOnRead starts it again with every read of the content as well: not
+	// with Len, Exists and ExpiresIn, nor with the operations between sets.
+	// Such reads write, so they go to masters only.
 	SlideOnRead
 )
 
@@ -68,6 +72,9 @@ type Options struct {
 
 // ttl returns the time to live in milliseconds on conn, 0 for none.
 func (o *Options) ttl(conn *Conn) (int64, error) {
+	if o.TTLPolicy > SlideOnRead {
+		return 0, fmt.Errorf("caches: there is no %v", o.TTLPolicy)
+	}
 	ttl := o.TTL
 	if ttl == 0 {
 		ttl = conn.defaultTTL()

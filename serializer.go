@@ -22,7 +22,9 @@ type Serializer interface {
 
 var (
 	// JSON is encoding/json, the default. Any language reads it, and a struct
-	// may gain fields without its stored values becoming unreadable.
+	// may gain fields without its stored values becoming unreadable. JSON is
+	// Unicode text: bytes of a string that are not UTF-8 become U+FFFD, as
+	// encoding/json has it; use [Raw] or []byte for those.
 	JSON Serializer = jsonSerializer{}
 
 	// Raw stores strings, bytes, numbers, bools and encoding.TextMarshalers as

@@ -172,7 +172,7 @@ func (q *query) score(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, q.fail(err)
 	}
-	return score, nil
+	return score + 0, nil // negative zero becomes zero
 }
 
 // Score returns the score of member, or [ErrMiss]. O(1), ZSCORE.
@@ -580,9 +580,13 @@ func (s SortedSetCache[T]) page(ctx context.Context, w zwalk, at *place, n int) 
 		p.String("WITHSCORES")
 	} else {
 		q.p.Script(rangeBehind, 1).Key(q.front, q.key).Bytes(at.member).Float(at.score).Int(int64(n))
+		if q.slide {
+			q.p.Int(q.ms)
+		} else {
+			q.p.Int(0)
+		}
 		w.write(q.p)
 	}
-	q.slid()
 	if err := q.run(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -617,29 +621,34 @@ func readPage[T comparable](r driver.Reply, n int) (items []Scored[T], last *pla
 }
 
 // rangeBehind returns the members ranked behind a member that still has its
-// score, nil where it has not. ARGV: member, score, count, REV or nothing.
+// score, nil where it has not. ARGV: member, score, count, milliseconds to live
+// from this read on or 0, REV or nothing.
 var rangeBehind = driver.NewScript(`
 local rank
-if ARGV[4] then
+if ARGV[5] then
 	rank = redis.call('ZREVRANK', KEYS[1], ARGV[1])
 else
 	rank = redis.call('ZRANK', KEYS[1], ARGV[1])
 end
+if ARGV[4] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 if not rank or tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1])) ~= tonumber(ARGV[2]) then
 	return false
 end
-if ARGV[4] then
+if ARGV[5] then
 	return redis.call('ZRANGE', KEYS[1], rank + 1, rank + ARGV[3], 'REV', 'WITHSCORES')
 end
 return redis.call('ZRANGE', KEYS[1], rank + 1, rank + ARGV[3], 'WITHSCORES')
 `, func(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
-	member, rev := args[0], args[3:]
+	member, rev := args[0], args[4:]
 	want, _ := strconv.ParseFloat(string(args[1]), 64)
 	count, _ := strconv.ParseInt(string(args[2]), 10, 64)
 	score, ok, err := tx.Call("ZSCORE", keys[0], member).Float()
 	if err != nil {
 		replyError(reply, err)
 		return
+	}
+	if string(args[3]) != "0" {
+		tx.Call("PEXPIRE", keys[0], args[3])
 	}
 	if !ok || score != want {
 		reply.Nil()

@@ -268,6 +268,9 @@ func TestSortedSetScores(t *testing.T) {
 			} {
 				require.False(t, math.Signbit(score), "negative zero is zero")
 			}
+			require.NoError(t, errOf(conn.Do(ctx, "ZADD", s.String(), "-0", "foreign"))) // as another program may
+			require.False(t, math.Signbit(ask(s.Score(ctx, "foreign")).ok(t)))
+			require.False(t, math.Signbit(ask(s.Copy(ctx)).ok(t)["foreign"]))
 			for _, err := range []error{
 				errOf(s.Add(ctx, scored("m", math.NaN()))), errOf(s.Incr(ctx, "m", math.NaN())), errOf(s.Count(ctx, 0, math.NaN())),
 				errOf(s.RangeByScore(ctx, math.NaN(), 0)), errOf(s.RevRangeByScore(ctx, math.NaN(), 0)), errOf(s.RemoveRangeByScore(ctx, 0, math.NaN())),
@@ -493,6 +496,8 @@ func TestSortedSetAllStops(t *testing.T) {
 		require.Equal(t, 250, seen, "the page that was there")
 
 		ties(t, ctx, s, 1000)
+		sliding := caches.SortedSetCache[string]{Options: caches.Options{Prefix: "board", TTL: ownTTL, TTLPolicy: caches.SlideOnRead}}.On(conn).Key("stops")
+		all, end = sliding.All(ctx)
 		text := caches.Cache[string]{Options: caches.Options{Prefix: "board"}}.On(conn).Key("stops")
 		for range all {
 			require.NoError(t, text.Set(ctx, "text"))
@@ -501,6 +506,7 @@ func TestSortedSetAllStops(t *testing.T) {
 			require.ErrorIs(t, end(), caches.ErrWrongType)
 		}
 		require.Error(t, end())
+		requireTTL(t, ctx, s, caches.Forever, "what is not one's own is left as it is")
 
 		require.NoError(t, s.Delete(ctx))
 		ties(t, ctx, s, 1000)
@@ -608,6 +614,17 @@ func TestSortedSetLarge(t *testing.T) {
 		}
 		require.NoError(t, end())
 		require.Equal(t, many, seen)
+		for policy, want := range map[caches.TTLPolicy]time.Duration{caches.SlideOnRead: ownTTL, caches.FromCreation: otherTTL} {
+			require.NoError(t, s.Touch(ctx, otherTTL))
+			again := caches.SortedSetCache[int]{Options: caches.Options{Prefix: "large", TTL: ownTTL, TTLPolicy: policy}}.On(conn).Key("sorted")
+			pages, end := again.Chunk(ctx, 0, 0, 2500)
+			for range pages { // each page starts the time again
+				requireTTL(t, ctx, s, want, policy.String())
+				require.NoError(t, s.Touch(ctx, otherTTL))
+			}
+			require.NoError(t, end())
+		}
+		require.NoError(t, s.Touch(ctx, time.Hour))
 		require.Equal(t, many-100, ask(s.Trim(ctx, 100)).ok(t))
 		require.Equal(t, float64(many-100), ask(s.Range(ctx, 0, 0)).ok(t)[0].Score)
 		requireTTL(t, ctx, s, time.Hour)
