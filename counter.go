@@ -35,7 +35,8 @@ func (c CounterCache[N]) Key(parts ...any) CounterCache[N] {
 	return c
 }
 
-// On returns c pinned to conn, whatever Options and the context say.
+// On returns c pinned to conn, whatever Options and the context say; nil takes
+// the pin away.
 func (c CounterCache[N]) On(conn *Conn) CounterCache[N] {
 	c.Options.conn, c.Object = conn, c.Object.on(conn)
 	return c

@@ -25,7 +25,8 @@ func (d DictCache[K, V]) Key(parts ...any) DictCache[K, V] {
 	return d
 }
 
-// On returns d pinned to conn, whatever Options and the context say.
+// On returns d pinned to conn, whatever Options and the context say; nil takes
+// the pin away.
 func (d DictCache[K, V]) On(conn *Conn) DictCache[K, V] {
 	d.Options.conn, d.Object = conn, d.Object.on(conn)
 	return d

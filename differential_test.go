@@ -35,7 +35,7 @@ func TestDifferential(t *testing.T) {
 	size, seed := planSize(t, 200_000), planSeed(t)
 	redis, locmem := open(t, testutil.Redis(t, &testutil.RedisOptions{Unix: true}).DSN()), open(t, "locmem://?maxsize=1000000")
 	start := time.Now()
-	tracks := make([]*track, 4) // goroutines, each with keys of its own
+	tracks := make([]*track, 32) // goroutines, each with keys of its own
 	var all sync.WaitGroup
 	for i := range tracks {
 		p := newPlan(seed, i)

@@ -52,7 +52,8 @@ func (s SentinelCache) Key(parts ...any) SentinelCache {
 	return s
 }
 
-// On returns s pinned to conn, whatever Options and the context say.
+// On returns s pinned to conn, whatever Options and the context say; nil takes
+// the pin away.
 func (s SentinelCache) On(conn *Conn) SentinelCache {
 	s.Options.conn, s.Object = conn, s.Object.on(conn)
 	return s

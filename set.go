@@ -29,7 +29,8 @@ func (s SetCache[T]) Key(parts ...any) SetCache[T] {
 	return s
 }
 
-// On returns s pinned to conn, whatever Options and the context say.
+// On returns s pinned to conn, whatever Options and the context say; nil takes
+// the pin away.
 func (s SetCache[T]) On(conn *Conn) SetCache[T] {
 	s.Options.conn, s.Object = conn, s.Object.on(conn)
 	return s

@@ -2,95 +2,114 @@ package caches_test
 
 import (
 	"context"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/gocaches/caches"
+	"github.com/gocaches/caches/testutil"
 )
 
+// Each object once, as a user writes it.
 func TestSmoke(t *testing.T) {
-	type profile struct{ Name string }
-	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		profiles := caches.Cache[profile]{Options: caches.Options{Prefix: "profile", TTL: time.Minute}}.On(conn)
-		_, err := profiles.Key(42).Get(ctx)
-		require.ErrorIs(t, err, caches.ErrMiss)
-		require.NoError(t, profiles.Key(42).Set(ctx, profile{"Ada"}))
-		p, err := profiles.Key(42).Get(ctx)
-		require.NoError(t, err)
-		require.Equal(t, "Ada", p.Name)
-		many, err := caches.GetMany(ctx, profiles, []int{41, 42, 43})
-		require.NoError(t, err)
-		require.Equal(t, map[int]profile{42: {"Ada"}}, many)
+	eachBackend(t, sweep)
+}
 
-		for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
-			o := caches.Options{Prefix: "p" + policy.String(), TTL: time.Minute, TTLPolicy: policy}
-			c := caches.CounterCache[int64]{Options: o}.On(conn).Key("home")
-			n, err := c.Incr(ctx, 10)
-			require.NoError(t, err)
-			require.EqualValues(t, 10, n)
-			d := caches.DictCache[string, float64]{Options: o}.On(conn).Key("dict")
-			require.NoError(t, d.Set(ctx, "a", 1.5))
-			f, err := d.Incr(ctx, "a", 0.25)
-			require.NoError(t, err)
-			require.Equal(t, 1.75, f)
-			v, loaded, err := d.GetOrAdd(ctx, "b", 3)
-			require.NoError(t, err)
-			require.False(t, loaded)
-			require.Equal(t, 3.0, v)
-			all, end := d.All(ctx)
-			got := map[string]float64{}
-			for k, v := range all {
-				got[k] = v
-			}
-			require.NoError(t, end())
-			require.Equal(t, map[string]float64{"a": 1.75, "b": 3}, got)
-			s := caches.SetCache[int]{Options: o}.On(conn)
-			_, err = s.Key("x").Add(ctx, 1, 2, 3)
-			require.NoError(t, err)
-			_, err = s.Key("y").Add(ctx, 3, 4)
-			require.NoError(t, err)
-			u, err := s.Key("x").Intersect(ctx, s.Key("y"))
-			require.NoError(t, err)
-			require.Equal(t, map[int]struct{}{3: {}}, u)
-			size, err := s.Key("x").UnionStore(ctx, s.Key("z"), s.Key("y"))
-			require.NoError(t, err)
-			require.Equal(t, 4, size)
-			z := caches.SortedSetCache[string]{Options: o}.On(conn).Key("board")
-			for i := range 10 {
-				_, err = z.Add(ctx, caches.Scored[string]{Score: float64(i / 3), Member: string(rune('a' + i))})
-				require.NoError(t, err)
-			}
-			var names string
-			chunks, end := z.Chunk(ctx, 7, 1, 3)
-			for chunk := range chunks {
-				for _, item := range chunk {
-					names += item.Member
-				}
-				names += "|"
-			}
-			require.NoError(t, end())
-			require.Equal(t, "bcd|efg|h|", names)
-			ttl, err := z.ExpiresIn(ctx)
-			require.NoError(t, err)
-			require.InDelta(t, time.Minute, ttl, float64(5*time.Second))
-		}
-		gate := caches.SentinelCache{Options: caches.Options{Prefix: "gate", TTL: time.Minute}}.On(conn).Key(1)
-		first, err := gate.Once(ctx)
-		require.NoError(t, err)
-		require.True(t, first)
-		first, err = gate.Once(ctx)
-		require.NoError(t, err)
-		require.False(t, first)
-		ran, err := gate.Do(ctx, func(context.Context) error { return nil })
-		require.NoError(t, err)
-		require.False(t, ran)
-		ran, err = gate.Key("x").Do(ctx, func(context.Context) error { return nil })
-		require.NoError(t, err)
-		require.True(t, ran)
-		n, err := profiles.Clear(ctx)
-		require.NoError(t, err)
-		require.EqualValues(t, 1, n)
+// The rights that the README names are enough.
+func TestRightsOfTheReadme(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	_, rule, _ := strings.Cut(string(readme), "~PREFIX*")
+	rule, _, found := strings.Cut(rule, "```")
+	require.True(t, found)
+	server := testutil.Redis(t, &testutil.RedisOptions{
+		ACL: []string{"user app on >secret ~*" + strings.ReplaceAll(rule, "\n", " ")},
 	})
+	sweep(t, t.Context(), open(t, "redis://app:secret@"+server.Addr()+patience))
+}
+
+func sweep(t *testing.T, ctx context.Context, conn *caches.Conn) {
+	type profile struct{ Name string }
+	profiles := caches.Cache[profile]{Options: caches.Options{Prefix: "profile", TTL: time.Minute}}.On(conn)
+	_, err := profiles.Key(42).Get(ctx)
+	require.ErrorIs(t, err, caches.ErrMiss)
+	require.NoError(t, profiles.Key(42).Set(ctx, profile{"Ada"}))
+	p, err := profiles.Key(42).Get(ctx)
+	require.NoError(t, err)
+	require.Equal(t, "Ada", p.Name)
+	many, err := caches.GetMany(ctx, profiles, []int{41, 42, 43})
+	require.NoError(t, err)
+	require.Equal(t, map[int]profile{42: {"Ada"}}, many)
+
+	for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
+		o := caches.Options{Prefix: "p" + policy.String(), TTL: time.Minute, TTLPolicy: policy}
+		c := caches.CounterCache[int64]{Options: o}.On(conn).Key("home")
+		n, err := c.Incr(ctx, 10)
+		require.NoError(t, err)
+		require.EqualValues(t, 10, n)
+		d := caches.DictCache[string, float64]{Options: o}.On(conn).Key("dict")
+		require.NoError(t, d.Set(ctx, "a", 1.5))
+		f, err := d.Incr(ctx, "a", 0.25)
+		require.NoError(t, err)
+		require.Equal(t, 1.75, f)
+		v, loaded, err := d.GetOrAdd(ctx, "b", 3)
+		require.NoError(t, err)
+		require.False(t, loaded)
+		require.Equal(t, 3.0, v)
+		all, end := d.All(ctx)
+		got := map[string]float64{}
+		for k, v := range all {
+			got[k] = v
+		}
+		require.NoError(t, end())
+		require.Equal(t, map[string]float64{"a": 1.75, "b": 3}, got)
+		s := caches.SetCache[int]{Options: o}.On(conn)
+		_, err = s.Key("x").Add(ctx, 1, 2, 3)
+		require.NoError(t, err)
+		_, err = s.Key("y").Add(ctx, 3, 4)
+		require.NoError(t, err)
+		u, err := s.Key("x").Intersect(ctx, s.Key("y"))
+		require.NoError(t, err)
+		require.Equal(t, map[int]struct{}{3: {}}, u)
+		size, err := s.Key("x").UnionStore(ctx, s.Key("z"), s.Key("y"))
+		require.NoError(t, err)
+		require.Equal(t, 4, size)
+		z := caches.SortedSetCache[string]{Options: o}.On(conn).Key("board")
+		for i := range 10 {
+			_, err = z.Add(ctx, caches.Scored[string]{Score: float64(i / 3), Member: string(rune('a' + i))})
+			require.NoError(t, err)
+		}
+		var names string
+		chunks, end := z.Chunk(ctx, 7, 1, 3)
+		for chunk := range chunks {
+			for _, item := range chunk {
+				names += item.Member
+			}
+			names += "|"
+		}
+		require.NoError(t, end())
+		require.Equal(t, "bcd|efg|h|", names)
+		ttl, err := z.ExpiresIn(ctx)
+		require.NoError(t, err)
+		require.InDelta(t, time.Minute, ttl, float64(5*time.Second))
+	}
+	gate := caches.SentinelCache{Options: caches.Options{Prefix: "gate", TTL: time.Minute}}.On(conn).Key(1)
+	first, err := gate.Once(ctx)
+	require.NoError(t, err)
+	require.True(t, first)
+	first, err = gate.Once(ctx)
+	require.NoError(t, err)
+	require.False(t, first)
+	ran, err := gate.Do(ctx, func(context.Context) error { return nil })
+	require.NoError(t, err)
+	require.False(t, ran)
+	ran, err = gate.Key("x").Do(ctx, func(context.Context) error { return nil })
+	require.NoError(t, err)
+	require.True(t, ran)
+	n, err := profiles.Clear(ctx)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, n)
 }

@@ -37,7 +37,8 @@ func (s SortedSetCache[T]) Key(parts ...any) SortedSetCache[T] {
 	return s
 }
 
-// On returns s pinned to conn, whatever Options and the context say.
+// On returns s pinned to conn, whatever Options and the context say; nil takes
+// the pin away.
 func (s SortedSetCache[T]) On(conn *Conn) SortedSetCache[T] {
 	s.Options.conn, s.Object = conn, s.Object.on(conn)
 	return s

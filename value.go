@@ -35,7 +35,8 @@ func (c Cache[T]) Key(parts ...any) Cache[T] {
 	return c
 }
 
-// On returns c pinned to conn, whatever Options and the context say.
+// On returns c pinned to conn, whatever Options and the context say; nil takes
+// the pin away.
 func (c Cache[T]) On(conn *Conn) Cache[T] {
 	c.Options.conn, c.Object = conn, c.Object.on(conn)
 	return c
