@@ -16,6 +16,10 @@ import (
 // where it is a struct or an array of those; other types are the error of every
 // operation. The time to live is the whole set's.
 //
+// As everywhere in Go, a struct that embeds a type with a MarshalText has that
+// method too: its other fields are then not in its text, and members that differ
+// in them are one. Give such a struct a MarshalText of its own.
+//
 // An empty set does not exist: removing the last member removes the set and its
 // expiry.
 type SetCache[T comparable] struct {
