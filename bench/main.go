@@ -52,7 +52,7 @@ var lanes = map[string]lane{
 	"c":       {cClient, 7, 250 * time.Millisecond},
 	"hogs":    {hogs, 5, time.Second}, // the scheduler hands out 10 ms at a time
 	"object":  {object, 11, 200 * time.Millisecond},
-	"objects": {objects, 25, 40 * time.Millisecond},
+	"objects": {objects, 151, 15 * time.Millisecond},
 }
 
 // settings are the command's flags. What is zero is the lane's to choose.
