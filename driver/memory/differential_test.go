@@ -182,7 +182,7 @@ func plainIntegers(array string) string {
 		if err != nil {
 			return quoted
 		}
-		return strconv.Quote(strconv.FormatFloat(f, 'f', -1, 64))
+		return strconv.Quote(strconv.FormatFloat(f, 'f', 0, 64)) // all digits: with -1, 1.0000000000000002e+17 ends in 20 and not in 16
 	})
 }
 
