@@ -25,6 +25,7 @@ type Number interface {
 // increment whose result N cannot hold has been counted all the same.
 // Options.Serializer is not used.
 type CounterCache[N Number] struct {
+	// Options say where objects of the type are kept, and for how long.
 	Options Options
 	Object
 }

@@ -15,6 +15,7 @@ import (
 // as JSON where it is a struct or an array of those; other types are the error
 // of every operation. Values go through Options.Serializer.
 type DictCache[K comparable, V any] struct {
+	// Options say where objects of the type are kept, and for how long.
 	Options Options
 	Object
 }

@@ -72,9 +72,10 @@ type ServerError = driver.ServerError
 type OpError struct {
 	Op  string // the method: "Cache.Get"
 	Key string // the full key, empty where none was made
-	Err error
+	Err error  // why: one of the errors above, a *ServerError, or bad input
 }
 
+// Error returns the operation, the key and the cause.
 func (e *OpError) Error() string {
 	if e.Key == "" {
 		return fmt.Sprintf("%s: %v", e.Op, e.Err)
@@ -91,9 +92,10 @@ func (e *OpError) Unwrap() error { return e.Err }
 type KeysError struct {
 	Op   string   // the function: "GetMany"
 	Keys []string // the full keys, in no particular order
-	Err  error
+	Err  error    // why
 }
 
+// Error returns the operation, the first few keys and the cause.
 func (e *KeysError) Error() string {
 	const most = 5 // a message is for reading; Keys has them all
 	shown, more := e.Keys, ""

@@ -27,6 +27,7 @@ import (
 // the claim, whatever Options.TTLPolicy says; without a time to live a gate
 // stays shut.
 type SentinelCache struct {
+	// Options say where objects of the type are kept, and for how long.
 	Options Options
 
 	// Lease is how long a claim of Do outlives its process: a crash in the

@@ -23,6 +23,7 @@ import (
 // An empty set does not exist: removing the last member removes the set and its
 // expiry.
 type SetCache[T comparable] struct {
+	// Options say where objects of the type are kept, and for how long.
 	Options Options
 	Object
 }

@@ -15,8 +15,8 @@ import (
 
 // Scored is a member of a sorted set and its score.
 type Scored[T comparable] struct {
-	Score  float64
-	Member T
+	Score  float64 // any number but NaN
+	Member T       // unique in its sorted set
 }
 
 // SortedSetCache is a type of sorted sets, and one of it: members of T in the
@@ -27,6 +27,7 @@ type Scored[T comparable] struct {
 // Scores are float64: whole numbers are exact up to 2^53, infinities are
 // allowed, NaN is an error, and negative zero is zero.
 type SortedSetCache[T comparable] struct {
+	// Options say where objects of the type are kept, and for how long.
 	Options Options
 	Object
 }

@@ -21,6 +21,7 @@ import (
 // immutable, cheap to copy and safe for concurrent use. Its value is a Redis
 // string.
 type Cache[T any] struct {
+	// Options say where objects of the type are kept, and for how long.
 	Options Options
 	Object
 }

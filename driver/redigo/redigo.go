@@ -37,7 +37,9 @@ import (
 )
 
 // Config says where a server is and how to talk to it. Only Address is
-// required. Printing a Config, in whatever way, shows the address and no more.
+// required. Printing a Config shows the address and no more; but in an
+// unexported field of another struct fmt passes its methods by, and shows
+// Password: keep Credentials there instead.
 type Config struct {
 	// Network is "tcp", which is the default, or "unix".
 	Network string

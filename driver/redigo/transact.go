@@ -70,8 +70,9 @@ func (c *call) atomic() bool { return c.p.Mode()&driver.Atomic != 0 }
 
 // encode returns what goes over the wire for p, and the number of replies.
 //
-// A script goes as its source the first time, and by its digest afterwards. Inside a transaction it always goes as its source: there is no
-// second chance for one command of a transaction.
+// A script goes as its source the first time, and by its digest afterwards.
+// Inside a transaction it always goes as its source: there is no second chance
+// for one command of a transaction.
 func (c *call) encode() (frames []byte, replies int) {
 	p := c.p
 	if !c.atomic() && !p.HasScripts() {
