@@ -414,7 +414,7 @@ func (s settings) fill(dsns []*DSN) error {
 		{"ttl", s.TTL, true}, {"prefix", s.Prefix, true}, {"version", s.Version, true},
 		{"timeout", s.Timeout, false}, {"connect_timeout", s.ConnectTimeout, false}, {"conns", s.Conns, false},
 	} {
-		given := func(d *DSN) bool { return d.gives(v.option) }
+		given := func(d *DSN) bool { _, ok := d.option(v.option); return ok }
 		if v.value = strings.TrimSpace(v.value); v.value == "" || v.shared && slices.ContainsFunc(dsns, given) {
 			continue
 		}
@@ -430,28 +430,13 @@ func (s settings) fill(dsns []*DSN) error {
 	return nil
 }
 
-// gives reports whether the query sets an option, by this name or another.
-func (d *DSN) gives(option string) bool {
-	_, ok := d.option(option)
-	if !ok && option == "conns" {
-		return d.options.conns != 0 // by maxsize
-	}
-	return ok
-}
-
 // fill sets an option where the scheme has it.
 func (d *DSN) fill(option, value string) error {
 	o := optionNamed(option)
 	if o.in&d.of.scope == 0 {
 		return nil
 	}
-	if err := o.set(&d.options, value); err != nil {
-		return err
-	}
-	if err := d.check(); err != nil {
-		return fmt.Errorf("does not go with the DSN: %w", err)
-	}
-	return nil
+	return o.set(&d.options, value)
 }
 
 // A scheme is what a DSN can begin with.
@@ -606,6 +591,7 @@ func openRedis(d *DSN, o *ConnOptions) (driver.Store, error) {
 		DB:             d.DB,
 		ClientName:     cmp.Or(o.ClientName, d.options.clientName),
 		Conns:          cmp.Or(o.Conns, d.options.conns),
+		OwnConns:       cmp.Or(o.OwnConns, d.options.maxsize),
 		Timeout:        cmp.Or(o.Timeout, d.options.timeout),
 		ConnectTimeout: cmp.Or(o.ConnectTimeout, d.options.connectTimeout),
 	}

@@ -67,9 +67,17 @@ type ConnOptions struct {
 	// zero is an error.
 	Timeout, ConnectTimeout time.Duration
 
-	// Conns is the most connections to one server at once. Zero means the
-	// DSN's, else the driver's default (64). Less than zero is an error.
+	// Conns is the number of connections to one server that calls share. Zero
+	// means the DSN's ("conns"), else 1, which is the fastest where the server
+	// is what limits. Less than zero is an error.
 	Conns int
+
+	// OwnConns is the most connections to one server that calls have for
+	// themselves: those that send more than 1 MiB, or block, and all of them
+	// for half a second after this process was found to be short of
+	// processors. Zero means the DSN's ("maxsize"), else 64. Less than zero is
+	// an error.
+	OwnConns int
 
 	// ClientName is what CLIENT LIST shows of the connections. Empty means the
 	// DSN's.
@@ -146,6 +154,8 @@ func (o *ConnOptions) check() error {
 		return errors.New("caches: a timeout in ConnOptions is negative")
 	case o.Conns < 0:
 		return errors.New("caches: ConnOptions.Conns is negative")
+	case o.OwnConns < 0:
+		return errors.New("caches: ConnOptions.OwnConns is negative")
 	case strings.ContainsFunc(o.Prefix+o.Version, control):
 		return errors.New("caches: Prefix or Version in ConnOptions has a control character")
 	}

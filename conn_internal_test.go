@@ -233,7 +233,7 @@ func TestDSNOptions(t *testing.T) {
 		{"key_prefix=a", options{prefix: "a"}},
 		{"router=ketama&node=x", options{router: "ketama", node: "x"}},
 		{"conns=3", options{conns: 3}},
-		{"minsize=2&maxsize=3", options{minsize: 2, maxsize: 3, conns: 3}},
+		{"minsize=2&maxsize=3", options{minsize: 2, maxsize: 3}},
 		{"client_name=web", options{clientName: "web"}},
 		{"allow_no_auth=1&tls_insecure=true", options{allowNoAuth: true, tlsInsecure: true}},
 		{"allow_no_auth=false&tls_insecure=0", options{}},
@@ -259,16 +259,14 @@ func TestEnvironmentDefaults(t *testing.T) {
 		}
 		return dsns
 	}
-	all := parse("redis://a", "redis://b?ttl=1m&timeout=9&maxsize=7", "locmem://c")
+	all := parse("redis://a", "redis://b?ttl=1m&timeout=9&conns=7", "locmem://c")
 	require.NoError(t, s.fill(all))
 	assert.Equal(t, options{prefix: "p", version: "v", timeout: 2 * time.Second, connectTimeout: 3 * time.Second, conns: 5}, all[0].options,
 		"the ttl is that of the connection's other shard")
-	assert.Equal(t, options{ttl: time.Minute, prefix: "p", version: "v", timeout: 9 * time.Second, connectTimeout: 3 * time.Second, conns: 7, maxsize: 7}, all[1].options)
+	assert.Equal(t, options{ttl: time.Minute, prefix: "p", version: "v", timeout: 9 * time.Second, connectTimeout: 3 * time.Second, conns: 7}, all[1].options)
 	assert.Equal(t, options{prefix: "p", version: "v"}, all[2].options, "locmem has no timeouts")
 
 	assert.EqualError(t, settings{TTL: "0"}.fill(parse("redis://a")), "caches: CACHES_TTL is 0: leave it out to never expire")
-	assert.EqualError(t, settings{Conns: "1"}.fill(parse("redis://a?minsize=2")),
-		"caches: CACHES_CONNS does not go with the DSN: the option minsize is greater than maxsize (or conns)")
 }
 
 func TestProcessSettings(t *testing.T) {

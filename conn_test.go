@@ -75,6 +75,7 @@ func TestConnOptionsErrors(t *testing.T) {
 		"a timeout in ConnOptions":            {Timeout: -1},
 		"a timeout in ConnOptions is":         {ConnectTimeout: -1},
 		"ConnOptions.Conns is negative":       {Conns: -1},
+		"ConnOptions.OwnConns is negative":    {OwnConns: -1},
 		"Prefix or Version in ConnOptions":    {Prefix: "a\nb"},
 		"Prefix or Version in ConnOptions ha": {Version: "\x00"},
 	} {

@@ -46,9 +46,10 @@ import (
 //	version          stands before every key, behind prefix
 //	router           crc32 (the default) or ketama: see [CRC32], [Ketama]
 //	node             the shard's name for the router; "host:port/db" by default
-//	conns            most connections to one server at once; also maxsize
-//	minsize          at most conns; connections are kept when idle, so it asks for nothing more
-//	maxsize          locmem: most entries; redis: the same as conns
+//	conns            connections to one server that all calls share; 1 by default
+//	maxsize          redis: most connections for the few calls that need their own, 64 by
+//	                 default, see [ConnOptions]; locmem: most entries
+//	minsize          at most maxsize; connections are kept when idle, so it asks for nothing more
 //	timeout          of one call whose context has no nearer deadline; 1s by default
 //	connect_timeout  of dialling, with TLS and AUTH; 1s by default
 //	client_name      what CLIENT LIST shows
@@ -236,19 +237,12 @@ func (d *DSN) parseUserinfo(info string) error {
 	return nil
 }
 
-// check is what concerns several parts at once. It runs again after the
-// environment's defaults were filled in, so it must bear a second time.
+// check is what concerns several parts at once.
 func (d *DSN) check() error {
 	o := &d.options
-	if d.Scheme != "locmem" && o.maxsize != 0 {
-		if o.conns != 0 && o.conns != o.maxsize {
-			return errors.New("the options conns and maxsize mean the same here and differ")
-		}
-		o.conns = o.maxsize
-	}
 	switch {
-	case o.conns != 0 && o.minsize > o.conns:
-		return errors.New("the option minsize is greater than maxsize (or conns)")
+	case o.maxsize != 0 && o.minsize > o.maxsize:
+		return errors.New("the option minsize is greater than maxsize")
 	case (o.tlsCert == "") != (o.tlsKey == ""):
 		return errors.New("of the options tls_cert and tls_key there is one without the other")
 	case o.node != "" && len(d.Hosts) > 1:

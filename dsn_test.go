@@ -193,7 +193,6 @@ func TestParseDSNErrors(t *testing.T) {
 		{"redis://h?conns=", "the option conns has no value"},
 		{"redis://h?minsize=-1", "the option minsize is not a whole number from 0 on"},
 		{"redis://h?minsize=9&maxsize=8", "the option minsize is greater than maxsize"},
-		{"redis://h?conns=9&maxsize=8", "the options conns and maxsize mean the same here and differ"},
 		{"redis://h?client_name=a%20b", "the option client_name has other characters"},
 		{"redis://h?client_name=", "the option client_name has no value"},
 		{"redis://h?allow_no_auth=yes", "the option allow_no_auth is neither 1, 0, true nor false"},

@@ -108,6 +108,7 @@ func TestServerDown(t *testing.T) {
 		require.Less(t, time.Since(start), 300*time.Millisecond+ample, c.name)
 	}
 	server.Restart()
+	revive(t, conn)
 	for _, c := range callings(conn, "down") {
 		require.NoError(t, hit(c.call(t.Context())), "%s on a server that is back, empty", c.name)
 	}
@@ -308,6 +309,7 @@ func TestEveryCallAndACutReply(t *testing.T) {
 		}
 		require.NotErrorIs(t, err, caches.ErrMiss, c.name)
 		proxy.Heal()
+		revive(t, conn)
 		require.NoError(t, hit(c.call(t.Context())), "%s after the network has healed", c.name)
 	}
 }
@@ -328,6 +330,13 @@ func TestOnceThroughCutReplies(t *testing.T) {
 	}
 }
 
+// revive waits until every server of conn is tried again: one that has failed
+// repeatedly is left in peace for a moment.
+func revive(t *testing.T, conn *caches.Conn) {
+	t.Helper()
+	require.NoError(t, await(t.Context(), func() bool { return conn.Ping(t.Context()) == nil }))
+}
+
 func TestConnectionsRefused(t *testing.T) {
 	t.Parallel()
 	server := testutil.Redis(t, nil)
@@ -340,6 +349,7 @@ func TestConnectionsRefused(t *testing.T) {
 		require.NotErrorIs(t, err, caches.ErrUnknownOutcome, c.name)
 	}
 	proxy.Heal()
+	revive(t, conn)
 	for _, c := range callings(conn, "refused") {
 		require.NoError(t, hit(c.call(t.Context())), c.name)
 	}
@@ -416,7 +426,7 @@ func TestShardLost(t *testing.T) {
 	require.Contains(t, err.Error(), "shard "+lost)
 
 	servers[lost].Restart()
-	require.NoError(t, conn.Ping(ctx))
+	revive(t, conn)
 	require.NoError(t, caches.SetMany(ctx, values, all), "no word more about the lost shard")
 	found, err = caches.GetMany(ctx, values, keys)
 	require.NoError(t, err)
@@ -446,6 +456,7 @@ func TestShardLostIsNotReplaced(t *testing.T) {
 	}
 	require.Positive(t, failed)
 	servers[lost].Restart()
+	revive(t, conn)
 	for i := range 40 {
 		won, err := gate.Key(i).Once(ctx)
 		require.NoError(t, err)

@@ -41,6 +41,10 @@ const (
 	// Keep marks commands whose keys a Store with a bound of its own must not
 	// evict before they expire. A Redis server has its maxmemory-policy.
 	Keep
+	// Own marks commands that need a connection of their own: blocking ones,
+	// subscriptions, WATCH, and others that change what later commands on the
+	// same connection do. A Store that has no connections does not mind.
+	Own
 )
 
 // A Script runs on the server as one atomic step: as Lua where there is a

@@ -32,6 +32,8 @@ type faults struct {
 	cutReply, cutRequest budget
 	drop, refuse, slice  bool
 	delay                time.Duration
+	bandwidth            int           // bytes a second
+	stalled              chan struct{} // closed when the stall ends
 	rate                 float64
 	random               *rand.Rand
 }
@@ -46,6 +48,7 @@ type budget struct {
 type pipe struct {
 	client, server net.Conn
 	reply, request budget // what is left, guarded by Proxy.mu
+	gap            bool   // a reply was swallowed, guarded by Proxy.mu
 }
 
 // NewProxy starts a Proxy to a server at host:port, or at the path of a unix
@@ -78,11 +81,32 @@ func (p *Proxy) CutRequest(n int) {
 	p.change(func(f *faults) { f.cutRequest = budget{true, n} })
 }
 
-// DropReplies swallows what the server answers and keeps connections open.
+// DropReplies swallows what the server answers and keeps connections open. A
+// connection on which something was swallowed is reset when that ends, for no
+// network passes on what comes behind a gap.
 func (p *Proxy) DropReplies(on bool) { p.change(func(f *faults) { f.drop = on }) }
 
 // Delay holds back each portion of a reply.
 func (p *Proxy) Delay(d time.Duration) { p.change(func(f *faults) { f.delay = d }) }
+
+// Bandwidth lets at most n bytes a second pass on each connection in each
+// direction, in portions of what passes in 10 milliseconds. Zero takes the limit
+// away, for what is on its way as well.
+func (p *Proxy) Bandwidth(n int) { p.change(func(f *faults) { f.bandwidth = n }) }
+
+// Stall stops the reading on both sides, so that those who write wait once the
+// system's buffers are full. What is on its way passes when the stall ends.
+// Connections that end meanwhile count as open until then.
+func (p *Proxy) Stall(on bool) {
+	p.change(func(f *faults) {
+		switch {
+		case !on:
+			f.stalled = nil
+		case f.stalled == nil:
+			f.stalled = make(chan struct{})
+		}
+	})
+}
 
 // Refuse resets each new connection as soon as it is there. Open ones go on.
 func (p *Proxy) Refuse(on bool) { p.change(func(f *faults) { f.refuse = on }) }
@@ -96,16 +120,23 @@ func (p *Proxy) Rate(rate float64, seed uint64) {
 	p.change(func(f *faults) { f.rate, f.random = rate, rand.New(rand.NewPCG(seed, 0)) })
 }
 
-// Heal takes all faults back. What was lost stays lost.
+// Heal takes all faults back. What was lost stays lost; see DropReplies.
 func (p *Proxy) Heal() { p.change(func(f *faults) { *f = faults{} }) }
 
 // change changes the faults and gives open connections their budgets anew.
 func (p *Proxy) change(set func(*faults)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	before := p.faults.stalled
 	set(&p.faults)
+	if before != nil && before != p.faults.stalled {
+		close(before)
+	}
 	for c := range p.pipes {
 		c.reply, c.request = p.faults.cutReply, p.faults.cutRequest
+		if c.gap && !p.faults.drop {
+			c.reset()
+		}
 	}
 }
 
@@ -203,9 +234,10 @@ func (p *Proxy) copy(c *pipe, from, to net.Conn, pass func(*Proxy, *pipe, []byte
 		if err != nil {
 			return
 		}
+		p.hold()
 		v := pass(p, c, b[:n])
 		p.wait(v.delay)
-		if !write(to, b[:v.pass], v.slice) {
+		if !p.write(to, b[:v.pass], v.slice) {
 			return
 		}
 		if v.reset {
@@ -229,6 +261,20 @@ func (p *Proxy) wait(d time.Duration) {
 	}
 }
 
+// hold waits for the end of a stall.
+func (p *Proxy) hold() {
+	p.mu.Lock()
+	stalled := p.faults.stalled
+	p.mu.Unlock()
+	if stalled == nil {
+		return
+	}
+	select {
+	case <-stalled:
+	case <-p.done:
+	}
+}
+
 // A verdict is what becomes of one portion of bytes.
 type verdict struct {
 	pass              int // bytes of it to pass on
@@ -248,6 +294,7 @@ func (p *Proxy) passReply(c *pipe, b []byte) verdict {
 	defer p.mu.Unlock()
 	f := &p.faults
 	if f.drop {
+		c.gap = true
 		return verdict{}
 	}
 	v := verdict{delay: f.delay, slice: f.slice}
@@ -268,18 +315,33 @@ func (b *budget) take(n int) (pass int, end bool) {
 	return pass, true
 }
 
-// write writes b, in one go or byte by byte.
-func write(to net.Conn, b []byte, slice bool) bool {
-	step := len(b)
-	if slice {
-		step = 1
-	}
-	for ; len(b) > 0; b = b[step:] {
-		if _, err := to.Write(b[:step]); err != nil {
+// write writes b: in one go, byte by byte, or as the bandwidth allows.
+func (p *Proxy) write(to net.Conn, b []byte, slice bool) bool {
+	for len(b) > 0 {
+		n, pause := p.portion(len(b))
+		if slice {
+			n, pause = 1, pause/time.Duration(n)
+		}
+		if _, err := to.Write(b[:n]); err != nil {
 			return false
 		}
+		b = b[n:]
+		p.wait(pause)
 	}
 	return true
+}
+
+// portion returns how much of n bytes to write at once, at least one, and how
+// long that takes on a line of the bandwidth.
+func (p *Proxy) portion(n int) (int, time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	rate := p.faults.bandwidth
+	if rate == 0 {
+		return n, 0
+	}
+	n = min(n, max(rate/100, 1))
+	return n, time.Second * time.Duration(n) / time.Duration(rate)
 }
 
 // forget ends c, and lets others see that it is gone only then; the first of its two copies to end does it for both.

@@ -103,10 +103,16 @@ func TestProxyDropsAndDelays(t *testing.T) {
 	require.NoError(t, c.SetDeadline(time.Now().Add(50*time.Millisecond)))
 	_, err := echo(c, "lost")
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-	p.DropReplies(false)
-
-	p.Delay(30 * time.Millisecond)
+	other := dial(t, p) // which has lost nothing
 	require.NoError(t, c.SetDeadline(time.Now().Add(10*time.Second)))
+	_, err = io.WriteString(c, "on the broken one")
+	require.NoError(t, err, "it looks well until the fault ends")
+	p.DropReplies(false)
+	_, err = io.ReadAll(c)
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+
+	c = other
+	p.Delay(30 * time.Millisecond)
 	start := time.Now()
 	got, err := echo(c, "late")
 	require.NoError(t, err)
@@ -130,6 +136,60 @@ func TestProxySlices(t *testing.T) {
 	got, err := echo(dial(t, p), strings.Repeat("ab", 500))
 	require.NoError(t, err)
 	assert.Equal(t, strings.Repeat("ab", 500), got)
+}
+
+func TestProxyBandwidth(t *testing.T) {
+	p := testutil.NewProxy(t, echoServer(t))
+	c := dial(t, p)
+	p.Bandwidth(100_000)
+	word := strings.Repeat("x", 10_000)
+	start := time.Now()
+	got, err := echo(c, word)
+	require.NoError(t, err)
+	assert.Equal(t, word, got)
+	assert.GreaterOrEqual(t, time.Since(start), 90*time.Millisecond, "all but the last portion of the way back")
+
+	p.Bandwidth(1)
+	returned := make(chan string)
+	go func() {
+		got, _ := echo(c, word)
+		returned <- got
+	}()
+	p.Heal()
+	assert.Equal(t, word, <-returned, "at one byte a second this would take hours")
+}
+
+// TestProxyStalls writes until nothing goes any more, which is when the buffers
+// between the writer and the reader are full; then it gets all of it back.
+func TestProxyStalls(t *testing.T) {
+	p := testutil.NewProxy(t, echoServer(t))
+	c := dial(t, p)
+	_, err := echo(c, "before")
+	require.NoError(t, err)
+	p.Stall(true)
+	require.NoError(t, c.SetWriteDeadline(time.Now().Add(100*time.Millisecond)))
+	sent, err := c.Write(make([]byte, 64<<20))
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.Positive(t, sent)
+	p.Stall(true) // is no other stall, and no end of this one
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
+	_, err = c.Read(make([]byte, 1))
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded, "nothing passes")
+	p.Stall(false)
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+	got, err := io.CopyN(io.Discard, c, int64(sent))
+	require.NoError(t, err)
+	assert.EqualValues(t, sent, got)
+}
+
+func TestProxyEndsWhileStalled(t *testing.T) {
+	t.Run("inner", func(t *testing.T) {
+		p := testutil.NewProxy(t, echoServer(t))
+		c := dial(t, p)
+		p.Stall(true)
+		_, err := io.WriteString(c, "x")
+		require.NoError(t, err)
+	})
 }
 
 func TestProxyBreaksOff(t *testing.T) {

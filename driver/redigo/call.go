@@ -31,13 +31,16 @@ type call struct {
 	context.Context // the caller's
 	s               *Store
 	p               *driver.Pipeline
+	begun           time.Time
 	deadline        time.Time // the context's or the timeout's, the nearer one
 
-	arg  [1]any // the call itself: the argument of conn.Do
-	out  []byte // commands that are not those of p alone
-	errs bool   // the server answered a command with an error
+	shared shared
+	arg    [1]any // the call itself: the argument of conn.Do
+	out    []byte // commands that are not those of p alone
+	errs   bool   // the server answered a command with an error
 
 	// Of the attempt under way:
+	need   need
 	wrote  bool // bytes may have reached the server
 	reused bool // on a connection that other calls have used
 }
@@ -49,7 +52,8 @@ func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
 		c.arg[0] = c
 	}
 	c.Context, c.p = ctx, p
-	c.deadline = time.Now().Add(s.timeout)
+	c.begun = time.Now()
+	c.deadline = c.begun.Add(s.timeout)
 	if end, ok := ctx.Deadline(); ok && end.Before(c.deadline) {
 		c.deadline = end
 	}
@@ -105,9 +109,18 @@ func (c *call) run() error {
 // attempt takes a connection, sends the commands and reads the replies.
 func (c *call) attempt() error {
 	c.wrote, c.reused, c.errs = false, false, false
-	if c.s.foreign {
+	c.need = needOf(c.p)
+	switch {
+	case c.s.foreign:
 		return c.classify(c.borrow())
+	case c.need == shareable && !c.s.starves():
+		return c.share(c.s.lane())
 	}
+	return c.takeOut()
+}
+
+// takeOut makes an attempt on a connection of the Pool.
+func (c *call) takeOut() error {
 	if err := c.acquire(); err != nil {
 		return unavailable(err)
 	}
@@ -224,7 +237,7 @@ func (c *call) mayRepeat(err error) bool {
 // isLoss reports whether a connection was refused or broken off, which another
 // one need not be: a server that restarts is back within milliseconds.
 func isLoss(err error) bool {
-	for _, loss := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE} {
+	for _, loss := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, errStale} {
 		if errors.Is(err, loss) {
 			return true
 		}
@@ -299,4 +312,12 @@ func errorOf(reply []byte) *driver.ServerError {
 func isCode(text, code string) bool {
 	first, _, _ := strings.Cut(text, " ")
 	return first == code
+}
+
+// starves reports whether this process has lately been short of processors. A
+// shared connection needs goroutines to follow each other quickly; one that a
+// caller has for itself needs nobody else.
+func (s *Store) starves() bool {
+	until := s.fastUntil.Load()
+	return until != 0 && time.Now().UnixNano() < until
 }

@@ -14,7 +14,7 @@ import (
 // inBubble gives a call whose time is the bubble's.
 func inBubble(t *testing.T, ctx context.Context, timeout time.Duration) *call {
 	t.Helper()
-	s, err := Open(Config{Address: "127.0.0.1:1", Conns: 1, Timeout: timeout})
+	s, err := Open(Config{Address: "127.0.0.1:1", OwnConns: 1, Timeout: timeout})
 	require.NoError(t, err)
 	p := driver.NewPipeline(0)
 	p.Cmd("PING")

@@ -74,11 +74,20 @@ func secureWith(c *Config) func(context.Context, net.Conn) (net.Conn, error) {
 func (d *dialer) dial(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
-	c := new(conn)
+	c := &conn{secure: d.secure != nil}
 	rc, err := redis.DialContext(ctx, d.network, d.address, redis.DialContextFunc(
 		func(ctx context.Context, network, address string) (_ net.Conn, err error) {
-			c.nc, c.raw, err = d.connect(ctx, network, address)
-			c.tap = tap{Conn: c.nc}
+			if c.sock, err = new(net.Dialer).DialContext(ctx, network, address); err != nil {
+				return nil, err
+			}
+			if sc, ok := c.sock.(syscall.Conn); ok {
+				c.raw, _ = sc.SyscallConn() // without it, idle connections are not looked at
+			}
+			c.nc = c.sock
+			if d.secure != nil {
+				c.nc, err = d.secure(ctx, c.sock)
+			}
+			c.tap = tap{Conn: c.nc, sock: c.sock}
 			return &c.tap, err
 		}))
 	if err != nil {
@@ -86,7 +95,7 @@ func (d *dialer) dial(ctx context.Context) (*conn, error) {
 	}
 	c.Conn = rc
 	// Closing is the one thing that redigo's own deadlines cannot undo.
-	stop := context.AfterFunc(ctx, func() { _ = c.nc.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = c.sock.Close() })
 	err = d.handshake(ctx, c)
 	if !stop() {
 		err = ctx.Err()
@@ -98,27 +107,17 @@ func (d *dialer) dial(ctx context.Context) (*conn, error) {
 	return c, nil
 }
 
-// connect is what redigo calls to dial. It returns the connection above TLS, and the socket below it.
-func (d *dialer) connect(ctx context.Context, network, address string) (net.Conn, syscall.RawConn, error) {
-	nc, err := new(net.Dialer).DialContext(ctx, network, address)
-	if err != nil {
-		return nil, nil, err
-	}
-	var raw syscall.RawConn
-	if sc, ok := nc.(syscall.Conn); ok {
-		raw, _ = sc.SyscallConn() // without it, idle connections are not looked at
-	}
-	if d.secure != nil {
-		nc, err = d.secure(ctx, nc)
-	}
-	return nc, raw, err
-}
-
-// A tap is the connection as redigo sees it, during the handshake only.
+// A tap is the connection as redigo sees it: its own only during the handshake,
+// and when redigo's Pool closes it.
 type tap struct {
 	net.Conn
+	sock net.Conn
 	read int // bytes that redigo has taken
 }
+
+// Close closes the socket below TLS. A [tls.Conn] would first send the server
+// its farewell, and wait up to 5 seconds for one that takes nothing.
+func (t *tap) Close() error { return t.sock.Close() }
 
 func (t *tap) Read(b []byte) (int, error) {
 	n, err := t.Conn.Read(b)

@@ -1,10 +1,13 @@
 package redigo_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"runtime"
 	"strconv"
 	"strings"
@@ -52,11 +55,12 @@ func TestCutAtEveryByte(t *testing.T) {
 				err := s.Do(t.Context(), p)
 				return string(p.Replies().Raw()), err
 			}
+			ping(t, s)
 			want, err := once()
 			require.NoError(t, err)
 			for n := range c.wire + 1 {
 				proxy.Heal()
-				must(t, s, "PING") // a connection is there
+				ping(t, s)
 				proxy.CutReply(n)
 				got, err := once()
 				if n == c.wire {
@@ -98,8 +102,9 @@ func TestTimeoutAndCancel(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded, "the store's own timeout counts as one")
 	assert.Less(t, time.Since(start), 10*time.Second)
 
-	proxy.DropReplies(false)
-	must(t, s, "PING")
+	proxy.Heal()
+	proxy.KillAll() // no network loses bytes and passes on what comes after them
+	ping(t, s)
 	proxy.DropReplies(true)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer cancel()
@@ -112,7 +117,7 @@ func TestTimeoutAndCancel(t *testing.T) {
 // before its deadline, and the late reply is nobody's.
 func TestCancelInFlight(t *testing.T) {
 	r := testutil.Redis(t, nil)
-	s := open(t, redigo.Config{Address: r.Addr(), Conns: 1})
+	s := open(t, redigo.Config{Address: r.Addr()})
 	must(t, s, "SET", "k", "mine")
 	must(t, s, "SET", "other", "not mine")
 	r.Pause()
@@ -130,7 +135,8 @@ func TestCancelInFlight(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	r.Resume()
 	assert.Equal(t, bulk("mine"), must(t, s, "GET", "k"))
-	assert.EqualValues(t, 2, s.Stats().Dials, "the connection was given up")
+	assert.EqualValues(t, 1, s.Stats().Dials, "the connection lives on")
+	assert.Zero(t, s.Stats().InFlight)
 }
 
 // TestCancelStorm cancels calls at all points of their way, over few
@@ -139,7 +145,7 @@ func TestCancelStorm(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := testutil.Redis(t, nil)
-	s := open(t, redigo.Config{Address: r.Addr(), Conns: 4})
+	s := open(t, redigo.Config{Address: r.Addr(), Conns: 2})
 	var all sync.WaitGroup
 	var cancelled atomic.Int64
 	for w := range 16 {
@@ -258,14 +264,15 @@ func TestAtMostOnce(t *testing.T) {
 }
 
 // hold stops the server in the middle of a call, which has the only connection
-// until the server goes on.
+// for calls that have one for themselves until the server goes on.
 func hold(t *testing.T, s *redigo.Store, r *testutil.RedisServer) (ended <-chan error) {
 	t.Helper()
-	must(t, s, "PING")
+	_, err := run(s, driver.Own, "PING")
+	require.NoError(t, err)
 	r.Pause()
 	before, done := s.Stats().BytesOut, make(chan error, 1)
 	go func() {
-		_, err := run(s, 0, "SET", "k", "held")
+		_, err := run(s, driver.Own, "SET", "k", "held")
 		done <- err
 	}()
 	require.Eventually(t, func() bool { return s.Stats().BytesOut > before }, patience, time.Millisecond)
@@ -274,25 +281,25 @@ func hold(t *testing.T, s *redigo.Store, r *testutil.RedisServer) (ended <-chan 
 
 func TestPoolExhausted(t *testing.T) {
 	r := testutil.Redis(t, nil)
-	s := open(t, redigo.Config{Address: r.Addr(), Conns: 1})
+	s := open(t, redigo.Config{Address: r.Addr(), OwnConns: 1})
 	first := hold(t, s, r)
 
 	late, cancelLate := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancelLate()
-	_, err := runCtx(late, s, 0, "SET", "k", "w")
+	_, err := runCtx(late, s, driver.Own, "SET", "k", "w")
 	require.ErrorIs(t, err, driver.ErrUnavailable)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	assert.ErrorContains(t, err, "all connections are in use")
 
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(10*time.Millisecond, cancel)
-	_, err = runCtx(ctx, s, 0, "SET", "k", "w")
+	_, err = runCtx(ctx, s, driver.Own, "SET", "k", "w")
 	require.ErrorIs(t, err, driver.ErrUnavailable)
 	require.ErrorIs(t, err, context.Canceled)
 
 	second := make(chan error, 1)
 	go func() {
-		_, err := run(s, 0, "SET", "k", "second")
+		_, err := run(s, driver.Own, "SET", "k", "second")
 		second <- err
 	}()
 	r.Resume()
@@ -303,11 +310,11 @@ func TestPoolExhausted(t *testing.T) {
 
 func TestCloseWhileWaiting(t *testing.T) {
 	r := testutil.Redis(t, nil)
-	s := open(t, redigo.Config{Address: r.Addr(), Conns: 1})
+	s := open(t, redigo.Config{Address: r.Addr(), OwnConns: 1})
 	first := hold(t, s, r)
 	calls, second := s.Stats().Calls, make(chan error, 1)
 	go func() {
-		_, err := run(s, 0, "SET", "k", "w")
+		_, err := run(s, driver.Own, "SET", "k", "w")
 		second <- err
 	}()
 	require.Eventually(t, func() bool { return s.Stats().Calls > calls }, patience, time.Millisecond)
@@ -381,20 +388,58 @@ func TestProtocolErrorCostsTheConnection(t *testing.T) {
 	assert.Equal(t, []string{"ECHO a", "ECHO b"}, server.commands())
 }
 
-// TestUnsolicitedReply gets a second reply after the first call has returned: it
-// is not taken for that of the next call.
-func TestUnsolicitedReply(t *testing.T) {
+// TestSubscriptionIsNobodysReply makes Redis talk to a connection without being
+// asked: that is the connection that asked for it, which nobody else gets.
+func TestSubscriptionIsNobodysReply(t *testing.T) {
 	r := testutil.Redis(t, nil)
-	s := open(t, redigo.Config{Address: r.Addr(), Conns: 1})
+	s := open(t, redigo.Config{Address: r.Addr(), OwnConns: 1})
 	must(t, s, "PING")
-	// A subscription makes Redis talk to a connection without being asked.
 	must(t, s, "SUBSCRIBE", "news")
 	_, err := r.Do("PUBLISH", "news", "extra")
 	require.NoError(t, err)
-	_, err = r.Do("PING") // which Redis answers after it has sent what was published
+	for _, mode := range []driver.Mode{0, driver.Own} {
+		got, err := run(s, mode, "ECHO", "b")
+		require.NoError(t, err)
+		assert.Equal(t, bulk("b"), got)
+	}
+	assert.EqualValues(t, 3, s.Stats().Dials, "shared, the subscription's, its successor")
+}
+
+// TestUnsolicitedReply gets a second reply after the first call has returned: it
+// is not taken for that of the next call.
+func TestUnsolicitedReply(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	assert.Equal(t, bulk("b"), must(t, s, "ECHO", "b"))
+	defer func() { _ = l.Close() }()
+	returned, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for conn := range 2 {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer func() { _ = c.Close() }()
+			r := bufio.NewReader(c)
+			for _, reply := range []string{"+PONG\r\n", bulk("right")} {
+				if _, err := readCommand(r); err != nil {
+					return
+				}
+				_, _ = io.WriteString(c, reply)
+			}
+			if conn == 0 {
+				<-returned
+				_, _ = io.WriteString(c, bulk("wrong"))
+			}
+		}
+	}()
+	s := open(t, redigo.Config{Address: l.Addr().String()})
+	assert.Equal(t, bulk("right"), must(t, s, "GET", "k"))
+	close(returned)
+	require.Eventually(t, func() bool { return s.Stats().Desyncs == 1 }, patience, time.Millisecond)
+	assert.Equal(t, bulk("right"), must(t, s, "GET", "k"))
 	assert.EqualValues(t, 2, s.Stats().Dials)
+	<-ended
 }
 
 // TestLargeRequestLost breaks off while 30 MB are being written: the call ends
@@ -409,7 +454,8 @@ func TestLargeRequestLost(t *testing.T) {
 			r := testutil.Redis(t, nil)
 			proxy := testutil.NewProxy(t, r.Addr())
 			s := open(t, redigo.Config{Address: proxy.Addr(), Timeout: 3 * time.Second})
-			must(t, s, "PING")
+			_, err := run(s, driver.Own, "PING")
+			require.NoError(t, err)
 			fault(proxy)
 			p := driver.NewPipeline(0)
 			defer p.Free()
@@ -421,6 +467,8 @@ func TestLargeRequestLost(t *testing.T) {
 			p.Reset(0) // would be a race with a writer that is still there
 			p.Cmd("PING")
 			proxy.Heal()
+			proxy.KillAll()
+			ping(t, s)
 			require.NoError(t, s.Do(t.Context(), p))
 		})
 	}

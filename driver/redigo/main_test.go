@@ -61,6 +61,16 @@ func add(p *driver.Pipeline, args ...string) {
 	}
 }
 
+// ping makes sure that there is a connection. It goes again where a connection
+// was just being lost, and waits for a breaker.
+func ping(t testing.TB, s driver.Store) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		_, err := run(s, driver.ReadOnly, "PING")
+		return err == nil
+	}, patience, time.Millisecond)
+}
+
 // must runs one command that cannot fail.
 func must(t testing.TB, s driver.Store, args ...string) string {
 	t.Helper()
@@ -92,7 +102,10 @@ const (
 func serve(t testing.TB, reply answer) *scripted {
 	t.Helper()
 	return serveAll(t, func(conn int, cmd []string) string {
-		if cmd[0] == "PING" {
+		switch {
+		case cmd[0] == "PING" && len(cmd) == 2: // a heartbeat
+			return bulk(cmd[1])
+		case cmd[0] == "PING":
 			return "+PONG\r\n"
 		}
 		return reply(conn, cmd)

@@ -37,9 +37,12 @@ var longAgo = time.Unix(1, 0)
 // One goroutine uses a conn at a time: who has borrowed it from the Pool.
 type conn struct {
 	redis.Conn
-	nc  net.Conn        // above TLS
-	raw syscall.RawConn // the socket below it; nil where there is none to be had
-	tap tap
+	nc   net.Conn        // above TLS
+	sock net.Conn        // below TLS: what is closed, see tap
+	raw  syscall.RawConn // of sock; nil where there is none to be had
+	tap  tap
+
+	secure bool // TLS
 
 	stats  *counters
 	framer framer
@@ -68,6 +71,9 @@ func (c *conn) Do(_ string, args ...any) (any, error) {
 	for _, arg := range args {
 		if call, ok := arg.(*call); ok {
 			err := call.serve(c)
+			if err == nil && call.need == spends {
+				c.broken = errSpent
+			}
 			if err != nil && c.broken == nil {
 				c.broken = err
 			}
@@ -79,6 +85,8 @@ func (c *conn) Do(_ string, args ...any) (any, error) {
 
 // Err tells the Pool whether to close the connection when it comes back.
 func (c *conn) Err() error { return c.broken }
+
+var errSpent = errors.New("redigo: the connection is no longer what others expect")
 
 var errStale = errors.New("redigo: the server closed an idle connection")
 
@@ -158,7 +166,7 @@ func (c *conn) transferLarge(call *call, frames []byte, n int) error {
 	go func() {
 		err := c.write(call, frames)
 		if err != nil {
-			_ = c.nc.Close()
+			_ = c.sock.Close()
 		}
 		written <- err
 	}()

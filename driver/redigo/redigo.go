@@ -1,9 +1,12 @@
 // Package redigo is the store of caches that keeps its data in a Redis server,
 // over github.com/gomodule/redigo.
 //
-// redigo dials, greets the server and pools the connections. The commands, which
-// package driver has encoded already, are written to the socket as they are, and
-// the replies are framed and checked in place, within [Limits].
+// redigo dials and pools connections. The commands, which package driver has
+// encoded already, are written to the socket as they are, and the replies are
+// framed and checked in place, within [Limits]. Calls share one connection,
+// where the commands of all travel together; some have one for themselves:
+// those of [driver.Own] Pipelines, of more than 1 MiB, and all for half a
+// second after this process was found to be short of processors.
 //
 //	store, err := redigo.Open(redigo.Config{Address: "localhost:6379"})
 //
@@ -16,8 +19,13 @@
 //     effect: where nothing was written, where the server said that it did not
 //     run them, and where the Pipeline is [driver.ReadOnly] or
 //     [driver.Repeatable].
-//   - A connection whose call ended early is closed, so that no reply is ever
-//     taken for another's.
+//   - A call that ends early leaves its place in the order of replies behind,
+//     and the reply that comes for it is dropped. A connection that has shown
+//     anything but the right number of whole replies is closed. So no reply is
+//     ever taken for another's.
+//   - 4,096 calls at most are under way on a shared connection; one more fails
+//     at once. So does a call while a server that failed repeatedly is left in
+//     peace, for less than half a second at a time.
 package redigo
 
 import (
@@ -64,9 +72,14 @@ type Config struct {
 	// ClientName is shown by CLIENT LIST: printable ASCII, without spaces.
 	ClientName string
 
-	// Conns is the most connections at once; zero means 64. A call beyond it
-	// waits until its deadline for one to come back.
+	// Conns is the number of connections that calls share, dialled when they
+	// are needed; zero means one. One is the fastest where the server is what
+	// limits: more of them make the portions smaller that commands travel in.
 	Conns int
+	// OwnConns is the most connections at once that calls have for themselves:
+	// those of [driver.Own] Pipelines and of more than 1 MiB. Zero means 64. A
+	// call beyond it waits until its deadline for one to come back.
+	OwnConns int
 	// Timeout of one call, retries and waiting included, where its context has
 	// no nearer deadline; zero means one second.
 	Timeout time.Duration
@@ -85,7 +98,16 @@ type Store struct {
 	timeout time.Duration
 	limits  Limits
 
-	slots  chan struct{} // one per connection in use, Conns at most; nil for a foreign pool
+	dialer *dialer         // nil for a foreign pool
+	lanes  []lane          // to the connections that calls share; none for a foreign pool
+	turn   atomic.Uint32   // of the lanes
+	ctx    context.Context // of dials for them; ends with Close
+	cancel context.CancelFunc
+
+	starved   time.Duration // the constant of that name, but in tests
+	fastUntil atomic.Int64  // nanoseconds of Unix time: until then calls go through the pool
+
+	slots  chan struct{} // one per connection in use, OwnConns at most; nil for a foreign pool
 	done   chan struct{} // closed by Close
 	close  sync.Once     // closes done
 	calls  sync.Pool     // of *call
@@ -102,10 +124,15 @@ func Open(c Config) (*Store, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("caches: redigo.Config: %w", err)
 	}
-	conns, d := orDefault(c.Conns, 64), newDialer(&c)
+	conns, d := orDefault(c.OwnConns, 64), newDialer(&c)
 	s := newStore(c.Timeout, c.Limits)
 	s.address = c.Address
 	s.slots = make(chan struct{}, conns)
+	s.dialer = d
+	s.lanes = make([]lane, orDefault(c.Conns, 1))
+	for i := range s.lanes {
+		s.lanes[i].s = s
+	}
 	s.pool = &redis.Pool{
 		DialContext:  func(ctx context.Context) (redis.Conn, error) { return s.dial(ctx, d) },
 		TestOnBorrow: func(c redis.Conn, _ time.Time) error { return c.(*conn).check() },
@@ -116,11 +143,14 @@ func Open(c Config) (*Store, error) {
 }
 
 func newStore(timeout time.Duration, limits Limits) *Store {
-	return &Store{
+	s := &Store{
 		timeout: orDefault(timeout, time.Second),
 		limits:  limits.orDefaults(),
 		done:    make(chan struct{}),
+		starved: starved,
 	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
 }
 
 func (c *Config) check() error {
@@ -133,8 +163,8 @@ func (c *Config) check() error {
 		return errors.New("the Address is not host:port") // it may be a DSN with a password: do not repeat it
 	case c.Credentials != nil && c.Username+c.Password != "":
 		return errors.New("the Credentials take the place of Username and Password: set one or the other")
-	case c.DB < 0, c.Conns < 0, c.Timeout < 0, c.ConnectTimeout < 0:
-		return errors.New("the DB, Conns, Timeout and ConnectTimeout must not be negative")
+	case c.DB < 0, c.Conns < 0, c.OwnConns < 0, c.Timeout < 0, c.ConnectTimeout < 0:
+		return errors.New("the DB, Conns, OwnConns, Timeout and ConnectTimeout must not be negative")
 	case strings.ContainsFunc(c.ClientName, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return errors.New("the ClientName must be printable ASCII without spaces")
 	case c.TLS != nil && c.Network == "unix" && c.TLS.ServerName == "" && !c.TLS.InsecureSkipVerify:
@@ -171,9 +201,9 @@ func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 // MarshalText returns what String does; it is also what encoding/json shows.
 func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// Do runs the commands of p as [driver.Store] says. It takes one connection
-// for one round trip; a [driver.Script] that the server has forgotten takes a
-// second one.
+// Do runs the commands of p as [driver.Store] says. They travel together with
+// those of other calls, in one round trip; a [driver.Script] that the server
+// has forgotten takes a second one.
 func (s *Store) Do(ctx context.Context, p *driver.Pipeline) error {
 	s.stats.calls.Add(1)
 	err := s.do(ctx, p)
@@ -210,14 +240,21 @@ func (s *Store) closed() bool {
 	}
 }
 
-// Close closes the connections that no call uses; the others are closed as
-// their calls end, which it does not wait for. Calls that wait for a connection
-// and later ones fail with [driver.ErrUnavailable]. A second Close does nothing.
-// A user's own pool stays open.
+// Close turns later calls away, waits up to 5 seconds for those under way on
+// shared connections, and closes these; what is then left ends with
+// [driver.ErrUnknownOutcome]. Connections that calls have for themselves are
+// closed as their calls end, which Close does not wait for. Calls that wait for
+// one and later calls fail with [driver.ErrUnavailable]. A second Close does
+// nothing. A user's own pool stays open.
 func (s *Store) Close() error {
 	var err error
 	s.close.Do(func() {
 		close(s.done)
+		s.cancel()
+		end := time.Now().Add(drainTime)
+		for i := range s.lanes {
+			s.lanes[i].close(end)
+		}
 		if !s.foreign {
 			err = s.pool.Close()
 		}
@@ -225,32 +262,17 @@ func (s *Store) Close() error {
 	return err
 }
 
+// lane returns the lane whose turn it is.
+func (s *Store) lane() *lane {
+	if len(s.lanes) == 1 {
+		return &s.lanes[0]
+	}
+	return &s.lanes[s.turn.Add(1)%uint32(len(s.lanes))]
+}
+
 // String returns where the server is.
 func (s *Store) String() string { return "redis " + s.address }
 
-// Stats counts what a [Store] has done since it was opened.
-type Stats struct {
-	Calls    int64 // of Do
-	Errors   int64 // of Do
-	Dials    int64 // that led to a connection
-	Retries  int64 // attempts after the first of a call
-	BytesIn  int64 // of replies
-	BytesOut int64 // of commands
-}
-
-type counters struct {
-	calls, errors, dials, retries, in, out atomic.Int64
-}
-
-// Stats returns the counts so far. They are read one after the other: a call
-// under way may show in some of them only.
-func (s *Store) Stats() Stats {
-	return Stats{
-		Calls:    s.stats.calls.Load(),
-		Errors:   s.stats.errors.Load(),
-		Dials:    s.stats.dials.Load(),
-		Retries:  s.stats.retries.Load(),
-		BytesIn:  s.stats.in.Load(),
-		BytesOut: s.stats.out.Load(),
-	}
-}
+// Format writes what String returns, whatever the verb: a Store is at work
+// while it is printed, and nothing in it is for others to see.
+func (s *Store) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }

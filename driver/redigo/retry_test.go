@@ -68,7 +68,7 @@ func TestLostThenGone(t *testing.T) {
 	s := open(t, redigo.Config{Address: proxy.Addr()})
 	for _, mode := range []driver.Mode{driver.Repeatable, driver.ReadOnly} {
 		proxy.Heal()
-		must(t, s, "PING")
+		ping(t, s)
 		proxy.Refuse(true)
 		proxy.CutReply(1)
 		_, err := run(s, mode, "SET", "k", "v")

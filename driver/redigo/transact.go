@@ -1,6 +1,7 @@
 package redigo
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -135,6 +136,11 @@ func (c *call) recall(l link) error {
 		c.append(i, true)
 	}
 	second, err := l.exchange(c, c.out, len(forgotten))
+	if errors.Is(err, driver.ErrUnavailable) {
+		// Of this exchange nothing has run, but of the first: nothing of the
+		// Pipeline may be taken for not run. So the cause is shown only.
+		return fmt.Errorf("%w: %v", driver.ErrUnknownOutcome, err)
+	}
 	if err != nil {
 		return err
 	}

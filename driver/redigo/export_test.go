@@ -1,0 +1,17 @@
+package redigo
+
+import "time"
+
+// NeverStarve keeps calls on the shared connections however busy the machine
+// is that the test runs on.
+func (s *Store) NeverStarve() { s.starved = time.Hour }
+
+// Starve makes this process seem short of processors for a while.
+func (s *Store) Starve(d time.Duration) { s.fastUntil.Store(time.Now().Add(d).UnixNano()) }
+
+// The bounds, for tests that reach them.
+const (
+	MaxFlight    = maxFlight
+	MaxUnwritten = maxUnwritten
+	BeatEvery    = beatEvery
+)

@@ -1,0 +1,136 @@
+package redigo
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"time"
+)
+
+const (
+	// starved is how long a yield takes when there is no processor for us; a
+	// useful one, with a thousand callers, takes a quarter of it.
+	starved = 2 * time.Millisecond
+	// fasting is how long calls go through the pool after that.
+	fasting = 500 * time.Millisecond
+	// keepOut is the largest write buffer that a connection keeps.
+	keepOut = 1 << 20
+)
+
+// yield lets callers that are ready append their commands too, once, and then
+// writes all of them: it is what makes commands travel together. A timer could
+// not do it: it would make a lone caller wait, too. It is entered with mu held
+// and leaves it free.
+func (m *mux) yield(c *call, e entry) {
+	m.state = yielding
+	m.epoch++
+	epoch := m.epoch
+	m.mu.Unlock()
+	start := time.Now()
+	runtime.Gosched()
+	if took := time.Since(start); took > m.s.starved {
+		m.s.fastUntil.Store(start.Add(took + fasting).UnixNano())
+	}
+	m.mu.Lock()
+	if m.epoch != epoch || m.state != yielding || m.dead != nil {
+		m.mu.Unlock() // somebody has written meanwhile, or is about to
+		return
+	}
+	m.flush(c, e)
+}
+
+// flush writes what is queued, until nothing is. It is entered with mu held, by
+// who found nobody writing, and leaves it free. c and e are the call whose
+// goroutine this is; c is nil for a goroutine of our own.
+//
+// A caller writes for others only as long as it would wait anyway: once it has
+// its answer, or its time is up, a goroutine goes on in its place.
+func (m *mux) flush(c *call, e entry) {
+	m.state = writing
+	for m.unsent > 0 && m.dead == nil {
+		if c != nil && (!e.waits() || c.Context.Err() != nil) {
+			go m.relieve(nil)
+			m.mu.Unlock()
+			return
+		}
+		if rest, err := m.write(c); err != nil {
+			m.writeFailed(rest, err)
+			return
+		}
+		if 0 < m.unsent && m.unsent*3 < m.peak && m.dead == nil {
+			m.mu.Unlock()
+			runtime.Gosched()
+			m.mu.Lock()
+		}
+	}
+	m.state = idle
+	m.mu.Unlock()
+}
+
+// relieve goes on with a flush in place of a caller: first with rest, the end
+// of a write that was interrupted, which may begin in the middle of somebody's
+// command. The state is writing from the one to the other.
+func (m *mux) relieve(rest []byte) {
+	if len(rest) > 0 {
+		n, err := m.conn.nc.Write(rest)
+		m.s.stats.out.Add(int64(n))
+		if err != nil {
+			m.mu.Lock()
+			m.fail(err, nil)
+			return
+		}
+	}
+	m.mu.Lock()
+	m.unwritten -= len(rest)
+	m.flush(nil, entry{})
+}
+
+// write takes what is queued and writes it, with mu released meanwhile. rest is
+// what an error has left.
+func (m *mux) write(c *call) (rest []byte, err error) {
+	buf, calls := m.out, m.unsent
+	m.s.stats.writes.Add(1)
+	m.s.stats.commands.Add(m.commands)
+	m.out, m.spare, m.unsent, m.commands = m.spare[:0], nil, 0, 0
+	m.writer = c
+	m.guard.stuck = 0
+	m.mu.Unlock()
+	n, err := m.conn.nc.Write(buf)
+	m.s.stats.out.Add(int64(n))
+	m.mu.Lock()
+	m.writer = nil
+	m.unwritten -= n
+	if err == nil && m.guard.stuck > 0 { // it was just coming out by itself
+		_ = m.conn.nc.SetWriteDeadline(time.Time{})
+	}
+	switch {
+	case err == nil && cap(buf) <= keepOut:
+		m.spare = buf
+	case n == 0 && !m.mayResume(err):
+		// The calls of this write are as good as never taken. They are the
+		// last of the queue but for those that have come since.
+		m.unsent += calls
+	}
+	return buf[n:], err
+}
+
+// mayResume reports whether a write that ended in err can go on where it
+// ended. TLS has no way to: what it has begun to encrypt it cannot take back.
+func (m *mux) mayResume(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) && m.dead == nil && !m.conn.secure
+}
+
+// writeFailed ends a flush whose write did. Where the watchdog interrupted it,
+// because its caller's time is up, a goroutine writes the rest. It is entered
+// with mu held and leaves it free.
+func (m *mux) writeFailed(rest []byte, err error) {
+	if !m.mayResume(err) {
+		m.fail(err, nil)
+		return
+	}
+	// Under mu, and after writer was taken back: the watchdog sets no other.
+	_ = m.conn.nc.SetWriteDeadline(time.Time{})
+	m.ensureReader()
+	go m.relieve(rest)
+	m.mu.Unlock()
+}

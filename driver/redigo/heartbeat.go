@@ -1,0 +1,64 @@
+package redigo
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+)
+
+const (
+	// beatEvery is the time between two heartbeats of a connection in use.
+	beatEvery = time.Second
+	// idleBeats is how many a connection gets after its last call.
+	idleBeats = 3
+)
+
+// beat sends a heartbeat where one is due: a PING with a word that was never
+// used before, in the order of the calls. An answer with another word shows
+// that replies and calls have got out of step, which nothing else need show:
+// then the connection is given up. A heartbeat is also a sign of life of a
+// connection that has nothing else to say, see silent.
+//
+// beat is called with mu held. It reports whether it has let go of it.
+func (w *watchdog) beat(now time.Time) (unlocked bool) {
+	m := w.m
+	if !w.armed || now.Sub(w.beaten) < beatEvery || m.room(pingSize) != nil {
+		return false
+	}
+	w.beaten = now
+	w.beats++
+	word := strconv.FormatUint(rand.Uint64(), 36) + "." + strconv.FormatUint(w.beats, 10)
+	e := newEntry(now.Add(m.s.timeout), 1)
+	e.slot.want = appendBulk(nil, word)
+	idled := w.idle
+	m.enqueue(e, appendBulk(appendBulk([]byte("*2\r\n"), "PING"), word))
+	w.idle = idled // a heartbeat is no use of the connection
+	m.ensureReader()
+	if m.state != idle {
+		return false // who yields or writes takes it along
+	}
+	m.flush(nil, entry{})
+	return true
+}
+
+// pingSize is at least what a heartbeat takes.
+const pingSize = 64
+
+// verify checks the reply to a heartbeat. An error is taken for an answer: a
+// user may have no right to PING, and a server that loads or that runs a script
+// refuses everything.
+func (s *slot) verify(raw []byte) error {
+	if s.want == nil || raw[0] == '-' || bytes.Equal(raw, s.want) {
+		return nil
+	}
+	return fmt.Errorf("%w: a heartbeat got the reply to something else", driver.ErrProtocol)
+}
+
+// over reports whether the call, if there is one, has no more time.
+func (c *call) over(now time.Time) bool {
+	return c != nil && (c.Context.Err() != nil || c.deadline.Before(now))
+}

@@ -1,0 +1,187 @@
+package redigo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+)
+
+const (
+	// tripAt is how many failures in a row open the breaker.
+	tripAt = 3
+	// While it is open, a server is tried again after firstRest, then after
+	// twice as long, up to lastRest: so late may a server's return be seen.
+	firstRest = 50 * time.Millisecond
+	lastRest  = 400 * time.Millisecond
+)
+
+// A lane is the way to one shared connection: it dials the next one when a
+// connection has died, one dial at a time for all who wait, and none while the
+// breaker is open. The zero lane with its store is ready.
+type lane struct {
+	s   *Store
+	cur atomic.Pointer[mux]
+
+	mu       sync.Mutex
+	under    *dialing // the dial under way
+	failures int      // in a row
+	rested   time.Time
+	last     error // the failure
+}
+
+// A dialing is one dial that any number of calls wait for.
+type dialing struct {
+	done chan struct{}
+	m    *mux  // read after done is closed
+	err  error // so is this
+}
+
+// get returns the connection, dialled if need be.
+func (l *lane) get(c *call) (*mux, error) {
+	if m := l.cur.Load(); m != nil && !m.isDead() {
+		return m, nil
+	}
+	d, err := l.dial()
+	if err != nil {
+		return nil, err
+	}
+	timer := time.NewTimer(time.Until(c.deadline))
+	defer timer.Stop()
+	select {
+	case <-d.done:
+		return d.m, d.err
+	case <-timer.C:
+		return nil, fmt.Errorf("dialling %s: %w", l.s.address, context.DeadlineExceeded)
+	case <-c.Done():
+		return nil, c.Err()
+	}
+}
+
+// dial joins the dial under way or begins one. The dial is nobody's in
+// particular: a caller that goes away must not end it for the others.
+func (l *lane) dial() (*dialing, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.under != nil {
+		return l.under, nil
+	}
+	if m := l.cur.Load(); m != nil && !m.isDead() {
+		return &dialing{done: closedChan, m: m}, nil
+	}
+	if l.failures >= tripAt && time.Now().Before(l.rested) {
+		l.s.stats.refused.Add(1)
+		// %v: the cause is not this call's, and nothing is to be retried for it.
+		return nil, fmt.Errorf("%w; it is tried again soon: %v", errOpen, l.last)
+	}
+	l.under = &dialing{done: make(chan struct{})}
+	go l.run(l.under)
+	return l.under, nil
+}
+
+var (
+	errOpen    = errors.New("the server failed repeatedly")
+	closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+)
+
+func (l *lane) run(d *dialing) {
+	conn, err := l.s.dialer.dial(l.s.ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.under = nil
+	switch {
+	case err != nil:
+		d.err = err
+		if refusal, ok := errors.AsType[*driver.ServerError](err); !ok || !isRefusal(refusal) {
+			l.failed(err) // one that is full or loading answers: it is not broken
+		}
+	default:
+		l.s.stats.dials.Add(1)
+		conn.ready(l.s)
+		d.m = newMux(l, conn)
+		l.cur.Store(d.m)
+		l.failures = 0
+	}
+	close(d.done)
+}
+
+// failed counts a failure. It is called with mu held.
+func (l *lane) failed(err error) {
+	l.failures++
+	l.last = err
+	rest := min(firstRest<<min(max(l.failures-tripAt, 0), 10), lastRest)
+	l.rested = time.Now().Add(rest/2 + rand.N(rest/2))
+}
+
+// silence counts a connection that was given up because nothing came. If the
+// server answers no greeting either, the breaker opens the sooner for it.
+func (l *lane) silence(err error) {
+	l.mu.Lock()
+	l.failed(err)
+	l.mu.Unlock()
+}
+
+// close waits until end for the calls under way, and ends the connection. The
+// store's context has ended, so no dial succeeds any more.
+func (l *lane) close(end time.Time) {
+	l.mu.Lock()
+	under := l.under
+	l.mu.Unlock()
+	if under != nil {
+		<-under.done
+	}
+	if m := l.cur.Load(); m != nil {
+		m.drain(end)
+	}
+}
+
+// shared is a lane's connection as the link of one call.
+type shared struct {
+	m    *mux
+	held *slot // whose buffer the call has
+}
+
+func (l *shared) exchange(c *call, frames []byte, n int) ([]byte, error) {
+	e, err := l.m.submit(c, frames, n)
+	if err != nil {
+		return nil, err
+	}
+	c.errs = c.errs || e.slot.errs
+	l.held = e.slot
+	return e.slot.buf, nil
+}
+
+// reuse gives the slot back, with a buffer for the next replies.
+func (l *shared) reuse(buf []byte) {
+	if l.held == nil {
+		return
+	}
+	l.held.buf = nil
+	if cap(buf) <= keepBuffer {
+		l.held.buf = buf
+	}
+	slots.Put(l.held)
+	l.held = nil
+}
+
+// share makes an attempt on the lane's connection.
+func (c *call) share(l *lane) error {
+	m, err := l.get(c)
+	if err != nil {
+		return unavailable(c.because(err))
+	}
+	c.shared.m = m
+	err = c.serve(&c.shared)
+	c.shared.m, c.shared.held = nil, nil
+	if errors.Is(err, driver.ErrProtocol) {
+		// The replies were well formed, but not to these commands.
+		m.mu.Lock()
+		m.fail(err, nil)
+	}
+	return c.classify(err)
+}

@@ -1,0 +1,267 @@
+package redigo
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+)
+
+const (
+	// maxFlight bounds the calls under way on one connection; beyond it a call
+	// fails at once, instead of waiting in our memory for an outage to end.
+	maxFlight = 4096
+	// maxUnwritten bounds the bytes of commands that no write has finished
+	// with, for the same reason.
+	maxUnwritten = 64 << 20
+	// maxShared is the size of commands from which a call takes a connection
+	// for itself: on a shared one it would keep the others waiting.
+	maxShared = 1 << 20
+)
+
+// A mux is one connection that many calls share: their commands go out
+// together, and the replies come back in the same order.
+//
+// Four things hold at any time, and all else follows from them:
+//
+//   - The order of queue is the order of out, because a call appends to both
+//     under one hold of mu: the n-th reply is the n-th slot's.
+//   - One goroutine at most writes (state says so), and one at most reads
+//     (reading says so): redigo's contract for a connection, "one concurrent
+//     caller to the Receive method and one concurrent caller to the Send and
+//     Flush methods", is kept for the net.Conn that it dialled.
+//   - A slot is settled once, by whoever changes its state first: the reader,
+//     the watchdog, fail, or the caller that goes away.
+//   - After any error of a read, a write or the framing the connection is
+//     dead: nothing is queued, written or read there again. An interruption by
+//     the watchdog is no error: it loses no byte.
+//
+// The methods are in the files of what they do: flush.go writes, lone.go serves
+// a caller that nobody else is with, intake.go reads.
+type mux struct {
+	s    *Store
+	lane *lane
+	conn *conn
+
+	mu        sync.Mutex
+	out       []byte  // commands that no write has taken yet
+	spare     []byte  // the buffer of the write before
+	unwritten int     // bytes of out, and of the write under way
+	commands  int64   // in out
+	queue     []entry // calls that the reader has not begun with
+	taken     []entry // those that it has; it alone changes them, under mu
+	unsent    int     // the last so many of queue are in out
+	state     state
+	epoch     uint64    // of the flush: who has yielded sees whether others took over
+	peak      int       // calls under way at once, lately
+	used      time.Time // the begin of the last lone call
+	reader    *call     // whose goroutine is in a read of the connection
+	writer    *call     // whose goroutine is in a write of it
+	dead      error     // why nothing goes here any more
+
+	reading bool          // somebody has the reader's role
+	wake    chan struct{} // hands it to the reader goroutine; one role, one token
+	gone    chan struct{} // closed by fail
+
+	flight   atomic.Int32 // calls whose replies have not come
+	progress atomic.Int64 // bytes read so far
+	in       intake       // touched by who has the reader's role
+
+	guard watchdog
+}
+
+type state uint8
+
+const (
+	idle     state = iota
+	yielding       // a caller lets others append before it writes
+	writing
+)
+
+func newMux(l *lane, c *conn) *mux {
+	m := &mux{s: l.s, lane: l, conn: c, wake: make(chan struct{}, 1), gone: make(chan struct{})}
+	m.in.init(l.s.limits)
+	m.guard.init(m)
+	go m.run()
+	return m
+}
+
+func (m *mux) isDead() bool {
+	select {
+	case <-m.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+var (
+	errFull      = fmt.Errorf("%d calls are under way on the connection", maxFlight)
+	errUnwritten = fmt.Errorf("%d MiB of commands wait to be written on the connection", maxUnwritten>>20)
+)
+
+// submit is a call's way through: it queues the commands, sees to it that they
+// are written and that somebody reads, and waits.
+func (m *mux) submit(c *call, frames []byte, n int) (entry, error) {
+	m.mu.Lock()
+	if err := m.room(len(frames)); err != nil {
+		return entry{}, m.refuse(c, err)
+	}
+	// A connection that has worked may have been lost for a reason of its own;
+	// another one may then do better at once.
+	c.wrote, c.reused = true, m.progress.Load() > 0
+	e := newEntry(c.deadline, n)
+	m.enqueue(e, frames)
+	switch {
+	case m.state == writing: // the writer takes it along
+		m.ensureReader()
+		m.mu.Unlock()
+	case m.state == yielding && m.unsent >= 8 && m.unsent*3 >= m.peak:
+		// Enough for one write: waiting for all would leave the server idle
+		// meanwhile. A third keeps both sides busy.
+		m.ensureReader()
+		m.epoch++
+		m.flush(c, e)
+	case m.state == yielding:
+		m.ensureReader()
+		m.mu.Unlock()
+	case m.stale(c):
+		m.fail(errStale, nil) // nothing of this call was written
+	case !m.reading && len(frames) <= writeAhead:
+		if err := m.alone(c, e); err != nil {
+			return entry{}, err
+		}
+	default:
+		m.ensureReader()
+		m.yield(c, e)
+	}
+	return e, m.wait(c, e)
+}
+
+// room returns why a call must be turned away, nil where it need not. It is
+// called with mu held.
+func (m *mux) room(frames int) error {
+	switch {
+	case m.dead != nil:
+		return m.dead
+	case m.flight.Load() >= maxFlight:
+		return errFull
+	case m.unwritten+frames > maxUnwritten:
+		return errUnwritten
+	}
+	return nil
+}
+
+// refuse turns a call away. It is entered with mu held and leaves it free.
+func (m *mux) refuse(c *call, err error) error {
+	c.reused = m.dead != nil // another connection may do better
+	m.mu.Unlock()
+	if !c.reused {
+		m.s.stats.refused.Add(1)
+	}
+	// The cause may say of its own call that it is final, and the context that
+	// ended there is not this call's.
+	return fmt.Errorf("%w: %v", driver.ErrUnavailable, err)
+}
+
+// enqueue puts an entry and its commands in order. It is called with mu held.
+func (m *mux) enqueue(e entry, frames []byte) {
+	m.out = append(m.out, frames...)
+	m.unwritten += len(frames)
+	m.commands += int64(e.slot.n)
+	m.queue = append(m.queue, e)
+	m.unsent++
+	m.peak = max(m.peak, int(m.flight.Add(1)))
+	m.guard.arm(e.slot.deadline.Load())
+}
+
+// ensureReader gives the reader's role to the goroutine if nobody has it. What
+// is queued must have a reader before it is written: a caller that finds the
+// state not idle leaves the reading to others, and those may just have stopped.
+// It is called with mu held, on a connection that is not dead.
+func (m *mux) ensureReader() {
+	if !m.reading {
+		m.reading = true
+		m.wake <- struct{}{} // cap 1: there is one role, so there is room
+	}
+}
+
+// wait waits for the replies, or for the caller's end. A call without replies
+// leaves its slot behind, for the reader.
+func (m *mux) wait(c *call, e entry) error {
+	if ended := c.Done(); ended == nil {
+		<-e.slot.done
+	} else {
+		select {
+		case <-e.slot.done:
+		case <-ended:
+			if e.settle(abandoned) {
+				m.s.stats.abandoned.Add(1)
+				return c.Err()
+			}
+			<-e.slot.done
+		}
+	}
+	return e.slot.err // nil unless it failed
+}
+
+// fail makes an end of the connection: newcomers are turned away first, then
+// the socket is closed, then everybody who waits is told. culprit, if it is not
+// nil, is the call whose reply was the reason. fail is entered with mu held and
+// leaves it free.
+func (m *mux) fail(err error, culprit *entry) {
+	if m.dead != nil {
+		m.mu.Unlock()
+		return
+	}
+	m.dead = err
+	close(m.gone)
+	m.guard.stop()
+	_ = m.conn.sock.Close()
+	all := append(append([]entry{}, m.taken...), m.queue...)
+	sent := len(all) - m.unsent
+	// A reader may be in the middle of what has come: it finds nobody further.
+	m.out, m.spare, m.queue, m.unsent = nil, nil, nil, 0
+	m.mu.Unlock()
+	if errors.Is(err, driver.ErrProtocol) {
+		m.s.stats.desyncs.Add(1)
+	}
+	if culprit != nil {
+		culprit.fail(err)
+	}
+	lost, unsent := outcomes(err)
+	for i, e := range all {
+		if i < sent {
+			e.fail(lost)
+		} else {
+			e.fail(unsent)
+		}
+	}
+}
+
+// outcomes returns what the end of a connection means for calls whose commands
+// may have been sent and for those whose were not.
+func outcomes(err error) (lost, unsent error) {
+	if isFinal(err) {
+		// Whose reply it was is told that; the others know no more than that
+		// theirs will not come.
+		return fmt.Errorf("%w: the connection was given up over the reply to another call", driver.ErrUnknownOutcome),
+			fmt.Errorf("%w: the connection was given up over the reply to another call", driver.ErrUnavailable)
+	}
+	return fmt.Errorf("%w: the connection was lost: %w", driver.ErrUnknownOutcome, err), unavailable(err)
+}
+
+// drainTime is how long Close waits for the calls under way.
+const drainTime = 5 * time.Second
+
+// drain waits until end for the calls under way, and ends the connection.
+func (m *mux) drain(end time.Time) {
+	for m.flight.Load() > 0 && !m.isDead() && time.Now().Before(end) {
+		time.Sleep(time.Millisecond)
+	}
+	m.mu.Lock()
+	m.fail(errClosed, nil)
+}

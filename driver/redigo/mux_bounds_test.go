@@ -1,0 +1,291 @@
+package redigo_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/driver/redigo"
+	"github.com/gocaches/caches/testutil"
+	"github.com/gomodule/redigo/redis"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestMuxFull has as many calls under way as a connection takes: one more fails
+// at once, and the others are served.
+func TestMuxFull(t *testing.T) {
+	r := testutil.Redis(t, nil)
+	s := openShared(t, redigo.Config{Address: r.Addr()})
+	must(t, s, "PING")
+	r.Pause()
+	var served atomic.Int64
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		together(redigo.MaxFlight, func(i int) {
+			word := strconv.Itoa(i)
+			got, err := run(s, 0, "ECHO", word)
+			if assert.NoError(t, err) && assert.Equal(t, bulk(word), got) {
+				served.Add(1)
+			}
+		})
+	}()
+	require.Eventually(t, func() bool { return s.Stats().InFlight >= redigo.MaxFlight }, patience, time.Millisecond)
+	_, err := run(s, driver.ReadOnly, "ECHO", "one too many")
+	require.ErrorIs(t, err, driver.ErrUnavailable)
+	assert.ErrorContains(t, err, "4096 calls are under way")
+	assert.EqualValues(t, 1, s.Stats().Refused)
+	r.Resume()
+	<-ended
+	assert.EqualValues(t, redigo.MaxFlight, served.Load())
+}
+
+// TestMuxBytesAreBounded queues commands behind a write that is stuck until
+// there are too many bytes of them; those that were taken are served.
+func TestMuxBytesAreBounded(t *testing.T) {
+	r := testutil.Redis(t, nil)
+	s := openShared(t, redigo.Config{Address: r.Addr(), Timeout: patience})
+	must(t, s, "PING")
+	r.Pause()
+	value := strings.Repeat("x", 1000<<10)
+	var refused, served atomic.Int64
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		together(redigo.MaxUnwritten>>20+30, func(int) {
+			_, err := run(s, 0, "SET", "k", value)
+			if err == nil {
+				served.Add(1)
+			} else if assert.ErrorIs(t, err, driver.ErrUnavailable) && assert.ErrorContains(t, err, "wait to be written") {
+				refused.Add(1)
+			}
+		})
+	}()
+	require.Eventually(t, func() bool { return refused.Load() > 0 }, patience, time.Millisecond)
+	assert.Zero(t, served.Load())
+	r.Resume()
+	<-ended
+	t.Logf("%d refused, %d served", refused.Load(), served.Load())
+	assert.GreaterOrEqual(t, served.Load(), int64(redigo.MaxUnwritten>>20), "the bound's worth was taken")
+	assert.Equal(t, refused.Load(), s.Stats().Refused)
+}
+
+// TestMuxClose closes a store with as many calls under way as it takes: those
+// that the server answers have their replies, and each has an outcome.
+func TestMuxClose(t *testing.T) {
+	r := testutil.Redis(t, nil)
+	for _, answers := range []bool{true, false} {
+		s := openShared(t, redigo.Config{Address: r.Addr(), Conns: 2})
+		together(4, func(int) { ping(t, s) })
+		r.Pause()
+		var served, unknown, unavailable atomic.Int64
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			together(5000, func(i int) {
+				word := strconv.Itoa(i)
+				got, err := run(s, 0, "ECHO", word)
+				switch {
+				case err == nil:
+					assert.Equal(t, bulk(word), got)
+					served.Add(1)
+				case outcome(t, err):
+					unknown.Add(1)
+				default:
+					unavailable.Add(1)
+				}
+			})
+		}()
+		require.Eventually(t, func() bool { return s.Stats().InFlight == 5000 }, patience, time.Millisecond)
+		if answers {
+			time.AfterFunc(20*time.Millisecond, r.Resume)
+		}
+		start := time.Now()
+		require.NoError(t, s.Close())
+		took := time.Since(start)
+		<-ended
+		t.Logf("%d served, %d unknown, %d unavailable in %v", served.Load(), unknown.Load(), unavailable.Load(), took)
+		if answers {
+			assert.EqualValues(t, 5000, served.Load())
+		} else {
+			r.Resume()
+			assert.EqualValues(t, 5000, unknown.Load())
+			assert.Less(t, took, 5*time.Second+patience)
+		}
+	}
+}
+
+// TestMuxStarves sends calls through the pool while this process is short of
+// processors, and back afterwards.
+func TestMuxStarves(t *testing.T) {
+	r := testutil.Redis(t, nil)
+	s := openShared(t, redigo.Config{Address: r.Addr()})
+	must(t, s, "PING")
+	s.Starve(time.Hour)
+	writes := s.Stats().Writes
+	together(16, func(g int) {
+		for i := range 20 {
+			word := fmt.Sprintf("%d-%d", g, i)
+			got, err := run(s, 0, "ECHO", word)
+			assert.NoError(t, err)
+			assert.Equal(t, bulk(word), got)
+		}
+	})
+	assert.LessOrEqual(t, s.Stats().Writes, writes+5, "no more than heartbeats")
+	assert.Greater(t, s.Stats().Dials, int64(1))
+	s.Starve(0)
+	dials := s.Stats().Dials
+	must(t, s, "PING")
+	assert.Greater(t, s.Stats().Writes, writes)
+	assert.Equal(t, dials, s.Stats().Dials)
+}
+
+// TestBreaker refuses connections until calls fail without a dial, and finds
+// the server again soon after it is back.
+func TestBreaker(t *testing.T) {
+	r := testutil.Redis(t, nil)
+	proxy := testutil.NewProxy(t, r.Addr())
+	s := openShared(t, redigo.Config{Address: proxy.Addr()})
+	proxy.Refuse(true)
+	require.Eventually(t, func() bool {
+		_, err := run(s, 0, "INCR", "n")
+		require.ErrorIs(t, err, driver.ErrUnavailable)
+		return strings.Contains(err.Error(), "failed repeatedly")
+	}, patience, time.Microsecond)
+	refused := s.Stats().Refused
+	assert.NotZero(t, refused)
+	proxy.Heal()
+	start := time.Now()
+	require.Eventually(t, func() bool {
+		_, err := run(s, 0, "INCR", "n")
+		return err == nil
+	}, patience, time.Millisecond)
+	t.Logf("found again after %v", time.Since(start))
+	n, err := redis.Int64(r.Do("GET", "n"))
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, n, "what was refused did not run")
+}
+
+// TestMuxAtMostOnce counts increments of many callers over a network that
+// breaks connections. With the faults off, the counts are equal.
+func TestMuxAtMostOnce(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := testutil.Redis(t, nil)
+	proxy := testutil.NewProxy(t, r.Addr())
+	s := openShared(t, redigo.Config{Address: proxy.Addr()})
+	for _, rate := range []float64{0, 0.05} {
+		ping(t, s)
+		_, err := r.Do("DEL", "n")
+		require.NoError(t, err)
+		proxy.Rate(rate, seed)
+		var acks, unknown atomic.Int64
+		together(32, func(int) {
+			for range 60 {
+				_, err := run(s, 0, "INCR", "n")
+				switch {
+				case err == nil:
+					acks.Add(1)
+				case outcome(t, err):
+					unknown.Add(1)
+				}
+			}
+		})
+		proxy.Heal()
+		n, err := redis.Int64(r.Do("GET", "n"))
+		require.NoError(t, err)
+		t.Logf("%d acknowledged, %d unknown, %d counted, %+v", acks.Load(), unknown.Load(), n, s.Stats())
+		assert.GreaterOrEqual(t, n, acks.Load())
+		assert.LessOrEqual(t, n, acks.Load()+unknown.Load())
+		if rate == 0 {
+			assert.EqualValues(t, 32*60, n)
+			assert.Zero(t, unknown.Load())
+		}
+	}
+}
+
+// TestForgottenScriptOnALostConnection ends the connection after it has said
+// that it does not know a script: the commands before the script have run, so
+// the call must not go again.
+func TestForgottenScriptOnALostConnection(t *testing.T) {
+	server := serve(t, func(_ int, cmd []string) string {
+		switch cmd[0] {
+		case "INCR":
+			return ":1\r\n"
+		case "EVAL":
+			return "+OK\r\n"
+		}
+		return "-NOSCRIPT No matching script.\r\n" + hangUp
+	})
+	s := openShared(t, redigo.Config{Address: server.addr})
+	p := driver.NewPipeline(0)
+	p.Script(setScript, 1).Key("k").String("v") // goes as its source: it is known from now on
+	require.NoError(t, s.Do(t.Context(), p))
+	p.Free()
+	together(8, func(g int) {
+		for i := range 10 {
+			p := driver.NewPipeline(0)
+			add(p, "INCR", fmt.Sprintf("n%d-%d", g, i))
+			p.Script(setScript, 1).Key("k").String("v")
+			if err := s.Do(context.Background(), p); err != nil {
+				outcome(t, err)
+			}
+			p.Free()
+		}
+	})
+	seen := map[string]int{}
+	for _, line := range server.commands() {
+		if strings.HasPrefix(line, "INCR") {
+			seen[line]++
+			assert.Equal(t, 1, seen[line], line)
+		}
+	}
+}
+
+// TestHeartbeat answers heartbeats by the reply to something else: the
+// connection is given up, though every call got what looked like a reply.
+func TestHeartbeat(t *testing.T) {
+	for name, c := range map[string]struct {
+		reply   string
+		desyncs int64
+	}{
+		"right":    {"", 0},
+		"wrong":    {bulk("another"), 1},
+		"a status": {"+PONG\r\n", 1},
+		"no right": {"-NOPERM no\r\n", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var beats atomic.Int64
+			server := serveAll(t, func(_ int, cmd []string) string {
+				switch {
+				case len(cmd) == 1:
+					return "+PONG\r\n"
+				case cmd[0] != "PING":
+					return bulk(cmd[1])
+				case beats.Add(1) == 1 && c.reply != "":
+					return c.reply
+				}
+				return bulk(cmd[1])
+			})
+			s := openShared(t, redigo.Config{Address: server.addr})
+			require.Eventually(t, func() bool {
+				word := strconv.Itoa(rand.Int())
+				got, err := run(s, driver.ReadOnly, "ECHO", word)
+				require.NoError(t, err)
+				require.Equal(t, bulk(word), got)
+				return beats.Load() >= 2
+			}, patience, time.Millisecond)
+			settled(t, s)
+			assert.Equal(t, c.desyncs, s.Stats().Desyncs)
+			assert.Equal(t, c.desyncs+1, s.Stats().Dials)
+		})
+	}
+}

@@ -1,0 +1,87 @@
+package redigo
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A slot is a call's place in the order of replies.
+type slot struct {
+	n        int           // replies
+	buf      []byte        // they, once the slot is answered
+	errs     bool          // one of them is an error
+	err      error         // why not, once it has failed
+	done     chan struct{} // cap 1: settling never waits
+	state    atomic.Uint64 // generation and settlement, see below
+	deadline atomic.Int64  // nanoseconds of Unix time
+	want     []byte        // of a heartbeat: the one reply that is right; else nil
+}
+
+// An entry is a slot as the connection knows it. A slot that was answered is
+// used again, perhaps on another connection: the generation tells whether it
+// is still the call that was queued here.
+type entry struct {
+	slot *slot
+	gen  uint64
+}
+
+// The last two bits of a slot's state are its settlement; above them is its
+// generation.
+const (
+	waiting   = 0
+	answered  = 1
+	failed    = 2
+	abandoned = 3 // by the caller: the reader drops its replies
+)
+
+// Only answered slots come back here: the caller has taken the answer, and the
+// reader never touches a slot after it has answered. The others may still be
+// written by a reader that learns late that nobody waits.
+var slots = sync.Pool{New: func() any { return &slot{done: make(chan struct{}, 1)} }}
+
+func newEntry(deadline time.Time, n int) entry {
+	sl := slots.Get().(*slot)
+	gen := sl.state.Load()>>2 + 1
+	sl.n, sl.want = n, nil
+	sl.deadline.Store(deadline.UnixNano())
+	sl.state.Store(gen<<2 | waiting)
+	return entry{sl, gen}
+}
+
+// settle reports whether it is this call of it that settles the entry.
+func (e entry) settle(how uint64) bool {
+	return e.slot.state.CompareAndSwap(e.gen<<2|waiting, e.gen<<2|how)
+}
+
+func (e entry) waits() bool { return e.slot.state.Load() == e.gen<<2|waiting }
+
+// answer settles the entry by the replies that are in its slot.
+func (e entry) answer() {
+	if e.settle(answered) {
+		e.slot.done <- struct{}{}
+	}
+}
+
+// fail settles the entry by an error. err is written after the settlement and
+// before the caller is told, who reads it after: nobody else does.
+func (e entry) fail(err error) {
+	if e.settle(failed) {
+		e.slot.err = err
+		e.slot.done <- struct{}{}
+	}
+}
+
+// expire fails the entry if its time is up, and else returns when it will be.
+func (e entry) expire(now int64, err error) (next int64) {
+	if !e.waits() {
+		return math.MaxInt64
+	}
+	// The slot may be another call's by now; then fail does nothing.
+	if next = e.slot.deadline.Load(); next > now {
+		return next
+	}
+	e.fail(err)
+	return math.MaxInt64
+}

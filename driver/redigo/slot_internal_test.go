@@ -1,0 +1,41 @@
+package redigo
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+	"github.com/stretchr/testify/assert"
+)
+
+// TestSlotIsSettledOnce settles entries twice, and old ones of a slot that is
+// used again: only the first settlement of the present entry counts.
+func TestSlotIsSettledOnce(t *testing.T) {
+	now := time.Now()
+	old := newEntry(now, 1)
+	assert.True(t, old.waits())
+	old.answer()
+	old.answer()
+	old.fail(driver.ErrProtocol)
+	assert.Len(t, old.slot.done, 1)
+	assert.NoError(t, old.slot.err)
+	assert.False(t, old.settle(abandoned))
+	<-old.slot.done
+	slots.Put(old.slot)
+
+	e := newEntry(now, 1)
+	for e.slot != old.slot { // the pool may have lost it, under the race detector
+		slots.Put(old.slot)
+		e = newEntry(now, 1)
+	}
+	assert.False(t, old.waits())
+	old.fail(driver.ErrProtocol)
+	old.answer()
+	assert.EqualValues(t, math.MaxInt64, old.expire(now.Add(time.Hour).UnixNano(), driver.ErrProtocol))
+	assert.True(t, e.waits(), "an old entry settles nothing of a new call")
+	assert.Equal(t, now.UnixNano(), e.expire(now.Add(-1).UnixNano(), driver.ErrProtocol))
+	e.expire(now.UnixNano(), driver.ErrUnknownOutcome)
+	<-e.slot.done
+	assert.ErrorIs(t, e.slot.err, driver.ErrUnknownOutcome)
+}

@@ -1,0 +1,55 @@
+package redigo
+
+import "sync/atomic"
+
+// Stats counts what a [Store] has done since it was opened.
+type Stats struct {
+	Calls     int64 // of Do
+	Errors    int64 // of Do
+	Dials     int64 // that led to a connection
+	Retries   int64 // attempts after the first of a call
+	Commands  int64 // written to shared connections, heartbeats included
+	Writes    int64 // to shared connections: Commands/Writes travelled together
+	InFlight  int64 // calls whose replies have not come: now, not since
+	Abandoned int64 // calls that were cancelled while they waited for replies
+	Refused   int64 // calls turned away: too many under way, or the server at rest
+	Desyncs   int64 // shared connections given up because replies were not right
+	BytesIn   int64 // of replies
+	BytesOut  int64 // of commands
+}
+
+type counters struct {
+	calls, errors, dials, retries, in, out        atomic.Int64
+	commands, writes, abandoned, refused, desyncs atomic.Int64
+}
+
+// Stats returns the counts so far. They are read one after the other: a call
+// under way may show in some of them only.
+func (s *Store) Stats() Stats {
+	return Stats{
+		Calls:     s.stats.calls.Load(),
+		Errors:    s.stats.errors.Load(),
+		Dials:     s.stats.dials.Load(),
+		Retries:   s.stats.retries.Load(),
+		Commands:  s.stats.commands.Load(),
+		Writes:    s.stats.writes.Load(),
+		InFlight:  s.inFlight(),
+		Abandoned: s.stats.abandoned.Load(),
+		Refused:   s.stats.refused.Load(),
+		Desyncs:   s.stats.desyncs.Load(),
+		BytesIn:   s.stats.in.Load(),
+		BytesOut:  s.stats.out.Load(),
+	}
+}
+
+// inFlight counts the calls on connections that live, and those that have one
+// for themselves.
+func (s *Store) inFlight() int64 {
+	n := int64(len(s.slots))
+	for i := range s.lanes {
+		if m := s.lanes[i].cur.Load(); m != nil && !m.isDead() {
+			n += int64(m.flight.Load())
+		}
+	}
+	return n
+}
