@@ -217,11 +217,43 @@ func (c *Conn) do(ctx context.Context, shard int, p *driver.Pipeline) error {
 // doEach runs ps[i] on shard i, all at once, and returns when all are done.
 // Nil entries are skipped. The result has the error of each, and is nil where
 // there was none. Each Pipeline is again the caller's alone.
+//
+// Stores that can be started are sent to one after the other, and then waited
+// for; the others, each but the first, take a goroutine.
 func (c *Conn) doEach(ctx context.Context, ps []*driver.Pipeline) []error {
 	errs := make([]error, len(ps))
-	c.eachShard(func(i int) bool { return i < len(ps) && ps[i] != nil }, func(i int) {
+	wanted := func(i int) bool { return i < len(ps) && ps[i] != nil }
+	if c.countShards(wanted) < 2 {
+		c.eachShard(wanted, func(i int) { errs[i] = c.do(ctx, i, ps[i]) })
+		return nilIfNone(errs)
+	}
+	started := make([]driver.Pending, len(ps))
+	for i, p := range ps {
+		if s, ok := c.shards[i].store.(driver.Starter); ok && p != nil {
+			started[i] = s.Start(ctx, p)
+		}
+	}
+	c.eachShard(func(i int) bool { return wanted(i) && started[i] == nil }, func(i int) {
 		errs[i] = c.do(ctx, i, ps[i])
 	})
+	for i, s := range started {
+		if s != nil {
+			errs[i] = s.Finish()
+		}
+	}
+	return nilIfNone(errs)
+}
+
+func (c *Conn) countShards(wanted func(i int) bool) (n int) {
+	for i := range c.shards {
+		if wanted(i) {
+			n++
+		}
+	}
+	return n
+}
+
+func nilIfNone(errs []error) []error {
 	if slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {
 		return errs
 	}

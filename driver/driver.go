@@ -23,6 +23,22 @@ type Store interface {
 	Close() error
 }
 
+// A Starter is a Store that can send the commands of a [Pipeline] and let its
+// caller go on before the replies are there, so that one goroutine has several
+// Stores at work. Stores need not be one.
+type Starter interface {
+	Store
+	// Start begins what Do does. p is the Store's until Finish has returned.
+	Start(ctx context.Context, p *Pipeline) Pending
+}
+
+// A Pending is a call that was started.
+type Pending interface {
+	// Finish waits for the end of the call and returns what Do would have. It
+	// must be called once, also when ctx has ended: then it does not wait.
+	Finish() error
+}
+
 // A Mode says what may be done with the commands of a [Pipeline] besides
 // sending them once, one after the other. The zero Mode promises nothing.
 type Mode uint8

@@ -35,9 +35,10 @@ type call struct {
 	deadline        time.Time // the context's or the timeout's, the nearer one
 
 	shared shared
-	arg    [1]any // the call itself: the argument of conn.Do
-	out    []byte // commands that are not those of p alone
-	errs   bool   // the server answered a command with an error
+	aside  chan error // the end of a call that a goroutine makes, else nil
+	arg    [1]any     // the call itself: the argument of conn.Do
+	out    []byte     // commands that are not those of p alone
+	errs   bool       // the server answered a command with an error
 
 	// Of the attempt under way:
 	need   need
@@ -61,7 +62,7 @@ func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
 }
 
 func (c *call) free() {
-	c.Context, c.p = nil, nil
+	c.Context, c.p, c.aside = nil, nil, nil
 	if cap(c.out) > keepBuffer {
 		c.out = nil
 	}
@@ -81,6 +82,67 @@ func (c *call) afterEnd(f func()) (stop func() bool) {
 }
 
 func neverCalled() bool { return true }
+
+// Finish makes the call, or what start has left of it, and ends it.
+func (c *call) Finish() error {
+	defer c.free()
+	c.s.stats.calls.Add(1)
+	err := c.finish()
+	if err != nil {
+		c.s.stats.errors.Add(1)
+		c.p.ResetReplies()
+	}
+	return err
+}
+
+func (c *call) finish() error {
+	if c.aside != nil {
+		return <-c.aside
+	}
+	if c.shared.early.slot == nil {
+		if err := c.impossible(); err != nil {
+			return err
+		}
+		if c.p.Len() == 0 {
+			return nil
+		}
+	}
+	return c.run()
+}
+
+// impossible returns why the call cannot even be begun with.
+func (c *call) impossible() error {
+	if err := c.Context.Err(); err != nil {
+		return unavailable(err)
+	}
+	if c.s.closed() {
+		return unavailable(errClosed)
+	}
+	return nil
+}
+
+// start sends the call's commands, as the first half of its first attempt, or
+// leaves all to Finish where there is nothing to wait for. Where the attempt
+// needs more than a connection that is there, a goroutine makes the call.
+func (c *call) start() {
+	if c.impossible() != nil || c.p.Len() == 0 || c.s.foreign {
+		return
+	}
+	c.need = needOf(c.p)
+	if c.need == shareable && !c.s.starves() {
+		if m := c.s.lane().live(); m != nil {
+			// If the connection turns the call away, so little has happened
+			// that Finish can begin anew.
+			c.errs = false
+			frames, n := c.encode()
+			c.shared.m = m
+			c.shared.early, _ = m.start(c, frames, n)
+			return
+		}
+	}
+	c.aside = make(chan error, 1)
+	go func() { c.aside <- c.run() }()
+}
 
 // run makes attempts until one has an outcome that stands.
 func (c *call) run() error {
@@ -108,6 +170,9 @@ func (c *call) run() error {
 
 // attempt takes a connection, sends the commands and reads the replies.
 func (c *call) attempt() error {
+	if c.shared.early.slot != nil {
+		return c.serveShared(c.shared.m)
+	}
 	c.wrote, c.reused, c.errs = false, false, false
 	c.need = needOf(c.p)
 	switch {

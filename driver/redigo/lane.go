@@ -44,7 +44,7 @@ type dialing struct {
 
 // get returns the connection, dialled if need be.
 func (l *lane) get(c *call) (*mux, error) {
-	if m := l.cur.Load(); m != nil && !m.isDead() {
+	if m := l.live(); m != nil {
 		return m, nil
 	}
 	d, err := l.dial()
@@ -63,6 +63,14 @@ func (l *lane) get(c *call) (*mux, error) {
 	}
 }
 
+// live returns the connection if there is one.
+func (l *lane) live() *mux {
+	if m := l.cur.Load(); m != nil && !m.isDead() {
+		return m
+	}
+	return nil
+}
+
 // dial joins the dial under way or begins one. The dial is nobody's in
 // particular: a caller that goes away must not end it for the others.
 func (l *lane) dial() (*dialing, error) {
@@ -71,7 +79,7 @@ func (l *lane) dial() (*dialing, error) {
 	if l.under != nil {
 		return l.under, nil
 	}
-	if m := l.cur.Load(); m != nil && !m.isDead() {
+	if m := l.live(); m != nil {
 		return &dialing{done: closedChan, m: m}, nil
 	}
 	if l.failures >= tripAt && time.Now().Before(l.rested) {
@@ -142,12 +150,18 @@ func (l *lane) close(end time.Time) {
 
 // shared is a lane's connection as the link of one call.
 type shared struct {
-	m    *mux
-	held *slot // whose buffer the call has
+	m     *mux
+	held  *slot // whose buffer the call has
+	early entry // of an exchange that was begun already
 }
 
-func (l *shared) exchange(c *call, frames []byte, n int) ([]byte, error) {
-	e, err := l.m.submit(c, frames, n)
+func (l *shared) exchange(c *call, frames []byte, n int) (_ []byte, err error) {
+	e := l.early
+	if l.early = (entry{}); e.slot != nil {
+		err = l.m.wait(c, e)
+	} else {
+		e, err = l.m.submit(c, frames, n)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -175,9 +189,13 @@ func (c *call) share(l *lane) error {
 	if err != nil {
 		return unavailable(c.because(err))
 	}
+	return c.serveShared(m)
+}
+
+func (c *call) serveShared(m *mux) error {
 	c.shared.m = m
-	err = c.serve(&c.shared)
-	c.shared.m, c.shared.held = nil, nil
+	err := c.serve(&c.shared)
+	c.shared = shared{}
 	if errors.Is(err, driver.ErrProtocol) {
 		// The replies were well formed, but not to these commands.
 		m.mu.Lock()

@@ -106,28 +106,13 @@ var (
 // submit is a call's way through: it queues the commands, sees to it that they
 // are written and that somebody reads, and waits.
 func (m *mux) submit(c *call, frames []byte, n int) (entry, error) {
-	m.mu.Lock()
-	if err := m.room(len(frames)); err != nil {
-		return entry{}, m.refuse(c, err)
+	e, err := m.push(c, frames, n)
+	if err != nil {
+		return entry{}, err
 	}
-	// A connection that has worked may have been lost for a reason of its own;
-	// another one may then do better at once.
-	c.wrote, c.reused = true, m.progress.Load() > 0
-	e := newEntry(c.deadline, n)
-	m.enqueue(e, frames)
 	switch {
-	case m.state == writing: // the writer takes it along
-		m.ensureReader()
-		m.mu.Unlock()
-	case m.state == yielding && m.unsent >= 8 && m.unsent*3 >= m.peak:
-		// Enough for one write: waiting for all would leave the server idle
-		// meanwhile. A third keeps both sides busy.
-		m.ensureReader()
-		m.epoch++
-		m.flush(c, e)
-	case m.state == yielding:
-		m.ensureReader()
-		m.mu.Unlock()
+	case m.state != idle:
+		m.join(c, e)
 	case m.stale(c):
 		m.fail(errStale, nil) // nothing of this call was written
 	case !m.reading && len(frames) <= writeAhead:
@@ -139,6 +124,56 @@ func (m *mux) submit(c *call, frames []byte, n int) (entry, error) {
 		m.yield(c, e)
 	}
 	return e, m.wait(c, e)
+}
+
+// start is submit without the waiting, and so without the reading.
+func (m *mux) start(c *call, frames []byte, n int) (entry, error) {
+	e, err := m.push(c, frames, n)
+	if err != nil {
+		return entry{}, err
+	}
+	switch {
+	case m.state != idle:
+		m.join(c, e)
+	case m.stale(c):
+		m.fail(errStale, nil)
+	case m.flight.Load() == 1: // nobody to wait for
+		m.ensureReader()
+		m.flush(c, e)
+	default:
+		m.ensureReader()
+		m.yield(c, e)
+	}
+	return e, nil
+}
+
+// push queues a call, or turns it away. It leaves with mu held unless it
+// returns an error.
+func (m *mux) push(c *call, frames []byte, n int) (entry, error) {
+	m.mu.Lock()
+	if err := m.room(len(frames)); err != nil {
+		return entry{}, m.refuse(c, err)
+	}
+	// A connection that has worked may have been lost for a reason of its own;
+	// another one may then do better at once.
+	c.wrote, c.reused = true, m.progress.Load() > 0
+	e := newEntry(c.deadline, n)
+	m.enqueue(e, frames)
+	return e, nil
+}
+
+// join is the way of a call that finds somebody at the writing: what it has
+// queued goes along. It is entered with mu held and leaves it free.
+func (m *mux) join(c *call, e entry) {
+	m.ensureReader()
+	if m.state == yielding && m.unsent >= 8 && m.unsent*3 >= m.peak {
+		// Enough for one write: waiting for all would leave the server idle
+		// meanwhile. A third keeps both sides busy.
+		m.epoch++
+		m.flush(c, e)
+		return
+	}
+	m.mu.Unlock()
 }
 
 // room returns why a call must be turned away, nil where it need not. It is

@@ -116,7 +116,7 @@ type Store struct {
 	server version // of the server, once there was a reason to ask
 }
 
-var _ driver.Store = (*Store)(nil)
+var _ driver.Starter = (*Store)(nil)
 
 // Open returns the Store of c. It checks c and never dials: a server that is
 // not there is found out by the first call. The errors name a field of Config.
@@ -205,28 +205,16 @@ func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 // those of other calls, in one round trip; a [driver.Script] that the server
 // has forgotten takes a second one.
 func (s *Store) Do(ctx context.Context, p *driver.Pipeline) error {
-	s.stats.calls.Add(1)
-	err := s.do(ctx, p)
-	if err != nil {
-		s.stats.errors.Add(1)
-		p.ResetReplies()
-	}
-	return err
+	return s.newCall(ctx, p).Finish()
 }
 
-func (s *Store) do(ctx context.Context, p *driver.Pipeline) error {
-	if err := ctx.Err(); err != nil {
-		return unavailable(err)
-	}
-	if s.closed() {
-		return unavailable(errClosed)
-	}
-	if p.Len() == 0 {
-		return nil
-	}
+// Start is Do as [driver.Starter] says: the commands are on their way when it
+// returns, and no goroutine waits for them, unless there is no connection yet
+// or p needs one for itself.
+func (s *Store) Start(ctx context.Context, p *driver.Pipeline) driver.Pending {
 	c := s.newCall(ctx, p)
-	defer c.free()
-	return c.run()
+	c.start()
+	return c
 }
 
 var errClosed = errors.New("the store is closed")
