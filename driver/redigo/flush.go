@@ -8,9 +8,13 @@ import (
 )
 
 const (
-	// starved is how long a yield takes when there is no processor for us; a
-	// useful one, with a thousand callers, takes a quarter of it.
+	// starved is how long a yield takes when there is no processor for us. One
+	// in which many callers have run may take as long.
 	starved = 2 * time.Millisecond
+	// fedBy is how many calls must have come in such a time if it was theirs:
+	// goroutines that follow each other bring one in a few microseconds, those
+	// that wait for spinning ones, all they have in tens of milliseconds.
+	fedBy = 60
 	// fasting is how long calls go through the pool after that.
 	fasting = 500 * time.Millisecond
 	// keepOut is the largest write buffer that a connection keeps.
@@ -24,19 +28,31 @@ const (
 func (m *mux) yield(c *call, e entry) {
 	m.state = yielding
 	m.epoch++
-	epoch := m.epoch
+	epoch, before := m.epoch, m.calls
 	m.mu.Unlock()
 	start := time.Now()
 	runtime.Gosched()
-	if took := time.Since(start); took > m.s.starved {
-		m.s.fastUntil.Store(start.Add(took + fasting).UnixNano())
-	}
+	took := time.Since(start)
 	m.mu.Lock()
+	m.feel(start, took, m.calls-before)
 	if m.epoch != epoch || m.state != yielding || m.dead != nil {
 		m.mu.Unlock() // somebody has written meanwhile, or is about to
 		return
 	}
 	m.flush(c, e)
+}
+
+// feel notes how long a yield took, and how many calls came in that time. Two
+// in a row without a processor are no accident. It is called with mu held.
+func (m *mux) feel(start time.Time, took time.Duration, calls int) {
+	if took <= m.s.starved || time.Duration(calls)*m.s.starved >= took*fedBy {
+		m.hungry = false
+		return
+	}
+	if m.hungry {
+		m.s.fastUntil.Store(start.Add(took + fasting).UnixNano())
+	}
+	m.hungry = true
 }
 
 // flush writes what is queued, until nothing is. It is entered with mu held, by

@@ -51,12 +51,14 @@ type mux struct {
 	spare     []byte  // the buffer of the write before
 	unwritten int     // bytes of out, and of the write under way
 	commands  int64   // in out
+	calls     int     // that were queued here so far
 	queue     []entry // calls that the reader has not begun with
 	taken     []entry // those that it has; it alone changes them, under mu
 	unsent    int     // the last so many of queue are in out
 	state     state
 	epoch     uint64    // of the flush: who has yielded sees whether others took over
 	peak      int       // calls under way at once, lately
+	hungry    bool      // the last yield found no processor
 	used      time.Time // the begin of the last lone call
 	reader    *call     // whose goroutine is in a read of the connection
 	writer    *call     // whose goroutine is in a write of it
@@ -207,6 +209,7 @@ func (m *mux) enqueue(e entry, frames []byte) {
 	m.out = append(m.out, frames...)
 	m.unwritten += len(frames)
 	m.commands += int64(e.slot.n)
+	m.calls++
 	m.queue = append(m.queue, e)
 	m.unsent++
 	m.peak = max(m.peak, int(m.flight.Add(1)))
