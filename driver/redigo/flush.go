@@ -8,13 +8,14 @@ import (
 )
 
 const (
-	// starved is how long a yield takes when there is no processor for us. One
-	// in which many callers have run may take as long.
-	starved = 2 * time.Millisecond
+	// starved is how long a yield takes when there is no processor for us: half
+	// of what a spinning goroutine gets before it is preempted. One in which
+	// many callers have run may take as long.
+	starved = 5 * time.Millisecond
 	// fedBy is how many calls must have come in such a time if it was theirs:
-	// goroutines that follow each other bring one in a few microseconds, those
-	// that wait for spinning ones, all they have in tens of milliseconds.
-	fedBy = 60
+	// goroutines that follow each other, and work in between, bring one in some
+	// tens of microseconds; those that wait for spinning ones bring one each.
+	fedBy = 75
 	// fasting is how long calls go through the pool after that.
 	fasting = 500 * time.Millisecond
 	// keepOut is the largest write buffer that a connection keeps.

@@ -33,7 +33,7 @@ func (w *watchdog) beat(now time.Time) (unlocked bool) {
 	w.beats++
 	word := strconv.FormatUint(rand.Uint64(), 36) + "." + strconv.FormatUint(w.beats, 10)
 	e := newEntry(now.Add(m.s.timeout), 1)
-	e.slot.want = appendBulk(nil, word)
+	e.slot.beat, e.slot.buf = true, appendBulk(nil, word)
 	idled := w.idle
 	m.enqueue(e, appendBulk(appendBulk([]byte("*2\r\n"), "PING"), word))
 	w.idle = idled // a heartbeat is no use of the connection
@@ -52,7 +52,7 @@ const pingSize = 64
 // user may have no right to PING, and a server that loads or that runs a script
 // refuses everything.
 func (s *slot) verify(raw []byte) error {
-	if s.want == nil || raw[0] == '-' || bytes.Equal(raw, s.want) {
+	if !s.beat || raw[0] == '-' || bytes.Equal(raw, s.buf) {
 		return nil
 	}
 	return fmt.Errorf("%w: a heartbeat got the reply to something else", driver.ErrProtocol)

@@ -26,6 +26,13 @@ type intake struct {
 	at     int  // the entry of mux.taken whose replies come next
 	begun  bool // the framer is at them
 	framer framer
+	ends   []end // of replies that are whole and not delivered
+}
+
+// An end is where the replies of one call end.
+type end struct {
+	at   int
+	errs bool // one of them is an error
 }
 
 func (in *intake) init(l Limits) {
@@ -93,30 +100,62 @@ func (m *mux) read() (delivered int, err error) {
 		m.s.stats.in.Add(int64(n))
 	}
 	for in.start < in.filled {
-		e, ok := m.head()
-		if !ok {
-			return delivered, fmt.Errorf("%w: bytes that nobody asked for", driver.ErrProtocol)
+		whole, failure := m.frame()
+		// Before the answers: who is answered may be the last of all. But then
+		// drain must not take it for the end of them.
+		m.answering.Store(true)
+		m.flight.Add(-int32(whole))
+		if err := in.deliver(m.taken, whole); err != nil {
+			failure = err
 		}
-		if !in.begun {
-			in.framer.begin(e.slot.n)
-			in.begun = true
-		}
-		if err := in.framer.advance(in.buf[in.start:in.filled]); err != nil {
-			return delivered, err
+		m.answering.Store(false)
+		delivered += whole
+		if failure != nil {
+			return delivered, failure
 		}
 		if in.framer.left > 0 {
 			break
 		}
-		m.flight.Add(-1) // before the answer: who is answered may be the last
-		if err := in.deliver(e); err != nil {
-			return delivered, err
-		}
-		delivered++
 	}
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
 	return delivered, err
+}
+
+// frame finds the calls whose replies are whole, from in.at on, and notes where
+// those end. It stops behind a reply that is handed over, and where the next
+// call is another batch's: both change what in and taken are.
+func (m *mux) frame() (whole int, err error) {
+	in := &m.in
+	in.ends = in.ends[:0]
+	for at := in.start; at < in.filled; whole++ {
+		if !in.begun {
+			e, ok := m.head(whole)
+			if !ok && whole > 0 {
+				return whole, nil
+			}
+			if !ok {
+				return 0, fmt.Errorf("%w: bytes that nobody asked for", driver.ErrProtocol)
+			}
+			in.framer.begin(int(e.slot.n))
+			in.begun = true
+		}
+		if err := in.framer.advance(in.buf[at:in.filled]); err != nil {
+			return whole, err
+		}
+		if in.framer.left > 0 {
+			return whole, nil
+		}
+		in.begun = false
+		size := in.framer.pos
+		at += size
+		in.ends = append(in.ends, end{at, in.framer.errs})
+		if size >= handOver {
+			return whole + 1, nil
+		}
+	}
+	return whole, nil
 }
 
 // makeRoom makes room for a read. A reply that does not fit gets a larger
@@ -140,24 +179,29 @@ func (in *intake) makeRoom() {
 	in.buf, in.start = to, 0
 }
 
-// head returns the call whose replies come next. It takes all that are queued
-// and sent at once: one hold of mu for a batch of replies. Those that no write
-// has taken stay: what comes before they are sent is not for them.
-func (m *mux) head() (entry, bool) {
+// head returns the call whose replies come after those of ahead others. When all
+// that were taken are answered it takes all that are queued and sent: one hold
+// of mu for a batch of replies. Those that no write has taken stay: what comes
+// before they are sent is not for them.
+func (m *mux) head(ahead int) (entry, bool) {
 	in := &m.in
-	if in.at == len(m.taken) {
-		m.mu.Lock()
-		m.take()
-		in.at = 0
-		if over := m.peak - int(m.flight.Load()); over > 0 {
-			m.peak -= (over + 15) / 16 // follows the load down, slowly
-		}
-		m.mu.Unlock()
+	if in.at+ahead < len(m.taken) {
+		return m.taken[in.at+ahead], true
 	}
-	if in.at == len(m.taken) {
+	if ahead > 0 {
 		return entry{}, false
 	}
-	return m.taken[in.at], true
+	m.mu.Lock()
+	m.take()
+	in.at = 0
+	if over := m.peak - int(m.flight.Load()); over > 0 {
+		m.peak -= (over + 15) / 16 // follows the load down, slowly
+	}
+	m.mu.Unlock()
+	if len(m.taken) == 0 {
+		return entry{}, false
+	}
+	return m.taken[0], true
 }
 
 // take replaces taken, which the reader is through with, by the calls of queue
@@ -185,27 +229,33 @@ func (m *mux) culprit(err error) *entry {
 	return &e
 }
 
-// deliver answers a call whose replies are whole at in.start.
-func (in *intake) deliver(e entry) error {
-	end := in.start + in.framer.pos
-	raw := in.buf[in.start:end]
-	if err := e.slot.verify(raw); err != nil {
-		return err
-	}
-	in.at++
-	in.begun = false
-	in.start = end
-	if len(raw) < handOver {
+// deliver answers the calls whose replies frame has found whole.
+func (in *intake) deliver(taken []entry, whole int) error {
+	for _, next := range in.ends[:whole] {
+		e, raw := taken[in.at], in.buf[in.start:next.at]
+		if err := e.slot.verify(raw); err != nil {
+			return err
+		}
+		in.at++
+		in.start = next.at
 		// The slot is ours to write until it is settled, and only an answered
 		// one is used again: its caller may have gone, but nobody has come.
-		e.slot.buf = append(e.slot.buf[:0], raw...)
-	} else {
-		rest := in.buf[end:in.filled]
-		in.buf = make([]byte, max(readSize, len(rest)+minRead))
-		in.start, in.filled = 0, copy(in.buf, rest)
-		e.slot.buf = raw
+		if len(raw) < handOver {
+			e.slot.buf = append(e.slot.buf[:0], raw...)
+		} else {
+			e.slot.buf = raw
+			in.renew()
+		}
+		e.slot.errs = next.errs
+		e.answer()
 	}
-	e.slot.errs = in.framer.errs
-	e.answer()
 	return nil
+}
+
+// renew gives the intake another buffer, with what is not delivered in it. The
+// old one is the call's whose replies end there.
+func (in *intake) renew() {
+	rest := in.buf[in.start:in.filled]
+	in.buf = make([]byte, max(readSize, len(rest)+minRead))
+	in.start, in.filled = 0, copy(in.buf, rest)
 }

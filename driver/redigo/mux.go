@@ -68,9 +68,10 @@ type mux struct {
 	wake    chan struct{} // hands it to the reader goroutine; one role, one token
 	gone    chan struct{} // closed by fail
 
-	flight   atomic.Int32 // calls whose replies have not come
-	progress atomic.Int64 // bytes read so far
-	in       intake       // touched by who has the reader's role
+	flight    atomic.Int32 // calls whose replies have not come
+	answering atomic.Bool  // replies have come whose calls are not answered yet
+	progress  atomic.Int64 // bytes read so far
+	in        intake       // touched by who has the reader's role
 
 	guard watchdog
 }
@@ -243,7 +244,7 @@ func (m *mux) wait(c *call, e entry) error {
 			<-e.slot.done
 		}
 	}
-	return e.slot.err // nil unless it failed
+	return e.err()
 }
 
 // fail makes an end of the connection: newcomers are turned away first, then
@@ -297,7 +298,7 @@ const drainTime = 5 * time.Second
 
 // drain waits until end for the calls under way, and ends the connection.
 func (m *mux) drain(end time.Time) {
-	for m.flight.Load() > 0 && !m.isDead() && time.Now().Before(end) {
+	for (m.flight.Load() > 0 || m.answering.Load()) && !m.isDead() && time.Now().Before(end) {
 		time.Sleep(time.Millisecond)
 	}
 	m.mu.Lock()

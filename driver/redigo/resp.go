@@ -89,6 +89,11 @@ func (f *framer) advance(buf []byte) error {
 // item frames one string, number or array header. It is not ok where buf ends
 // before the item does; the item is then looked at again from its start.
 func (f *framer) item(buf []byte) (ok bool, err error) {
+	// The first byte is looked at before the line is whole: what is no reply
+	// need not have an end.
+	if f.pos < len(buf) && !isKind(buf[f.pos]) {
+		return false, fmt.Errorf("%w: a reply begins with byte %#02x", driver.ErrProtocol, buf[f.pos])
+	}
 	line, ok, err := f.line(buf[f.pos:])
 	if !ok || err != nil {
 		return false, err
@@ -107,11 +112,13 @@ func (f *framer) item(buf []byte) (ok bool, err error) {
 		return true, checkInteger(text)
 	case '$':
 		return f.bulk(buf, text, end)
-	case '*':
+	default: // '*'
 		return true, f.array(text, end)
 	}
-	return false, fmt.Errorf("%w: a reply begins with byte %#02x", driver.ErrProtocol, line[0])
 }
+
+// isKind reports whether a reply of RESP2 can begin with b.
+func isKind(b byte) bool { return b == '$' || b == '*' || b == '+' || b == ':' || b == '-' }
 
 // line returns the first line of b without its end.
 func (f *framer) line(b []byte) (line []byte, ok bool, err error) {

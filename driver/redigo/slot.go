@@ -7,16 +7,18 @@ import (
 	"time"
 )
 
-// A slot is a call's place in the order of replies.
+// A slot is a call's place in the order of replies. It is as large as a line of
+// the processor's cache: the reader and the caller, who mostly run on different
+// ones, hand over one each.
 type slot struct {
-	n        int           // replies
-	buf      []byte        // they, once the slot is answered
-	errs     bool          // one of them is an error
-	err      error         // why not, once it has failed
-	done     chan struct{} // cap 1: settling never waits
 	state    atomic.Uint64 // generation and settlement, see below
 	deadline atomic.Int64  // nanoseconds of Unix time
-	want     []byte        // of a heartbeat: the one reply that is right; else nil
+	done     chan struct{} // cap 1: settling never waits
+	buf      []byte        // the replies, once the slot is answered; of a beat the right one, before
+	fault    *error        // why not, once it has failed
+	n        int32         // replies
+	errs     bool          // one of them is an error
+	beat     bool          // it is a heartbeat
 }
 
 // An entry is a slot as the connection knows it. A slot that was answered is
@@ -44,7 +46,7 @@ var slots = sync.Pool{New: func() any { return &slot{done: make(chan struct{}, 1
 func newEntry(deadline time.Time, n int) entry {
 	sl := slots.Get().(*slot)
 	gen := sl.state.Load()>>2 + 1
-	sl.n, sl.want = n, nil
+	sl.n, sl.fault, sl.beat = int32(n), nil, false
 	sl.deadline.Store(deadline.UnixNano())
 	sl.state.Store(gen<<2 | waiting)
 	return entry{sl, gen}
@@ -64,13 +66,22 @@ func (e entry) answer() {
 	}
 }
 
-// fail settles the entry by an error. err is written after the settlement and
+// fail settles the entry by an error, which is written after the settlement and
 // before the caller is told, who reads it after: nobody else does.
 func (e entry) fail(err error) {
 	if e.settle(failed) {
-		e.slot.err = err
+		e.slot.fault = &err
 		e.slot.done <- struct{}{}
 	}
+}
+
+// err returns why the entry has failed, nil where it has not. Its caller has
+// been told; nobody else may ask.
+func (e entry) err() error {
+	if e.slot.fault == nil {
+		return nil
+	}
+	return *e.slot.fault
 }
 
 // expire fails the entry if its time is up, and else returns when it will be.

@@ -4,10 +4,16 @@ import (
 	"math"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/gocaches/caches/driver"
 	"github.com/stretchr/testify/assert"
 )
+
+// TestSlotSize: a slot is handed over between processors in one piece.
+func TestSlotSize(t *testing.T) {
+	assert.LessOrEqual(t, unsafe.Sizeof(slot{}), uintptr(64))
+}
 
 // TestSlotIsSettledOnce settles entries twice, and old ones of a slot that is
 // used again: only the first settlement of the present entry counts.
@@ -19,7 +25,7 @@ func TestSlotIsSettledOnce(t *testing.T) {
 	old.answer()
 	old.fail(driver.ErrProtocol)
 	assert.Len(t, old.slot.done, 1)
-	assert.NoError(t, old.slot.err)
+	assert.NoError(t, old.err())
 	assert.False(t, old.settle(abandoned))
 	<-old.slot.done
 	slots.Put(old.slot)
@@ -37,5 +43,5 @@ func TestSlotIsSettledOnce(t *testing.T) {
 	assert.Equal(t, now.UnixNano(), e.expire(now.Add(-1).UnixNano(), driver.ErrProtocol))
 	e.expire(now.UnixNano(), driver.ErrUnknownOutcome)
 	<-e.slot.done
-	assert.ErrorIs(t, e.slot.err, driver.ErrUnknownOutcome)
+	assert.ErrorIs(t, e.err(), driver.ErrUnknownOutcome)
 }

@@ -18,9 +18,13 @@ type Stats struct {
 	BytesOut  int64 // of commands
 }
 
+// counters are in groups, by who counts: callers, or who reads and writes for
+// them, on another processor perhaps. A line of its cache apart, they do not
+// take it from each other.
 type counters struct {
-	calls, errors, dials, retries, in, out        atomic.Int64
-	commands, writes, abandoned, refused, desyncs atomic.Int64
+	calls, errors, retries, abandoned, refused atomic.Int64
+	_                                          [64]byte
+	dials, in, out, commands, writes, desyncs  atomic.Int64
 }
 
 // Stats returns the counts so far. They are read one after the other: a call
