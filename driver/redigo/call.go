@@ -34,6 +34,7 @@ type call struct {
 	begun           time.Time
 	deadline        time.Time // the context's or the timeout's, the nearer one
 
+	lane   *lane // of the first attempt, once it is chosen
 	shared shared
 	aside  chan error // the end of a call that a goroutine makes, else nil
 	arg    [1]any     // the call itself: the argument of conn.Do
@@ -62,7 +63,7 @@ func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
 }
 
 func (c *call) free() {
-	c.Context, c.p, c.aside = nil, nil, nil
+	c.Context, c.p, c.aside, c.lane = nil, nil, nil, nil
 	if cap(c.out) > keepBuffer {
 		c.out = nil
 	}
@@ -99,7 +100,7 @@ func (c *call) finish() error {
 	if c.aside != nil {
 		return <-c.aside
 	}
-	if c.shared.early.slot == nil {
+	if !c.begunEarly() {
 		if err := c.impossible(); err != nil {
 			return err
 		}
@@ -121,6 +122,35 @@ func (c *call) impossible() error {
 	return nil
 }
 
+// quick is the way of nearly every call: one exchange on the shared connection
+// that is there, and no error. It is true where that was all; the call is then
+// at its end. Else Finish goes on from where quick has come.
+func (c *call) quick() bool {
+	const special = driver.Atomic | driver.Own
+	p := c.p
+	if c.s.foreign || p.Mode()&special != 0 || p.HasScripts() || p.Len() == 0 || c.impossible() != nil || c.s.starves() {
+		return false
+	}
+	c.lane = c.s.lane()
+	m := c.lane.live()
+	if m == nil || needOf(p) != shareable {
+		return false
+	}
+	c.errs = false
+	e, err := m.submit(c, p.Frames(), p.Len())
+	if err != nil || e.slot.errs {
+		c.shared = shared{m: m, early: e, known: true, err: err}
+		return false
+	}
+	c.s.stats.calls.Add(1)
+	c.shared.held = e.slot
+	c.shared.reuse(p.Replies().Swap(e.slot.buf, p.Len()))
+	c.free()
+	return true
+}
+
+func (c *call) begunEarly() bool { return c.shared.known || c.shared.early.slot != nil }
+
 // start sends the call's commands, as the first half of its first attempt, or
 // leaves all to Finish where there is nothing to wait for. Where the attempt
 // needs more than a connection that is there, a goroutine makes the call.
@@ -130,7 +160,8 @@ func (c *call) start() {
 	}
 	c.need = needOf(c.p)
 	if c.need == shareable && !c.s.starves() {
-		if m := c.s.lane().live(); m != nil {
+		c.lane = c.s.lane()
+		if m := c.lane.live(); m != nil {
 			// If the connection turns the call away, so little has happened
 			// that Finish can begin anew.
 			c.errs = false
@@ -170,7 +201,7 @@ func (c *call) run() error {
 
 // attempt takes a connection, sends the commands and reads the replies.
 func (c *call) attempt() error {
-	if c.shared.early.slot != nil {
+	if c.begunEarly() {
 		return c.serveShared(c.shared.m)
 	}
 	c.wrote, c.reused, c.errs = false, false, false
@@ -179,9 +210,19 @@ func (c *call) attempt() error {
 	case c.s.foreign:
 		return c.classify(c.borrow())
 	case c.need == shareable && !c.s.starves():
-		return c.share(c.s.lane())
+		return c.share(c.takeLane())
 	}
 	return c.takeOut()
+}
+
+// takeLane returns the lane that was chosen for the first attempt, and another
+// one for each later attempt.
+func (c *call) takeLane() *lane {
+	l := c.lane
+	if c.lane = nil; l == nil {
+		l = c.s.lane()
+	}
+	return l
 }
 
 // takeOut makes an attempt on a connection of the Pool.

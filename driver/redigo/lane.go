@@ -153,15 +153,20 @@ type shared struct {
 	m     *mux
 	held  *slot // whose buffer the call has
 	early entry // of an exchange that was begun already
+	known bool  // it has ended, by …
+	err   error // … this error, or well
 }
 
-func (l *shared) exchange(c *call, frames []byte, n int) (_ []byte, err error) {
-	e := l.early
-	if l.early = (entry{}); e.slot != nil {
+func (l *shared) exchange(c *call, frames []byte, n int) ([]byte, error) {
+	e, err := l.early, l.err
+	switch {
+	case l.known:
+	case e.slot != nil:
 		err = l.m.wait(c, e)
-	} else {
+	default:
 		e, err = l.m.submit(c, frames, n)
 	}
+	l.early, l.known, l.err = entry{}, false, nil
 	if err != nil {
 		return nil, err
 	}

@@ -205,7 +205,11 @@ func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 // those of other calls, in one round trip; a [driver.Script] that the server
 // has forgotten takes a second one.
 func (s *Store) Do(ctx context.Context, p *driver.Pipeline) error {
-	return s.newCall(ctx, p).Finish()
+	c := s.newCall(ctx, p)
+	if c.quick() {
+		return nil
+	}
+	return c.Finish()
 }
 
 // Start is Do as [driver.Starter] says: the commands are on their way when it
