@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -31,8 +32,8 @@ type call struct {
 	context.Context // the caller's
 	s               *Store
 	p               *driver.Pipeline
-	begun           time.Time
-	deadline        time.Time // the context's or the timeout's, the nearer one
+	begun           time.Duration // after base
+	deadline        time.Time     // the context's or the timeout's, the nearer one
 
 	lane   *lane // of the first attempt, once it is chosen
 	shared shared
@@ -54,8 +55,8 @@ func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
 		c.arg[0] = c
 	}
 	c.Context, c.p = ctx, p
-	c.begun = time.Now()
-	c.deadline = c.begun.Add(s.timeout)
+	c.begun = time.Since(base)
+	c.deadline = base.Add(c.begun + s.timeout)
 	if end, ok := ctx.Deadline(); ok && end.Before(c.deadline) {
 		c.deadline = end
 	}
@@ -423,7 +424,22 @@ func isCode(text, code string) bool {
 // starves reports whether this process has lately been short of processors. A
 // shared connection needs goroutines to follow each other quickly; one that a
 // caller has for itself needs nobody else.
+//
+// When the time is up, one caller looks whether that is over: all of them on
+// the shared connection would pay for a look that says no.
 func (s *Store) starves() bool {
 	until := s.fastUntil.Load()
-	return until != 0 && time.Now().UnixNano() < until
+	if until == 0 {
+		return false
+	}
+	now := time.Now()
+	if now.UnixNano() < until || !s.fastUntil.CompareAndSwap(until, now.Add(fasting).UnixNano()) {
+		return true
+	}
+	runtime.Gosched()
+	if time.Since(now) > s.starved {
+		return true
+	}
+	s.fastUntil.Store(0)
+	return false
 }

@@ -93,7 +93,7 @@ func (m *mux) stale(c *call) bool {
 	}
 	before := m.used
 	m.used = c.begun
-	return c.begun.Sub(before) >= listenAfter && m.conn.check() != nil
+	return c.begun-before >= listenAfter && m.conn.check() != nil
 }
 
 // resume reports whether err is only the watchdog's interruption of a read, and

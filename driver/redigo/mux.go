@@ -56,13 +56,13 @@ type mux struct {
 	taken     []entry // those that it has; it alone changes them, under mu
 	unsent    int     // the last so many of queue are in out
 	state     state
-	epoch     uint64    // of the flush: who has yielded sees whether others took over
-	peak      int       // calls under way at once, lately
-	hungry    bool      // the last yield found no processor
-	used      time.Time // the begin of the last lone call
-	reader    *call     // whose goroutine is in a read of the connection
-	writer    *call     // whose goroutine is in a write of it
-	dead      error     // why nothing goes here any more
+	epoch     uint64        // of the flush: who has yielded sees whether others took over
+	peak      int           // calls under way at once, lately
+	hungry    bool          // the last yield found no processor
+	used      time.Duration // the begin of the last lone call, after base
+	reader    *call         // whose goroutine is in a read of the connection
+	writer    *call         // whose goroutine is in a write of it
+	dead      error         // why nothing goes here any more
 
 	reading bool          // somebody has the reader's role
 	wake    chan struct{} // hands it to the reader goroutine; one role, one token

@@ -12,7 +12,7 @@ import (
 // ones, hand over one each.
 type slot struct {
 	state    atomic.Uint64 // generation and settlement, see below
-	deadline atomic.Int64  // nanoseconds of Unix time
+	deadline atomic.Int64  // nanoseconds after base
 	done     chan struct{} // cap 1: settling never waits
 	buf      []byte        // the replies, once the slot is answered; of a beat the right one, before
 	fault    *error        // why not, once it has failed
@@ -20,6 +20,13 @@ type slot struct {
 	errs     bool          // one of them is an error
 	beat     bool          // it is a heartbeat
 }
+
+// base is what the times of calls are counted from: to ask how long ago it was
+// costs half of what it costs to ask for the time.
+var base = time.Now()
+
+// after returns the nanoseconds from base to t.
+func after(t time.Time) int64 { return int64(t.Sub(base)) }
 
 // An entry is a slot as the connection knows it. A slot that was answered is
 // used again, perhaps on another connection: the generation tells whether it
@@ -47,7 +54,7 @@ func newEntry(deadline time.Time, n int) entry {
 	sl := slots.Get().(*slot)
 	gen := sl.state.Load()>>2 + 1
 	sl.n, sl.fault, sl.beat = int32(n), nil, false
-	sl.deadline.Store(deadline.UnixNano())
+	sl.deadline.Store(after(deadline))
 	sl.state.Store(gen<<2 | waiting)
 	return entry{sl, gen}
 }

@@ -38,10 +38,10 @@ func TestSlotIsSettledOnce(t *testing.T) {
 	assert.False(t, old.waits())
 	old.fail(driver.ErrProtocol)
 	old.answer()
-	assert.EqualValues(t, math.MaxInt64, old.expire(now.Add(time.Hour).UnixNano(), driver.ErrProtocol))
+	assert.EqualValues(t, math.MaxInt64, old.expire(after(now.Add(time.Hour)), driver.ErrProtocol))
 	assert.True(t, e.waits(), "an old entry settles nothing of a new call")
-	assert.Equal(t, now.UnixNano(), e.expire(now.Add(-1).UnixNano(), driver.ErrProtocol))
-	e.expire(now.UnixNano(), driver.ErrUnknownOutcome)
+	assert.Equal(t, after(now), e.expire(after(now.Add(-1)), driver.ErrProtocol))
+	e.expire(after(now), driver.ErrUnknownOutcome)
 	<-e.slot.done
 	assert.ErrorIs(t, e.err(), driver.ErrUnknownOutcome)
 }

@@ -38,7 +38,7 @@ type watchdog struct {
 	stuck   int       // looks in a row that saw the same write over its time
 	seen    int64     // progress at the last look that saw some, or a first call
 	since   time.Time // of that look
-	soonest int64     // no call's deadline is before it; nanoseconds of Unix time
+	soonest int64     // no call's deadline is before it; nanoseconds after base
 	beaten  time.Time // the last heartbeat
 	beats   uint64    // so far
 }
@@ -94,7 +94,7 @@ func (w *watchdog) look() {
 
 // expire ends the calls that wait and whose time is up.
 func (w *watchdog) expire(now time.Time) {
-	at := now.UnixNano()
+	at := after(now)
 	if at < w.soonest {
 		return
 	}
