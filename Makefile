@@ -16,7 +16,7 @@ COVERAGE ?= 90
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help test lint fuzz cover soak bench needs
+.PHONY: help test lint fuzz cover soak bench faults needs
 
 help:
 	@echo "make test    vet, and all tests with the race detector; installs redis-server if it may"
@@ -24,6 +24,7 @@ help:
 	@echo "make cover   coverage of the root and of each driver, at least $(COVERAGE) % (COVERAGE=n)"
 	@echo "make fuzz    every fuzz target for $(FUZZTIME) (FUZZTIME=d)"
 	@echo "make soak    all of it for hours: long plans, many rounds"
+	@echo "make faults  servers and networks that fail, at length; writes RELIABILITY.md (its own module, faults/)"
 	@echo "make bench   caches beside hand-written code (its own module, bench/)"
 
 needs:
@@ -32,6 +33,8 @@ needs:
 test: needs
 	go vet ./...
 	go test -race -timeout 10m ./...
+	go -C faults vet ./...
+	go -C faults test -race -timeout 10m ./...
 
 lint:
 	@echo gofmt -l .; files=$$(gofmt -l .); test -z "$$files" || { echo "not formatted: $$files"; exit 1; }
@@ -80,3 +83,6 @@ soak: needs
 
 bench:
 	go -C bench run .
+
+faults: needs
+	CACHES_FAULTS=full CACHES_FAULTS_OUT=$(CURDIR)/RELIABILITY.md go -C faults test -count=1 -timeout 2h -v .

@@ -49,6 +49,7 @@ type call struct {
 }
 
 func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
+	s.stats.calls.Add(1)
 	c, ok := s.calls.Get().(*call)
 	if !ok {
 		c = &call{s: s}
@@ -88,7 +89,6 @@ func neverCalled() bool { return true }
 // Finish makes the call, or what start has left of it, and ends it.
 func (c *call) Finish() error {
 	defer c.free()
-	c.s.stats.calls.Add(1)
 	err := c.finish()
 	if err != nil {
 		c.s.stats.errors.Add(1)
@@ -143,7 +143,6 @@ func (c *call) quick() bool {
 		c.shared = shared{m: m, early: e, known: true, err: err}
 		return false
 	}
-	c.s.stats.calls.Add(1)
 	c.shared.held = e.slot
 	c.shared.reuse(p.Replies().Swap(e.slot.buf, p.Len()))
 	c.free()

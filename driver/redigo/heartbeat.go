@@ -26,7 +26,8 @@ const (
 // beat is called with mu held. It reports whether it has let go of it.
 func (w *watchdog) beat(now time.Time) (unlocked bool) {
 	m := w.m
-	if !w.armed || now.Sub(w.beaten) < beatEvery || m.room(pingSize) != nil {
+	// A closed store waits for its calls, and needs no sign of life meanwhile.
+	if !w.armed || now.Sub(w.beaten) < beatEvery || m.s.closed() || m.room(pingSize) != nil {
 		return false
 	}
 	w.beaten = now

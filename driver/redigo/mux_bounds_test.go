@@ -122,6 +122,26 @@ func TestMuxClose(t *testing.T) {
 	}
 }
 
+// TestMuxCloseWaitsForCallsOnly closes a store whose server takes longer to
+// answer than the time between two heartbeats.
+func TestMuxCloseWaitsForCallsOnly(t *testing.T) {
+	r := testutil.Redis(t, nil)
+	proxy := testutil.NewProxy(t, r.Addr())
+	s := openShared(t, redigo.Config{Address: proxy.Addr(), Timeout: patience})
+	must(t, s, "PING")
+	proxy.Delay(redigo.BeatEvery * 6 / 5)
+	ended := make(chan error)
+	go func() {
+		_, err := run(s, 0, "SET", "k", "v")
+		ended <- err
+	}()
+	require.Eventually(t, func() bool { return s.Stats().InFlight >= 2 }, patience, time.Millisecond, "with a heartbeat")
+	start := time.Now()
+	require.NoError(t, s.Close())
+	require.NoError(t, <-ended)
+	assert.Less(t, time.Since(start), 4*redigo.BeatEvery)
+}
+
 // TestMuxStarves sends calls through the pool while this process is short of
 // processors, and back afterwards.
 func TestMuxStarves(t *testing.T) {
