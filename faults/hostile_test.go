@@ -34,8 +34,8 @@ func dropWithin() time.Duration {
 
 // hostileMemory is how many bytes of memory a call may take beyond the largest
 // reply that is allowed: a buffer grows by doubling, with the old one at hand,
-// and the collector lets garbage lie for as much again.
-var hostileMemory = uint64(4*hostileLimits.reply + 8<<20)
+// and the collector lets garbage lie for up to twice as much.
+var hostileMemory = uint64(6*hostileLimits.reply + 8<<20)
 
 // hostileFound is what the child of TestHostileServer has found out.
 type hostileFound struct {
