@@ -120,7 +120,7 @@ func (c *call) impossible() error {
 	if c.s.closed() {
 		return unavailable(errClosed)
 	}
-	return nil
+	return c.s.limits.checkArguments(c.p)
 }
 
 // quick is the way of nearly every call: one exchange on the shared connection

@@ -312,3 +312,20 @@ func TestConfigShowsItsAddress(t *testing.T) {
 	assert.Equal(t, strconv.Quote(c.String()), string(text))
 	assert.Equal(t, "redigo.Config(invalid address)", redigo.Config{Address: "redis://h:1"}.String())
 }
+
+// TestArgumentBeyondTheLimit stores nothing that could not be read again.
+func TestArgumentBeyondTheLimit(t *testing.T) {
+	r := testutil.Redis(t, nil)
+	s := open(t, redigo.Config{Address: r.Addr(), Limits: redigo.Limits{Bulk: 1000}})
+	whole := strings.Repeat("x", 1000)
+	must(t, s, "SET", "k", whole)
+	must(t, s, "MSET", "a", whole, "b", whole)
+	for _, mode := range []driver.Mode{0, driver.Own, driver.Atomic} {
+		_, err := run(s, mode, "SET", "k", whole+"x")
+		require.ErrorIs(t, err, driver.ErrTooLarge)
+		assert.ErrorContains(t, err, `an argument of 1001 bytes is beyond the limit "bulk" of 1000 bytes`)
+	}
+	assert.Equal(t, bulk(whole), must(t, s, "GET", "k"))
+	call, _ := start(t.Context(), s, 0, "SET", "k", whole+"x")
+	require.ErrorIs(t, call.Finish(), driver.ErrTooLarge)
+}

@@ -12,6 +12,7 @@ import (
 // Limits bound what a server may answer. A reply beyond one of them ends its
 // call with [driver.ErrTooLarge], names the limit, and costs the connection.
 // Memory grows with the bytes that have come, never with a length announced.
+// An argument beyond Bulk, which could never be read, is not sent.
 type Limits struct {
 	Bulk  int // bytes of one string; zero: 64 MiB
 	Array int // elements of one array; zero: 1,048,576
@@ -232,6 +233,21 @@ func checkInteger(text []byte) error {
 	}
 	if bad || n > most {
 		return fmt.Errorf("%w: an integer reply that is none", driver.ErrProtocol)
+	}
+	return nil
+}
+
+// checkArguments refuses an argument that could be stored, and never be read.
+func (l Limits) checkArguments(p *driver.Pipeline) error {
+	if len(p.Frames()) <= l.Bulk { // nearly always
+		return nil
+	}
+	for i := range p.Len() {
+		for _, arg := range p.Command(i).Args {
+			if len(arg) > l.Bulk {
+				return fmt.Errorf("%w: an argument of %d bytes is beyond the limit %q of %d bytes", driver.ErrTooLarge, len(arg), "bulk", l.Bulk)
+			}
+		}
 	}
 	return nil
 }
