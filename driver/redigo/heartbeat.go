@@ -21,7 +21,7 @@ const (
 // used before, in the order of the calls. An answer with another word shows
 // that replies and calls have got out of step, which nothing else need show:
 // then the connection is given up. A heartbeat is also a sign of life of a
-// connection that has nothing else to say, see silent.
+// connection that has nothing else to say, see silence.
 //
 // beat is called with mu held. It reports whether it has let go of it.
 func (w *watchdog) beat(now time.Time) (unlocked bool) {

@@ -309,3 +309,23 @@ func TestHeartbeat(t *testing.T) {
 		})
 	}
 }
+
+// TestMuxSilence makes one call after the other on a server that answers
+// nothing: none is lost with a connection that was given up for those before.
+func TestMuxSilence(t *testing.T) {
+	const timeout = 50 * time.Millisecond
+	r := testutil.Redis(t, nil)
+	s := openShared(t, redigo.Config{Address: r.Addr(), Timeout: timeout})
+	for range 20 {
+		r.Resume()
+		ping(t, s)
+		r.Pause()
+		for range 2 {
+			start := time.Now()
+			_, err := run(s, 0, "SET", "k", "v")
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.Greater(t, time.Since(start), timeout/2)
+		}
+	}
+	r.Resume()
+}

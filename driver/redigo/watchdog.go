@@ -78,12 +78,18 @@ func (w *watchdog) look() {
 		return
 	}
 	now := time.Now()
-	if w.silent(now) {
+	patience := m.s.timeout
+	if w.expire(now) {
+		// The silence is noticed up to a look later than it began, and so is a
+		// call's end. Who comes in between would be lost with the connection,
+		// long before its own time is up.
+		patience -= 2 * tick
+	}
+	if w.silence(now) > patience {
 		m.fail(fmt.Errorf("%w: %w", errSilent, context.DeadlineExceeded), nil)
 		m.lane.silence(errSilent)
 		return
 	}
-	w.expire(now)
 	w.interrupt(now)
 	w.rest(now)
 	if w.beat(now) {
@@ -92,11 +98,12 @@ func (w *watchdog) look() {
 	m.mu.Unlock()
 }
 
-// expire ends the calls that wait and whose time is up.
-func (w *watchdog) expire(now time.Time) {
+// expire ends the calls that wait and whose time is up. It reports whether there
+// may have been one.
+func (w *watchdog) expire(now time.Time) bool {
 	at := after(now)
 	if at < w.soonest {
-		return
+		return false
 	}
 	err := fmt.Errorf("%w: %w", driver.ErrUnknownOutcome, context.DeadlineExceeded)
 	w.soonest = math.MaxInt64
@@ -105,6 +112,7 @@ func (w *watchdog) expire(now time.Time) {
 			w.soonest = min(w.soonest, e.expire(at, err))
 		}
 	}
+	return true
 }
 
 // interrupt fetches callers out of a read or a write whose time is up. Reader
@@ -128,15 +136,14 @@ func (w *watchdog) interrupt(now time.Time) {
 	}
 }
 
-// silent reports whether nothing has come for a whole timeout though something
-// should have: then the connection is given up, for it may be to nowhere.
-func (w *watchdog) silent(now time.Time) bool {
+// silence returns for how long nothing has come though something should have.
+// After a whole timeout the connection is given up, for it may be to nowhere.
+func (w *watchdog) silence(now time.Time) time.Duration {
 	progress := w.m.progress.Load()
 	if w.m.flight.Load() == 0 || progress != w.seen || w.since.IsZero() {
 		w.seen, w.since = progress, now
-		return false
 	}
-	return now.Sub(w.since) > w.m.s.timeout
+	return now.Sub(w.since)
 }
 
 // rest decides when to look again: soon while calls are under way, from time to
