@@ -89,8 +89,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "the end of a call's time is not seen", file: "watchdog.go",
-		old:   "\tw.expire(now)\n\tw.interrupt(now)\n",
-		new:   "",
+		old:   "\texpired := w.expire(now)\n\tw.interrupt(now)\n",
+		new:   "\texpired := false\n",
 		first: "TestMuxLoneCancel|TestMuxServerStops|TestMuxWriteStuck",
 	},
 	{

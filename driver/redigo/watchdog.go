@@ -78,8 +78,10 @@ func (w *watchdog) look() {
 		return
 	}
 	now := time.Now()
+	expired := w.expire(now)
+	w.interrupt(now)
 	patience := m.s.timeout
-	if w.expire(now) {
+	if expired {
 		// The silence is noticed up to a look later than it began, and so is a
 		// call's end. Who comes in between would be lost with the connection,
 		// long before its own time is up.
@@ -90,7 +92,6 @@ func (w *watchdog) look() {
 		m.lane.silence(errSilent)
 		return
 	}
-	w.interrupt(now)
 	w.rest(now)
 	if w.beat(now) {
 		return // which has let go of mu
