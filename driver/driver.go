@@ -1,6 +1,9 @@
 package driver
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // A Store runs commands. What answers these two methods can back every object
 // of package caches. A Store is safe for concurrent use.
@@ -39,6 +42,48 @@ type Pending interface {
 	Finish() error
 }
 
+// A Tracker is a Store that can tell which keys change, whoever changes them.
+// Stores need not be one.
+type Tracker interface {
+	Store
+	// Track has tell called for what happens to keys that begin with one of
+	// prefixes, from now until stop is called or the Store is closed; it mends
+	// what breaks meanwhile, and tells when it was broken. None of prefixes may
+	// begin with another. It does not wait for the server, and returns nil where
+	// this Store cannot track.
+	//
+	// Tell is called by one goroutine at a time, which waits for it. Stop does
+	// not wait: tell may still be called for what was under way.
+	Track(prefixes []string, tell func(Event)) (stop func())
+}
+
+// An Event is what a [Tracker] tells.
+type Event struct {
+	Kind EventKind
+	Key  []byte    // of Changed; it is valid until tell returns
+	At   time.Time // of Tracking and Synced, on this process's clock
+	Err  error     // of Lost
+}
+
+// An EventKind is what has happened. Before the first Tracking, and from a Lost
+// to the next Tracking, nobody says what changes.
+type EventKind uint8
+
+const (
+	// Tracking begins the time in which every change is told.
+	Tracking EventKind = iota + 1
+	// Changed says that Key was written, removed, evicted or has expired.
+	Changed
+	// Flushed says that all keys are gone, or may be.
+	Flushed
+	// Synced says that the server is there, and that every change before At
+	// has been told. It comes every second or so.
+	Synced
+	// Lost ends the time that Tracking began: changes may go untold. Err says
+	// why. It also comes for each attempt to begin again that failed.
+	Lost
+)
+
 // A Mode says what may be done with the commands of a [Pipeline] besides
 // sending them once, one after the other. The zero Mode promises nothing.
 type Mode uint8
@@ -59,7 +104,9 @@ const (
 	Keep
 	// Own marks commands that need a connection of their own: blocking ones,
 	// subscriptions, WATCH, and others that change what later commands on the
-	// same connection do. A Store that has no connections does not mind.
+	// same connection do. A Store that has no connections does not mind. Where
+	// their context has a deadline it is the only one: to block takes as long as
+	// it is meant to.
 	Own
 )
 

@@ -186,6 +186,9 @@ func (r *Replies) reset() { r.buf, r.n, r.open = r.buf[:0], 0, r.open[:0] }
 // Len returns the number of whole replies.
 func (r *Replies) Len() int { return r.n }
 
+// Size returns the number of bytes of all replies, as they come over the wire.
+func (r *Replies) Size() int { return len(r.buf) }
+
 // Status leaves a status, such as "OK".
 func (r *Replies) Status(s string) { r.line('+', s) }
 

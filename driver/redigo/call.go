@@ -58,7 +58,8 @@ func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
 	c.Context, c.p = ctx, p
 	c.begun = time.Since(base)
 	c.deadline = base.Add(c.begun + s.timeout)
-	if end, ok := ctx.Deadline(); ok && end.Before(c.deadline) {
+	// What blocks may be meant to wait for longer than a call takes.
+	if end, ok := ctx.Deadline(); ok && (end.Before(c.deadline) || p.Mode()&driver.Own != 0) {
 		c.deadline = end
 	}
 	return c

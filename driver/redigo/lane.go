@@ -99,14 +99,17 @@ var (
 
 func (l *lane) run(d *dialing) {
 	conn, err := l.s.dialer.dial(l.s.ctx)
+	if err == nil {
+		l.s.told(driver.Connected, nil) // before the connection can be lost
+	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.under = nil
+	resting := false
 	switch {
 	case err != nil:
 		d.err = err
 		if refusal, ok := errors.AsType[*driver.ServerError](err); !ok || !isRefusal(refusal) {
-			l.failed(err) // one that is full or loading answers: it is not broken
+			resting = l.failed(err) // one that is full or loading answers: it is not broken
 		}
 	default:
 		l.s.stats.dials.Add(1)
@@ -115,23 +118,32 @@ func (l *lane) run(d *dialing) {
 		l.cur.Store(d.m)
 		l.failures = 0
 	}
+	l.mu.Unlock()
 	close(d.done)
+	if resting {
+		l.s.told(driver.Resting, err)
+	}
 }
 
-// failed counts a failure. It is called with mu held.
-func (l *lane) failed(err error) {
+// failed counts a failure, and reports whether it is the one that opens the
+// breaker. It is called with mu held.
+func (l *lane) failed(err error) bool {
 	l.failures++
 	l.last = err
 	rest := min(firstRest<<min(max(l.failures-tripAt, 0), 10), lastRest)
 	l.rested = time.Now().Add(rest/2 + rand.N(rest/2))
+	return l.failures == tripAt
 }
 
 // silence counts a connection that was given up because nothing came. If the
 // server answers no greeting either, the breaker opens the sooner for it.
 func (l *lane) silence(err error) {
 	l.mu.Lock()
-	l.failed(err)
+	resting := l.failed(err)
 	l.mu.Unlock()
+	if resting {
+		l.s.told(driver.Resting, err)
+	}
 }
 
 // close waits until end for the calls under way, and ends the connection. The

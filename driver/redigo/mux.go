@@ -279,6 +279,10 @@ func (m *mux) fail(err error, culprit *entry) {
 			e.fail(unsent)
 		}
 	}
+	if err == errClosed {
+		err = nil
+	}
+	m.s.told(driver.Disconnected, err)
 }
 
 // outcomes returns what the end of a connection means for calls whose commands

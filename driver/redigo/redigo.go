@@ -12,7 +12,8 @@
 //
 // What the package promises about failures:
 //
-//   - Every call ends by its context's deadline, or by Config.Timeout.
+//   - Every call ends by its context's deadline, or by Config.Timeout; one with
+//     [driver.Own] by its context's alone, where that has one.
 //   - An error wraps [driver.ErrUnavailable] where nothing was written, and
 //     [driver.ErrUnknownOutcome] where something was and no whole reply came.
 //   - Commands are sent again only where that cannot run them twice to another
@@ -88,6 +89,11 @@ type Config struct {
 	ConnectTimeout time.Duration
 	// Limits of replies.
 	Limits Limits
+
+	// OnState, if it is not nil, is told what becomes of the connections that
+	// calls share, with the reason where there is one. It is called by the
+	// Store's goroutines and by callers, who wait for it, and must not panic.
+	OnState func(state driver.State, reason error)
 }
 
 // A Store is a Redis server as a [driver.Store]. It is safe for concurrent use.
@@ -107,11 +113,14 @@ type Store struct {
 	starved   time.Duration // the constant of that name, but in tests
 	fastUntil atomic.Int64  // nanoseconds of Unix time: until then calls go through the pool
 
-	slots  chan struct{} // one per connection in use, OwnConns at most; nil for a foreign pool
-	done   chan struct{} // closed by Close
-	close  sync.Once     // closes done
-	calls  sync.Pool     // of *call
-	stats  counters
+	slots chan struct{} // one per connection in use, OwnConns at most; nil for a foreign pool
+	done  chan struct{} // closed by Close
+	close sync.Once     // closes done
+	calls sync.Pool     // of *call
+	stats counters
+
+	onState func(driver.State, error) // nil where nobody wants to know
+
 	loaded scripts // of the server, as far as we know
 	server version // of the server, once there was a reason to ask
 }
@@ -126,7 +135,7 @@ func Open(c Config) (*Store, error) {
 	}
 	conns, d := orDefault(c.OwnConns, 64), newDialer(&c)
 	s := newStore(c.Timeout, c.Limits)
-	s.address = c.Address
+	s.address, s.onState = c.Address, c.OnState
 	s.slots = make(chan struct{}, conns)
 	s.dialer = d
 	s.lanes = make([]lane, orDefault(c.Conns, 1))

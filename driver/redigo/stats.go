@@ -1,22 +1,15 @@
 package redigo
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/gocaches/caches/driver"
+)
 
 // Stats counts what a [Store] has done since it was opened.
-type Stats struct {
-	Calls     int64 // of Do
-	Errors    int64 // of Do
-	Dials     int64 // that led to a connection
-	Retries   int64 // attempts after the first of a call
-	Commands  int64 // written to shared connections, heartbeats included
-	Writes    int64 // to shared connections: Commands/Writes travelled together
-	InFlight  int64 // calls whose replies have not come: now, not since
-	Abandoned int64 // calls that were cancelled while they waited for replies
-	Refused   int64 // calls turned away: too many under way, or the server at rest
-	Desyncs   int64 // shared connections given up because replies were not right
-	BytesIn   int64 // of replies
-	BytesOut  int64 // of commands
-}
+type Stats = driver.Stats
+
+var _ driver.Meter = (*Store)(nil)
 
 // counters are in groups, by who counts: callers, or who reads and writes for
 // them, on another processor perhaps. A line of its cache apart, they do not
@@ -43,6 +36,13 @@ func (s *Store) Stats() Stats {
 		Desyncs:   s.stats.desyncs.Load(),
 		BytesIn:   s.stats.in.Load(),
 		BytesOut:  s.stats.out.Load(),
+	}
+}
+
+// told tells of a shared connection's state who wants to know.
+func (s *Store) told(state driver.State, reason error) {
+	if s.onState != nil {
+		s.onState(state, reason)
 	}
 }
 

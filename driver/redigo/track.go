@@ -1,0 +1,286 @@
+package redigo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+)
+
+// Tracking: the server says which keys change (client-side caching,
+// https://redis.io/docs/latest/develop/reference/client-side-caching/).
+//
+// One connection does all of it: it turns on tracking by prefix (BCAST) with
+// itself as the one to redirect to, and subscribes to what is redirected. The
+// usual layout, in which the connections that read are tracked and another one
+// listens, goes silent for ever when one that reads is lost: the server drops
+// what it tracked and tells nobody. Here what listens is what is tracked, so its
+// end is the end of the tracking, and there is nothing else to lose.
+
+const (
+	// pingEvery is the time between two PINGs on a tracking connection: so
+	// often it is known that the server is there and nothing is on its way.
+	pingEvery = time.Second
+	// trackSilence is how long a PING may go without its answer.
+	trackSilence = 2 * time.Second
+	// A tracking that was lost is begun again after trackFirst, and then after
+	// twice as long, up to trackLast; half of each pause is chance, so that the
+	// processes that one server lost do not all come back at once.
+	trackFirst = 10 * time.Millisecond
+	trackLast  = 2 * time.Second
+
+	channel = "__redis__:invalidate"
+)
+
+var _ driver.Tracker = (*Store)(nil)
+
+// Track does what [driver.Tracker] says, over a connection of its own: CLIENT
+// TRACKING with BCAST, and SUBSCRIBE. The user needs the rights +client|id,
+// +client|tracking, +subscribe, +ping and &__redis__:invalidate. A Store over a
+// foreign pool cannot track, and returns nil.
+func (s *Store) Track(prefixes []string, tell func(driver.Event)) (stop func()) {
+	if s.foreign {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	go s.track(ctx, prefixes, tell)
+	return cancel
+}
+
+// track tracks until ctx ends.
+func (s *Store) track(ctx context.Context, prefixes []string, tell func(driver.Event)) {
+	pause := trackFirst
+	for {
+		t := tracking{s: s, tell: tell}
+		err := t.run(ctx, prefixes)
+		tell(driver.Event{Kind: driver.Lost, Err: err})
+		if t.up {
+			pause = trackFirst
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause/2))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		pause = min(2*pause, trackLast)
+	}
+}
+
+// A tracking is one connection on which the server tells what changes. One
+// goroutine uses it.
+type tracking struct {
+	s    *Store
+	tell func(driver.Event)
+	c    *conn
+	up   bool // it has told that it tracks
+
+	framer framer
+	buf    []byte // what has been read
+	start  int    // of what is not used up
+	whole  driver.Pipeline
+
+	pinged  time.Time // when the last PING went
+	waiting bool      // for its answer
+}
+
+// run tracks until the connection is lost or ctx ends, and says why.
+func (t *tracking) run(ctx context.Context, prefixes []string) error {
+	c, err := t.s.dialer.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = c.sock.Close() })
+	defer stop()
+	t.s.stats.dials.Add(1)
+	c.ready(t.s)
+	t.c, t.framer.limits = c, t.s.limits
+	if err := t.begin(prefixes); err != nil {
+		return fmt.Errorf("tracking keys of %s: %w", t.s.address, err)
+	}
+	for {
+		if err := t.listen(); err != nil {
+			return fmt.Errorf("tracking keys of %s: %w", t.s.address, err)
+		}
+	}
+}
+
+// begin turns the tracking on. The connection names itself as the one to tell,
+// so the server's name for it comes first.
+func (t *tracking) begin(prefixes []string) error {
+	t.pinged = time.Now() // what changes after this is told
+	if err := t.write(t.pinged, "CLIENT", "ID"); err != nil {
+		return err
+	}
+	r, err := t.next()
+	if err != nil {
+		return err
+	}
+	id, err := r.Int()
+	if err != nil {
+		return err
+	}
+	track := []string{"CLIENT", "TRACKING", "ON", "REDIRECT", strconv.FormatInt(id, 10), "BCAST"}
+	for _, prefix := range prefixes {
+		track = append(track, "PREFIX", prefix)
+	}
+	t.pinged = time.Now()
+	if err := t.write(t.pinged, track...); err != nil {
+		return err
+	}
+	if r, err = t.next(); err == nil {
+		err = r.OK()
+	}
+	if err != nil {
+		return err
+	}
+	return t.subscribe()
+}
+
+// subscribe has the server send what it redirects. What is redirected before
+// has nowhere to go, so the time of which all is told begins here.
+func (t *tracking) subscribe() error {
+	t.pinged = time.Now()
+	if err := t.write(t.pinged, "SUBSCRIBE", channel); err != nil {
+		return err
+	}
+	r, err := t.next()
+	if err == nil {
+		_, err = r.Elems()
+	}
+	if err != nil {
+		return err
+	}
+	t.up = true
+	t.tell(driver.Event{Kind: driver.Tracking, At: t.pinged})
+	return nil
+}
+
+// listen takes one message, or sends a PING where one is due.
+func (t *tracking) listen() error {
+	now := time.Now()
+	switch due := t.pinged.Add(pingEvery); {
+	case t.waiting && now.Sub(t.pinged) > trackSilence:
+		return errSilent
+	case !t.waiting && !now.Before(due):
+		t.pinged, t.waiting = now, true
+		return t.write(now, "PING")
+	}
+	r, err := t.next()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil // nothing to hear: time for a PING, or to give up
+	}
+	if err != nil {
+		return err
+	}
+	return t.hear(r)
+}
+
+// hear takes a message: "message", the channel and the keys, or "pong" and what
+// the PING said. Keys that are none at all stand for every key.
+func (t *tracking) hear(r driver.Reply) error {
+	e, err := r.Elems()
+	if err != nil {
+		return err
+	}
+	kind, _, err := e.Next().Bytes()
+	switch {
+	case err != nil:
+		return err
+	case string(kind) == "pong":
+		t.waiting = false
+		t.tell(driver.Event{Kind: driver.Synced, At: t.pinged})
+		return nil
+	case string(kind) != "message":
+		return fmt.Errorf("%w: a message of another kind on a tracking connection", driver.ErrProtocol)
+	}
+	e.Next() // the only channel that there is
+	keys := e.Next()
+	if keys.Kind() == driver.KindNil {
+		t.tell(driver.Event{Kind: driver.Flushed})
+		return nil
+	}
+	return t.changed(keys)
+}
+
+func (t *tracking) changed(r driver.Reply) error {
+	keys, err := r.Elems()
+	if err != nil {
+		return err
+	}
+	for keys.Len() > 0 {
+		key, _, err := keys.Next().Bytes()
+		if err != nil {
+			return err
+		}
+		t.tell(driver.Event{Kind: driver.Changed, Key: key})
+	}
+	return nil
+}
+
+// write sends one command.
+func (t *tracking) write(now time.Time, words ...string) error {
+	b := append(strconv.AppendInt([]byte{'*'}, int64(len(words)), 10), "\r\n"...)
+	for _, word := range words {
+		b = appendBulk(b, word)
+	}
+	err := t.c.nc.SetWriteDeadline(now.Add(trackSilence))
+	if err == nil {
+		_, err = t.c.nc.Write(b)
+	}
+	t.s.stats.out.Add(int64(len(b)))
+	return err
+}
+
+// next returns the next reply or message, which is valid until the call after.
+// It waits until a PING is due, or overdue; the error is then
+// [os.ErrDeadlineExceeded], and what has come so far is kept.
+func (t *tracking) next() (driver.Reply, error) {
+	t.framer.begin(1)
+	for {
+		if err := t.framer.advance(t.buf[t.start:]); err != nil {
+			return driver.Reply{}, err
+		}
+		if t.framer.left == 0 {
+			break
+		}
+		if err := t.fill(); err != nil {
+			return driver.Reply{}, err
+		}
+	}
+	end := t.start + t.framer.pos
+	t.whole.ResetReplies()
+	t.whole.Replies().Append(t.buf[t.start:end], 1)
+	t.start = end
+	return t.whole.Next(), nil
+}
+
+// fill reads what there is to read, at least one byte.
+func (t *tracking) fill() error {
+	t.buf = t.buf[:copy(t.buf, t.buf[t.start:])]
+	t.start = 0
+	t.buf = slices.Grow(t.buf, max(minRead, min(t.framer.need, maxAhead)))
+	until := t.pinged.Add(pingEvery)
+	if t.waiting {
+		until = t.pinged.Add(trackSilence)
+	}
+	err := t.c.nc.SetReadDeadline(until)
+	if err != nil {
+		return err
+	}
+	n, err := t.c.nc.Read(t.buf[len(t.buf):cap(t.buf)])
+	t.buf = t.buf[:len(t.buf)+n]
+	t.s.stats.in.Add(int64(n))
+	if n > 0 {
+		return nil // an error comes again
+	}
+	return noEOF(err)
+}
