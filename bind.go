@@ -128,6 +128,7 @@ func bindField(object binder, field reflect.StructField, root string) error {
 	if opts.Prefix != "" {
 		base = opts.Prefix + "." + root
 	}
+	opts.field = dotted(opts.Prefix) + name
 	key, err := makeKey(base, []any{name})
 	if err != nil {
 		return err

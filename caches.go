@@ -595,6 +595,11 @@ func openRedis(d *DSN, o *ConnOptions) (driver.Store, error) {
 		Timeout:        cmp.Or(o.Timeout, d.options.timeout),
 		ConnectTimeout: cmp.Or(o.ConnectTimeout, d.options.connectTimeout),
 	}
+	if watch := o.observer; watch != nil {
+		c.OnState = func(state driver.State, reason error) {
+			watch.state(StateInfo{Conn: o.Name, Shard: d.node(), State: state, Err: reason})
+		}
+	}
 	if o.Credentials != nil { // the Config takes one of the two
 		c.Username, c.Password = "", ""
 	}

@@ -33,6 +33,10 @@ type Conn struct {
 	prefix string // with its dot, or empty
 	own    string // prefix, and the version with its dot
 	ttl    time.Duration
+
+	observer *observer // nil where nobody hears of anything
+	tallies  *tallies
+	near     *nearConn
 }
 
 // ConnOptions are what code says about a connection. It wins over the DSN. The
@@ -82,6 +86,12 @@ type ConnOptions struct {
 	// ClientName is what CLIENT LIST shows of the connections. Empty means the
 	// DSN's.
 	ClientName string
+
+	// Hooks hear of what goes on. Nil means none; [LogHooks] makes some that
+	// write to a log.
+	Hooks *Hooks `json:"-"`
+
+	observer *observer // of Hooks, made before the stores that tell it their state
 }
 
 // Open returns the connection that dsns describe: each DSN, and each of its
@@ -238,6 +248,7 @@ func (g *group) open(o ConnOptions, defaults settings) (*Conn, error) {
 // named store of this process would otherwise stay, with nobody to close it.
 func (g *group) connect(o ConnOptions) (*Conn, error) {
 	var shards []shard
+	o.observer = newObserver(o.Hooks)
 	for _, all := range g.dsns {
 		for _, d := range all.shards() {
 			store, err := openStore(d, &o)
@@ -304,7 +315,10 @@ func newConn(shards []shard, o ConnOptions) (*Conn, error) {
 	if err := errors.Join(o.check(), sortShards(shards)); err != nil {
 		return nil, err
 	}
-	c := &Conn{name: o.Name, shards: shards, prefix: dotted(o.Prefix), ttl: o.TTL}
+	c := &Conn{name: o.Name, shards: shards, prefix: dotted(o.Prefix), ttl: o.TTL, observer: o.observer, tallies: new(tallies), near: new(nearConn)}
+	if c.observer == nil {
+		c.observer = newObserver(o.Hooks)
+	}
 	c.own = c.prefix + dotted(o.Version)
 	if c.ttl == Forever {
 		c.ttl = 0
@@ -391,6 +405,7 @@ func (c *Conn) LogValue() slog.Value {
 // Close closes the stores of all shards. Calls under way end with a definite
 // outcome, later ones fail with [ErrUnavailable]. A second Close does nothing.
 func (c *Conn) Close() error {
+	c.near.close()
 	return c.everyShard(func(i int) error { return c.shards[i].store.Close() })
 }
 
@@ -405,6 +420,7 @@ func (c *Conn) Ping(ctx context.Context) error {
 // it. Its error joins those of the shards where it failed; the others are empty
 // then.
 func (c *Conn) UnsafeFlush(ctx context.Context) error {
+	defer c.near.flush()
 	return c.everyShard(func(i int) error { return c.simple(ctx, i, 0, "FLUSHDB") })
 }
 
@@ -432,6 +448,7 @@ func (c *Conn) UnsafeClear(ctx context.Context, pattern string) (removed int64, 
 	if pattern == "" {
 		return 0, errors.New(`caches: UnsafeClear: the pattern is empty: write "*" for every key`)
 	}
+	defer c.near.flush()
 	counts := make([]int64, len(c.shards))
 	err = c.everyShard(func(i int) (err error) {
 		counts[i], err = c.clearShard(ctx, i, pattern)

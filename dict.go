@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 
 	"github.com/gocaches/caches/driver"
 )
@@ -30,6 +31,12 @@ func (d DictCache[K, V]) Key(parts ...any) DictCache[K, V] {
 // the pin away.
 func (d DictCache[K, V]) On(conn *Conn) DictCache[K, V] {
 	d.Options.conn, d.Object = conn, d.Object.on(conn)
+	return d
+}
+
+// Fresh returns d with reads that ask the server; see [Cache.Fresh].
+func (d DictCache[K, V]) Fresh() DictCache[K, V] {
+	d.Options.fresh, d.Object = true, d.Object.afresh()
 	return d
 }
 
@@ -398,19 +405,35 @@ func readAll[T any](ctx context.Context, o Object, op, cmd string, read func(dri
 }
 
 // Copy returns the whole dict as a map, empty where there is none. O(n),
-// HGETALL: for large dicts see All.
+// HGETALL: for large dicts see All. With Options.Near, the map may be copied from
+// one in this process.
 func (d DictCache[K, V]) Copy(ctx context.Context) (map[K]V, error) {
+	if all, ok := nearHit[map[K]V](ctx, &d.Object, "DictCache.Copy"); ok {
+		return maps.Clone(all), nil
+	}
 	var q query
 	if err := q.beginRead(ctx, &d.Object, "DictCache.Copy"); err != nil {
 		return nil, err
 	}
 	defer q.end()
+	fill := q.nearFill(&d.Object)
 	q.read("HGETALL", 0)
 	q.slid()
+	fill.ask(q.p)
 	if err := q.run(ctx); err != nil {
 		return nil, err
 	}
-	e, err := q.p.Next().Elems()
+	all, err := d.items(q.p.Next())
+	if err != nil {
+		return nil, q.fail(err)
+	}
+	nearPutMap(&fill, q.p.Next(), all)
+	return all, nil
+}
+
+// items decodes a whole dict.
+func (d DictCache[K, V]) items(r driver.Reply) (map[K]V, error) {
+	e, err := r.Elems()
 	all := make(map[K]V, e.Len()/2)
 	for err == nil && e.Len() > 0 {
 		var field K
@@ -419,10 +442,7 @@ func (d DictCache[K, V]) Copy(ctx context.Context) (map[K]V, error) {
 			all[field] = value
 		}
 	}
-	if err != nil {
-		return nil, q.fail(err)
-	}
-	return all, nil
+	return all, err
 }
 
 // All iterates over the fields and their values, a page per round trip (HSCAN).

@@ -35,6 +35,30 @@
 // "locmem://" is a store in this process: development and tests need no server.
 // "dummy://" stores nothing, which turns caching off.
 //
+// # Functions that remember
+//
+// [Cached] makes a function remember its results: computed once however many
+// callers in however many processes miss one, invalidated by argument, by tag
+// ([InvalidateTags]) or all together, refreshed before they expire, and answered
+// by the function itself while the server cannot be asked. A result that was
+// invalidated while it was computed is not kept. [Cache.Tagged] gives tags to
+// values of one's own.
+//
+// # Batches
+//
+// A [Batch] collects operations of any objects, and calls of cached functions;
+// they travel together, and each gives its result to a [Promise].
+//
+// # Near values
+//
+// Options.Near keeps what was read in this process, decoded, until the server
+// says that it has changed; see [Near].
+//
+// # What is going on
+//
+// [Conn.Stats] has counts of each type and shard. [Hooks] hear of each call;
+// [LogHooks] writes to log/slog.
+//
 // # Misses and errors
 //
 // [ErrMiss] is the answer that there is nothing. Any other error is a fault, and a

@@ -63,6 +63,14 @@ var (
 	// gate: the server could not be asked for a whole lease, or the claim was
 	// deleted.
 	ErrLeaseLost = errors.New("caches: lease lost")
+
+	// ErrPending reports that the value of a [Promise] was asked for before its
+	// operation could have ended: run the [Batch] first.
+	ErrPending = errors.New("caches: the operation has not run")
+
+	// ErrAbandoned reports an operation of a [Batch] that will never begin:
+	// the batch was given up, or the context of its Run had ended.
+	ErrAbandoned = errors.New("caches: the batch was abandoned")
 )
 
 // A ServerError is an error reply of the server; see [driver.ServerError].
@@ -107,6 +115,45 @@ func (e *KeysError) Error() string {
 
 // Unwrap returns the cause.
 func (e *KeysError) Unwrap() error { return e.Err }
+
+// A BatchError is the errors of the operations of a batch that failed.
+type BatchError struct {
+	// Errs has one error for each operation that failed, at least one; the
+	// calls of one cached function have theirs joined.
+	Errs []error
+}
+
+// Error returns the first few of the errors.
+func (e *BatchError) Error() string {
+	const most = 3 // a message is for reading; Errs has them all
+	texts := make([]string, 0, most)
+	for _, err := range e.Errs[:min(most, len(e.Errs))] {
+		texts = append(texts, err.Error())
+	}
+	more := ""
+	if len(e.Errs) > most {
+		more = fmt.Sprintf("; and %d more", len(e.Errs)-most)
+	}
+	return "caches: batch: " + strings.Join(texts, "; ") + more
+}
+
+// Unwrap returns the errors.
+func (e *BatchError) Unwrap() []error { return e.Errs }
+
+// A HookPanic is the panic of a hook, as the Error hook or the log is told.
+type HookPanic struct {
+	Op    string // the call that the hook heard of; empty for State
+	Value any    // what the hook panicked with
+}
+
+// Error returns what the hook panicked with.
+func (p *HookPanic) Error() string { return fmt.Sprintf("caches: a hook panicked: %v", p.Value) }
+
+// Unwrap returns what the hook panicked with, where that is an error.
+func (p *HookPanic) Unwrap() error {
+	err, _ := p.Value.(error)
+	return err
+}
 
 // known pairs an error of the server with the sentinel that callers test for.
 type known struct {

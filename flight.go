@@ -4,33 +4,54 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"github.com/gocaches/caches/driver"
 )
 
 // A flight joins calls of one key in this process: the first runs, the others
 // wait for it. The zero value is ready.
 type flight[T any] struct {
-	mu     sync.Mutex
-	calls  map[flightKey]*joined[T] // guarded by mu; an entry stands from the start to the end of its run
-	landed atomic.Uint64            // runs that have ended
+	mu    sync.Mutex
+	calls map[flightKey]*joined[T] // guarded by mu; an entry stands from the start to the end of its run, unless it is dropped
 }
 
 // A flightKey says what is being computed. The connection is part of it: in a
 // context's connection, one tenant's key may be the same as another's.
 type flightKey struct {
-	conn *Conn
-	key  string
+	conn  *Conn
+	key   string
+	ahead bool // before anybody misses it: nobody waits for that
 }
 
 // joined is a run that any number of callers wait for.
 type joined[T any] struct {
-	stale atomic.Bool   // forgotten while it ran: its result is not to be kept
-	done  chan struct{} // closed once val and err are set; they are read after it only
+	cancel  context.CancelCauseFunc
+	callers int           // guarded by the flight's mu, as are
+	grace   time.Duration // for how long it goes on when nobody waits, and
+	timer   *time.Timer   // which ends it then; nil while somebody waits
+
+	fence atomic.Pointer[fence] // what its result will stand on, once its function runs
+	looks atomic.Int64          // how often it has looked at the entry
+
+	done  chan struct{} // closed once what follows is set, which is read after it only
+	from  int64         // the look whose entry is the result, 0 for one that was computed
 	val   T
 	err   error
 	panic *loadPanic
+}
+
+// A fence is what a result stands on: it answers those only for whom all of it
+// still stands.
+type fence struct {
+	token  string
+	stamps []stamp
 }
 
 // A loadPanic carries a panic of the run to those who wait for it.
@@ -52,42 +73,146 @@ func (p *loadPanic) Unwrap() error {
 	return err
 }
 
-// do returns what run returns for key, and joins a run that is under way. The
-// run's context carries ctx's values but not its end: the caller who came first
-// may go away, and the others must not fail for it. Each caller still leaves
-// when its own context ends, and one whose context has ended starts nothing. A
-// panic of run is raised in every caller. A run that asks for its own key, by
-// itself or over others, gets errRecursive: it would wait for itself for ever.
-func (f *flight[T]) do(ctx context.Context, key flightKey, run func(context.Context, *joined[T]) (T, error)) (T, error) {
-	var zero T
-	if ctx.Err() != nil {
-		return zero, reasonOf(ctx)
-	}
+// do returns what run returns for key, and joins a run that is under way, if that
+// stands: one whose result will be of a time before the caller's call is left to
+// those who wait for it. The run's context carries ctx's values but not its end:
+// the caller who came first may go away, and the others must not fail for it.
+// Each caller still leaves when its own context ends, and one whose context has
+// ended starts nothing. A panic of run is raised in every caller. A run that asks
+// for its own key, by itself or over others, gets errRecursive: it would wait
+// for itself for ever.
+func (f *flight[T]) do(ctx context.Context, key flightKey, stands func(*joined[T]) bool, run func(context.Context, *joined[T]) (T, error)) (T, error) {
 	within := aboard{f, key, ctx.Value(aboardKey{})}
-	if within.again() {
-		return zero, fmt.Errorf("%w: %s", errRecursive, key.key)
-	}
-	f.mu.Lock()
-	call, under := f.calls[key]
-	if !under {
-		call = &joined[T]{done: make(chan struct{})}
-		if f.calls == nil {
-			f.calls = make(map[flightKey]*joined[T])
+	for {
+		var zero T
+		switch {
+		case ended(ctx):
+			<-ctx.Done() // at the latest when its timer runs
+			return zero, reasonOf(ctx)
+		case within.again():
+			return zero, fmt.Errorf("%w: %s", errRecursive, key.key)
 		}
-		f.calls[key] = call
-		go f.run(context.WithValue(context.WithoutCancel(ctx), aboardKey{}, within), key, call, run)
+		call, first := f.join(ctx, within, run)
+		looked := int64(0)
+		if !first {
+			looked = call.looks.Load()
+		}
+		if !first && !stands(call) {
+			f.drop(key, call)
+			f.leave(call)
+			continue
+		}
+		// What the run had asked the server for before this caller came may be
+		// of before an invalidation that the caller knows of.
+		v, err, known := f.wait(ctx, call)
+		if !known || call.from == 0 || call.from > looked {
+			return v, err
+		}
 	}
-	f.mu.Unlock()
+}
+
+// join makes the caller one of those who wait for a run, which it starts if none
+// is under way.
+func (f *flight[T]) join(ctx context.Context, within aboard, run func(context.Context, *joined[T]) (T, error)) (call *joined[T], first bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if call = f.calls[within.key]; call == nil || !call.board() {
+		call, first = f.start(ctx, within, run), true
+	}
+	call.callers++
+	return call, first
+}
+
+// board keeps a run that nobody waited for from ending. It is false where that
+// comes too late. The caller holds the flight's mu.
+func (c *joined[T]) board() bool {
+	if c.timer == nil {
+		return true
+	}
+	stopped := c.timer.Stop()
+	if stopped {
+		c.timer = nil
+	}
+	return stopped
+}
+
+// start starts a run. The caller holds mu.
+func (f *flight[T]) start(ctx context.Context, within aboard, run func(context.Context, *joined[T]) (T, error)) *joined[T] {
+	call := &joined[T]{done: make(chan struct{})}
+	if f.calls == nil {
+		f.calls = make(map[flightKey]*joined[T])
+	}
+	f.calls[within.key] = call
+	ctx, call.cancel = context.WithCancelCause(context.WithValue(context.WithoutCancel(ctx), aboardKey{}, within))
+	go f.run(ctx, within.key, call, run)
+	return call
+}
+
+// ahead starts a run that nobody waits for, unless one is under way. It ends
+// after grace.
+func (f *flight[T]) ahead(ctx context.Context, key flightKey, grace time.Duration, run func(context.Context, *joined[T]) (T, error)) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.calls[key] != nil {
+		return false
+	}
+	call := f.start(ctx, aboard{f, key, ctx.Value(aboardKey{})}, run)
+	call.grace = grace
+	call.abandon()
+	return true
+}
+
+// wait waits for the end of a run, or of ctx: then the run's end is not known.
+func (f *flight[T]) wait(ctx context.Context, call *joined[T]) (v T, err error, known bool) {
+	defer f.leave(call)
 	select {
 	case <-call.done:
 	case <-ctx.Done():
-		return zero, reasonOf(ctx)
+		return v, reasonOf(ctx), false
 	}
 	if call.panic != nil {
 		panic(call.panic)
 	}
-	return call.val, call.err
+	return call.val, call.err, true
 }
+
+// leave takes a caller away from a run. The last one leaves it to its grace.
+func (f *flight[T]) leave(call *joined[T]) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if call.callers--; call.callers == 0 {
+		call.abandon()
+	}
+}
+
+// abandon ends a run that nobody waits for, after its grace. The caller holds the
+// flight's mu.
+func (c *joined[T]) abandon() {
+	select {
+	case <-c.done:
+	default:
+		c.timer = time.AfterFunc(c.grace, func() { c.cancel(errAbandoned) })
+	}
+}
+
+// linger says for how long a run goes on when nobody waits for it any more. It is
+// false where the run is to end already.
+func (f *flight[T]) linger(call *joined[T], grace time.Duration) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	call.grace = grace
+	if call.timer == nil {
+		return true
+	}
+	if !call.timer.Stop() {
+		return false
+	}
+	call.abandon()
+	return true
+}
+
+// errAbandoned is why the context of a function ends that nobody waits for.
+var errAbandoned = errors.New("caches: nobody waits for the result")
 
 // errRecursive is what a function gets that calls itself with its own argument.
 var errRecursive = errors.New("caches: the function waits for its own result")
@@ -111,15 +236,20 @@ func (a aboard) again() bool {
 	return false
 }
 
-// forget lets no later caller join the run under way for key, and tells that
-// run that its result is stale.
+// drop lets no later caller join a run.
+func (f *flight[T]) drop(key flightKey, call *joined[T]) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.calls[key] == call {
+		delete(f.calls, key)
+	}
+}
+
+// forget lets no later caller join the run under way for key.
 func (f *flight[T]) forget(key flightKey) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if call := f.calls[key]; call != nil {
-		call.stale.Store(true)
-		delete(f.calls, key)
-	}
+	delete(f.calls, key)
 }
 
 func (f *flight[T]) run(ctx context.Context, key flightKey, call *joined[T], run func(context.Context, *joined[T]) (T, error)) {
@@ -128,13 +258,14 @@ func (f *flight[T]) run(ctx context.Context, key flightKey, call *joined[T], run
 		if !returned { // by a panic, or by runtime.Goexit, for which recover gives nil
 			call.panic = &loadPanic{recover(), debug.Stack()}
 		}
-		f.landed.Add(1) // before delete: who finds no call finds this one counted
-		f.mu.Lock()
-		if f.calls[key] == call { // a newer one may stand there, after forget
-			delete(f.calls, key) // before done closes: whom done wakes never joins this call again
-		}
-		f.mu.Unlock()
+		f.drop(key, call) // before done closes: whom done wakes never joins this call again
 		close(call.done)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if call.timer != nil {
+			call.timer.Stop()
+		}
+		call.cancel(nil)
 	}()
 	call.val, call.err = run(ctx, call)
 	returned = true
@@ -148,4 +279,329 @@ func reasonOf(ctx context.Context) error {
 		return err
 	}
 	return fmt.Errorf("%w: %w", err, cause)
+}
+
+// A load is one computation of a cached function's result: from the miss to the
+// entry that is stored, or not.
+type load[A comparable, T any] struct {
+	f     *CachedFunc[A, T]
+	s     *subject
+	arg   A
+	seen  finding // of the entry, at the miss
+	fault error   // in whose place it is, where the entry could not be read
+
+	refresh bool          // by Refresh
+	ahead   bool          // before anybody misses it …
+	gap     time.Duration // … by so much
+
+	waited atomic.Int64 // nanoseconds, for other processes
+}
+
+// stands reports whether the result of a run under way will count for a caller
+// who comes now: the lease under which it is computed and its stamps are those
+// of this moment. One whose function has not begun will.
+func (l *load[A, T]) stands(ctx context.Context) func(*joined[T]) bool {
+	return func(call *joined[T]) bool {
+		fence := call.fence.Load()
+		if fence == nil || l.fault != nil {
+			return true
+		}
+		t := newTrip(l.s.conn, driver.ReadOnly)
+		defer t.free()
+		l.s.ask(t, "", sideKey(l.s.front, l.s.key, leaseEnd), false)
+		if t.run(ctx) != nil {
+			return true // nothing better is to be had
+		}
+		lease, _, stamps, err := l.s.answer(t, false)
+		return err != nil || tokenOf(lease) == fence.token && slices.Equal(stamps, fence.stamps)
+	}
+}
+
+// run computes the result, or waits for the process that does.
+func (l *load[A, T]) run(ctx context.Context, call *joined[T]) (v T, err error) {
+	if l.fault != nil {
+		return l.unfenced(ctx, call)
+	}
+	token, way, seen := newToken(tokenRunning), claimOrWait, l.seen.id
+	if l.f.opts.Lock < 0 {
+		way = claimOrShare
+	}
+	for {
+		look := call.looks.Add(1)
+		// A claim that was broken off might leave a lease behind.
+		c, err := claimEntry[T](context.WithoutCancel(ctx), l.s, token, way, seen, l.f.opts.lease())
+		switch {
+		case err != nil:
+			return l.refused(ctx, call, err)
+		case c.token == "": // another entry than was seen
+			if v, err, ok := l.f.recall(c.found); ok {
+				call.from = look
+				return v, err
+			}
+			seen = c.id
+		case c.own || way == claimOrShare:
+			return l.compute(ctx, call, &c.lease, c.finding.stamps)
+		case !l.wait(ctx, &c.lease):
+			way = claimOrShare
+		}
+		if ctx.Err() != nil {
+			return v, reasonOf(ctx)
+		}
+	}
+}
+
+// refused is the way of a computation whose claim failed.
+func (l *load[A, T]) refused(ctx context.Context, call *joined[T], err error) (v T, _ error) {
+	if err = l.s.fail(err); !isFault(err) {
+		return v, err
+	}
+	l.swallow(ctx, err)
+	return l.unfenced(ctx, call)
+}
+
+// wait waits for the process that computes. It is false where that is of no use:
+// there will be no result, or nobody to say that there is.
+func (l *load[A, T]) wait(ctx context.Context, c *lease) bool {
+	begun := time.Now()
+	word, err := c.wait(ctx)
+	l.waited.Add(int64(time.Since(begun)))
+	if err != nil && ctx.Err() == nil {
+		if server, ok := errors.AsType[*ServerError](err); !ok || server.Code != "ERR" {
+			l.swallow(ctx, l.s.fail(err))
+		} // else it is a store of this process, where nobody can wait
+	}
+	return err == nil && word != wordFailed
+}
+
+// unfenced computes without the server: as many at a time as Fallback allows, and
+// nothing is kept.
+func (l *load[A, T]) unfenced(ctx context.Context, call *joined[T]) (v T, err error) {
+	if slots := l.f.fallback; slots != nil {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		case <-ctx.Done():
+			return v, reasonOf(ctx)
+		}
+	}
+	if !l.f.flight.linger(call, l.f.opts.lease()) {
+		return v, errAbandoned
+	}
+	begun := time.Now()
+	v, err = l.f.fn(ctx, l.arg)
+	l.report(ctx, time.Since(begun), err, false)
+	return v, err
+}
+
+// compute runs the function under a lease, and concludes it.
+func (l *load[A, T]) compute(ctx context.Context, call *joined[T], c *lease, stamps []stamp) (v T, err error) {
+	life := l.f.opts.lease()
+	if call != nil {
+		if !l.f.flight.linger(call, life) {
+			_, fault := c.end(ctx, cedeEntry, 0, nil, 0)
+			l.swallow(ctx, fault)
+			return v, errAbandoned
+		}
+		call.fence.Store(&fence{c.token, stamps})
+	}
+	stop := c.renewing(ctx, life)
+	returned, begun := false, time.Now()
+	defer func() {
+		stop()
+		if !returned { // by a panic: the next caller must not wait for the lease's end
+			_, fault := c.end(ctx, leaveEntry, 0, nil, 0)
+			l.swallow(ctx, fault)
+		}
+	}()
+	v, err = l.f.fn(ctx, l.arg)
+	took := time.Since(begun)
+	returned = true
+	if l.f.unguarded {
+		if late, err := claimEntry[T](ctx, l.s, c.token, claimAlone, "", life); err == nil {
+			c, stamps = &late.lease, late.finding.stamps
+		}
+	}
+	return l.conclude(ctx, c, stamps, v, err, took)
+}
+
+// conclude keeps a result, or lets go of the lease. That a server could not take
+// it is the next caller's loss, not this one's; that it can never be stored is an
+// error of the program.
+func (l *load[A, T]) conclude(ctx context.Context, c *lease, stamps []stamp, v T, err error, took time.Duration) (T, error) {
+	what, data, ms, wrong := l.verdict(ctx, stamps, v, err, took)
+	var pause time.Duration
+	if l.ahead && what == leaveEntry {
+		pause = min(retryPause, l.f.opts.lease())
+	}
+	held, fault := c.end(ctx, what, pause, data, ms)
+	l.report(ctx, took, err, what == keepEntry && fault == nil && !held)
+	switch {
+	case wrong != nil:
+		return v, l.s.fail(wrong)
+	case fault == nil:
+	case l.refresh && err == nil, !isFault(fault):
+		return v, l.s.fail(fault)
+	default:
+		l.swallow(ctx, l.s.fail(fault))
+	}
+	return v, err
+}
+
+// verdict says what is to become of a result, and as what it is kept.
+func (l *load[A, T]) verdict(ctx context.Context, stamps []stamp, v T, err error, took time.Duration) (what string, data []byte, ms int64, wrong error) {
+	e := envelope{created: time.Now(), cost: took, stamps: stamps}
+	switch {
+	case err != nil && l.f.known(err) != nil:
+		e.negative = true
+		data = []byte(l.f.known(err).Error())
+	case err != nil && ctx.Err() != nil:
+		return cedeEntry, nil, 0, nil
+	case err != nil:
+		return leaveEntry, nil, 0, nil
+	case l.f.bypasses(l.arg, v) && l.refresh:
+		return removeEntry, nil, 0, nil
+	case l.f.bypasses(l.arg, v):
+		return leaveEntry, nil, 0, nil
+	default:
+		if data, wrong = l.s.opts.serializer().Marshal(v); wrong != nil {
+			return leaveEntry, nil, 0, wrong
+		}
+	}
+	ms = l.f.life(&e, l.s)
+	return keepEntry, e.append(nil, l.s.front, l.s.key, data), ms, nil
+}
+
+// life says for how long an entry is fresh, and returns for how long it is kept,
+// in milliseconds, 0 without end.
+func (f *CachedFunc[A, T]) life(e *envelope, s *subject) int64 {
+	ms := s.ms
+	if e.negative {
+		if negative := max(f.opts.Negative.TTL.Milliseconds(), 1); ms == 0 || negative < ms {
+			ms = negative
+		}
+	}
+	if s.slide && !e.negative || ms == 0 {
+		return ms
+	}
+	ms = max(ms-int64(f.opts.Jitter*rand.Float64()*float64(ms)), 1)
+	e.ttl = time.Duration(ms) * time.Millisecond
+	if s.extra > 0 && !e.negative {
+		e.kept = true
+		ms += s.extra.Milliseconds()
+	}
+	return ms
+}
+
+// known returns which of the errors to remember err is, nil for none.
+func (f *CachedFunc[A, T]) known(err error) error {
+	for _, known := range f.opts.Negative.Errors {
+		if errors.Is(err, known) {
+			return known
+		}
+	}
+	return nil
+}
+
+// anew is the computation of Refresh: whoever computes loses the lease to it.
+func (l *load[A, T]) anew(ctx context.Context) (T, error) {
+	c, fault := claimEntry[T](ctx, l.s, newToken(tokenRunning), claimAlone, "", l.f.opts.lease())
+	l.f.flight.forget(flightKey{conn: l.s.conn, key: l.s.key})
+	if fault == nil {
+		return l.compute(ctx, nil, &c.lease, c.finding.stamps)
+	}
+	begun := time.Now()
+	v, err := l.f.fn(ctx, l.arg)
+	l.report(ctx, time.Since(begun), err, false)
+	if err == nil {
+		err = l.s.fail(fault)
+	}
+	return v, err
+}
+
+// lookAhead has a result computed in the background that is about to expire, or
+// has, and says what the caller is served.
+func (f *CachedFunc[A, T]) lookAhead(ctx context.Context, s *subject, arg A, seen found[T]) Result {
+	l := &load[A, T]{f: f, s: s, arg: arg, seen: seen.finding, ahead: true}
+	result := seen.hit()
+	switch {
+	case seen.reason == MissExpired:
+		result = StaleHit
+	case seen.negative || seen.ttl == 0 || f.opts.Early <= 0:
+		return result
+	default:
+		l.gap, l.seen.reason = early(seen.cost, f.opts.Early, rand.Float64()), MissEarly
+		if l.gap < seen.ttl-time.Since(seen.created) {
+			return result
+		}
+	}
+	select {
+	case f.early <- struct{}{}:
+		key := flightKey{conn: s.conn, key: s.key, ahead: true}
+		if !f.flight.ahead(ctx, key, f.opts.lease(), l.runAhead) {
+			<-f.early
+		}
+	default: // as many run already; a later caller will come
+	}
+	return result
+}
+
+// early draws by how much before the end a result is computed anew: cost·β·-ln(u),
+// u even between 0 and 1. See [CachedOptions.Early].
+func early(cost time.Duration, beta, u float64) time.Duration {
+	return time.Duration(min(float64(cost)*beta*-math.Log(1-u), math.MaxInt64/2))
+}
+
+// clockSlack is by how much the server's count of what is left may differ from
+// ours, for the time that commands travel.
+const clockSlack = 20 * time.Millisecond
+
+// runAhead computes a result before anybody misses it, unless another process is
+// at it. Our clock may differ from that of whoever stored the entry: what is left
+// by the server's own is what counts.
+func (l *load[A, T]) runAhead(ctx context.Context, call *joined[T]) (v T, err error) {
+	defer func() {
+		if r := recover(); r != nil { // nobody waits whom it could reach
+			l.swallow(ctx, &loadPanic{r, debug.Stack()})
+		}
+		<-l.f.early
+	}()
+	c, err := claimEntry[T](ctx, l.s, newToken(tokenRunning), claimOrShare, l.seen.id, l.f.opts.lease())
+	switch {
+	case err != nil:
+		l.swallow(ctx, l.s.fail(err))
+		return v, err
+	case !c.own:
+		return v, nil
+	case c.left-l.s.extra > l.gap+clockSlack:
+		_, fault := c.end(ctx, cedeEntry, 0, nil, 0)
+		l.swallow(ctx, fault)
+		return v, nil
+	}
+	return l.compute(ctx, call, &c.lease, c.finding.stamps)
+}
+
+// swallow counts a fault, in spite of which callers are served, and tells of it.
+func (l *load[A, T]) swallow(ctx context.Context, fault error) {
+	if fault == nil {
+		return
+	}
+	w := l.s.conn.witness(l.s.opts, l.f.observer)
+	w.add(countSwallowed, 1)
+	if w.heard() {
+		c := l.s.info()
+		c.Function, c.Swallowed = l.f.label(), fault
+		w.failed(ctx, c)
+	}
+}
+
+// report counts a run of the function, and tells of it.
+func (l *load[A, T]) report(ctx context.Context, took time.Duration, err error, dropped bool) {
+	w := l.s.conn.witness(l.s.opts, l.f.observer)
+	w.load(took, err, dropped)
+	if w.heard() {
+		c := l.s.info()
+		c.Function, c.Result, c.Reason, c.Tag = l.f.label(), Miss, l.seen.reason, l.seen.tag
+		c.Ran, c.Waited, c.Dropped, c.Err = took, time.Duration(l.waited.Load()), dropped, err
+		w.loaded(ctx, c)
+	}
 }

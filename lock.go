@@ -2,7 +2,9 @@ package caches
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/gocaches/caches/driver"
@@ -120,5 +122,300 @@ func (l *lock) end(ctx context.Context, args func(*query, *driver.Pipeline)) (he
 	defer q.end()
 	args(&q, q.p.Script(settle, 1).Key(q.front, q.key).String(l.token))
 	n, err := q.int(ctx)
+	return n == 1, err
+}
+
+// A lease is one computation's claim of an entry, over all processes. Its key
+// holds the token of who computes, and doubles as a fence: whoever invalidates
+// the entry removes it, and only under the token that still stands is a result
+// stored.
+//
+// Others wait at a list of the token's own. They mark the lease, and who
+// computes then leaves one word in the list at the end, which each of them takes
+// and puts back (BLMOVE onto itself): so one push wakes all, and those who come
+// late find it there.
+type lease struct {
+	s     *subject
+	token string
+	own   bool          // made by this computation, not shared with another
+	life  time.Duration // what is left when nobody renews it
+}
+
+// The ways to claim.
+const (
+	claimOrWait  = "w" // whoever stands there is marked as waited for
+	claimOrShare = "s" // the fence of whoever stands there is shared
+	claimAlone   = "t" // taken away from whoever stands there
+)
+
+// What a computation does with the entry at its end.
+const (
+	keepEntry   = "keep"
+	removeEntry = "remove"
+	leaveEntry  = "leave" // there was no result to be kept
+	cedeEntry   = "cede"  // it was broken off: another may do better
+)
+
+// The words left to those who wait.
+const (
+	wordStored = "s" // the result is there
+	wordLost   = "l" // it was not kept, as it was invalidated: another may be
+	wordFailed = "f" // there is none to be had by waiting
+)
+
+// wakeLife is how long a word stays for those who have seen the lease and are
+// still on their way to the list.
+const wakeLife = 10 * time.Second
+
+// claim returns, in one step, who computes the entry now and what the entry is.
+// Where the entry is no longer the one that the caller has seen (ARGV[4], its
+// first bytes), nothing is claimed but to be alone. KEYS: the lease, the entry. ARGV: the token,
+// its life in milliseconds, the way. It answers with the token that stands, or
+// an empty one, what is left of its life, the entry, and what is left of that.
+var claim = driver.NewScript(`
+local entry = redis.pcall('GET', KEYS[2])
+if type(entry) == 'table' then entry = false end
+if ARGV[3] ~= 't' and entry and string.sub(entry, 1, 12) ~= ARGV[4] then
+	return {'', 0, entry, redis.call('PTTL', KEYS[2])}
+end
+local lease = redis.call('GET', KEYS[1])
+local token = lease and string.sub(lease, 1, 34)
+if not lease or ARGV[3] == 't' and token ~= ARGV[1] then
+	redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+	token = ARGV[1]
+elseif ARGV[3] == 'w' and token ~= ARGV[1] and #lease == 34 then
+	redis.call('SET', KEYS[1], token .. '+', 'KEEPTTL')
+end
+return {token, redis.call('PTTL', KEYS[1]), entry, redis.call('PTTL', KEYS[2])}
+`, claimLocally)
+
+// tokenSize is the length of a token; a lease that is waited for has a plus sign
+// behind it.
+const tokenSize = len("c:") + 32
+
+func tokenOf(lease []byte) string { return string(lease[:min(len(lease), tokenSize)]) }
+
+func claimLocally(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
+	stored, there, _ := tx.Call("GET", keys[1]).Bytes()
+	entry := append([]byte{}, stored...)
+	left, _ := tx.Call("PTTL", keys[1]).Int()
+	token, life := "", int64(0)
+	if !there || string(args[2]) == claimAlone || string(entry[:min(len(entry), entryID)]) == string(args[3]) {
+		lease, stands, _ := tx.Call("GET", keys[0]).Bytes()
+		token = tokenOf(lease)
+		if !stands || string(args[2]) == claimAlone && token != string(args[0]) {
+			token = string(args[0])
+			tx.Call("SET", keys[0], args[0], []byte("PX"), args[1])
+		}
+		life, _ = tx.Call("PTTL", keys[0]).Int()
+	}
+	reply.Array(4)
+	reply.String(token)
+	reply.Int(life)
+	if there {
+		reply.Bytes(entry)
+	} else {
+		reply.Nil()
+	}
+	reply.Int(left)
+}
+
+// conclude ends a computation, in one step: it stores or removes the entry if the
+// token still stands, lets go of the lease, and leaves a word for those who
+// wait. KEYS: the lease, the entry, the list. ARGV: the token, what to do with
+// the entry (keep, remove, leave or cede), 1 where the lease is the computation's own,
+// for how long it stays all the same, the life of the word, and to keep, the
+// entry and its life, 0 without end. It answers whether the token stood.
+var conclude = driver.NewScript(`
+local lease = redis.call('GET', KEYS[1])
+local held = lease and string.sub(lease, 1, 34) == ARGV[1]
+local word, fault = 'f', nil
+if not held then
+	word = 'l'
+elseif ARGV[2] == 'leave' or ARGV[2] == 'cede' then
+	if ARGV[2] == 'cede' then word = 'l' end
+	if ARGV[3] == '1' and ARGV[4] ~= '0' then
+		redis.call('PEXPIRE', KEYS[1], ARGV[4])
+	elseif ARGV[3] == '1' then
+		redis.call('DEL', KEYS[1])
+	end
+else
+	if ARGV[2] == 'remove' then
+		redis.call('DEL', KEYS[2])
+	elseif ARGV[7] == '0' then
+		fault = redis.pcall('SET', KEYS[2], ARGV[6])
+	else
+		fault = redis.pcall('SET', KEYS[2], ARGV[6], 'PX', ARGV[7])
+	end
+	redis.call('DEL', KEYS[1])
+	if ARGV[2] == 'keep' then word = 's' end
+end
+if (ARGV[3] == '1' or word == 's') and (not held or #lease > 34) then
+	redis.pcall('RPUSH', KEYS[3], word)
+	redis.pcall('PEXPIRE', KEYS[3], ARGV[5])
+end
+if fault and fault.err then return fault end
+return held and 1 or 0
+`, concludeLocally)
+
+// concludeLocally leaves no word: in a process's own store nobody waits for one.
+func concludeLocally(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
+	lease, _, _ := tx.Call("GET", keys[0]).Bytes()
+	if tokenOf(lease) != string(args[0]) {
+		reply.Int(0)
+		return
+	}
+	own := string(args[2]) == "1"
+	switch string(args[1]) {
+	case leaveEntry, cedeEntry:
+		if own && string(args[3]) != "0" {
+			tx.Call("PEXPIRE", keys[0], args[3])
+		} else if own {
+			tx.Call("DEL", keys[0])
+		}
+		reply.Int(1)
+		return
+	case removeEntry:
+		tx.Call("DEL", keys[1])
+	case keepEntry:
+		set := [][]byte{keys[1], args[5], []byte("PX"), args[6]}
+		if string(args[6]) == "0" {
+			set = set[:2]
+		}
+		tx.Call("SET", set...)
+	}
+	tx.Call("DEL", keys[0])
+	reply.Int(1)
+}
+
+// prolong gives a lease ARGV[2] milliseconds more, if it is still the token's.
+var prolong = driver.NewScript(`
+local lease = redis.call('GET', KEYS[1])
+if not lease or string.sub(lease, 1, 34) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+`, func(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
+	if lease, _, _ := tx.Call("GET", keys[0]).Bytes(); tokenOf(lease) != string(args[0]) {
+		reply.Int(0)
+		return
+	}
+	passOn(reply, tx.Call("PEXPIRE", keys[0], args[1]))
+})
+
+// A claimed is what a claim found.
+type claimed[T any] struct {
+	lease                  // no token where the entry is another than was seen
+	found[T]               // the entry
+	left     time.Duration // of the entry's life; less than zero where it has no end
+}
+
+// claimEntry claims the entry, and takes its stamps, in one trip.
+func claimEntry[T any](ctx context.Context, s *subject, token, way, seen string, life time.Duration) (c claimed[T], err error) {
+	t := newTrip(s.conn, driver.Repeatable)
+	defer t.free()
+	t.on(s.shard).Script(claim, 2).Key(sideKey(s.front, s.key, leaseEnd)).Key(s.front, s.key).
+		String(token).Int(life.Milliseconds()).String(way).String(seen)
+	s.makeStamps(t)
+	if err := t.run(ctx); err != nil {
+		return c, err
+	}
+	e, err := t.on(s.shard).Next().Elems()
+	if err != nil {
+		return c, err
+	}
+	stands, _, err1 := e.Next().Bytes()
+	c.lease = lease{s: s, token: string(stands), own: string(stands) == token}
+	ms, err2 := e.Next().Int()
+	c.life = time.Duration(ms) * time.Millisecond
+	data, there, err3 := e.Next().Bytes()
+	left, err4 := e.Next().Int()
+	c.left = time.Duration(left) * time.Millisecond
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return c, err
+	}
+	stamps, err := s.madeStamps(t)
+	if err == nil {
+		c.found = judge[T](s, data, there, stamps)
+	}
+	return c, err
+}
+
+// wait waits until the computation ends whose lease it is, or its lease does, or
+// ctx; word is empty where nothing was said. It takes a connection of its own.
+func (l *lease) wait(ctx context.Context) (word string, err error) {
+	life := max(l.life, minLease)
+	ctx, cancel := context.WithTimeout(ctx, life+settleTimeout)
+	defer cancel()
+	p := driver.NewPipeline(driver.Own | driver.Repeatable)
+	defer p.Free()
+	list := sideKey(l.s.front, l.s.key, wakeEnd+l.token)
+	p.CmdKey("BLMOVE", "", list).Key(list).String("LEFT").String("RIGHT").Float(life.Seconds())
+	if err := l.s.conn.do(ctx, l.s.shard, p); err != nil {
+		return "", err
+	}
+	text, _, err := p.Next().Bytes()
+	return string(text), err
+}
+
+// end concludes the computation, also where ctx has ended. Kept reports whether
+// the token still stood.
+func (l *lease) end(ctx context.Context, what string, pause time.Duration, data []byte, ms int64) (kept bool, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	defer l.s.space().drop(l.s.key)
+	p := driver.NewPipeline(driver.Repeatable)
+	defer p.Free()
+	own := "0"
+	if l.own {
+		own = "1"
+	}
+	p.Script(conclude, 3).Key(sideKey(l.s.front, l.s.key, leaseEnd)).Key(l.s.front, l.s.key).
+		Key(sideKey(l.s.front, l.s.key, wakeEnd+l.token)).String(l.token).String(what).String(own).
+		Int(pause.Milliseconds()).Int(wakeLife.Milliseconds())
+	if what == keepEntry {
+		p.Bytes(data).Int(ms)
+	}
+	if err := l.s.conn.do(ctx, l.s.shard, p); err != nil {
+		return false, err
+	}
+	n, err := p.Next().Int()
+	return n == 1, err
+}
+
+// renewing prolongs the lease to life three times per life, until stop is called
+// or the lease is lost. That it is lost ends nothing: the result answers those
+// who wait, and is not kept.
+func (l *lease) renewing(ctx context.Context, life time.Duration) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var step func()
+	var mu sync.Mutex // guards timer, which step sets again
+	var timer *time.Timer
+	step = func() {
+		if held, err := l.prolong(ctx, life); ctx.Err() == nil && (held || err != nil) {
+			mu.Lock()
+			defer mu.Unlock()
+			timer.Reset(life / 3)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(life/3, step)
+	return func() {
+		cancel()
+		mu.Lock()
+		defer mu.Unlock()
+		timer.Stop()
+	}
+}
+
+func (l *lease) prolong(ctx context.Context, life time.Duration) (held bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, life/3)
+	defer cancel()
+	p := driver.NewPipeline(driver.Repeatable)
+	defer p.Free()
+	p.Script(prolong, 1).Key(sideKey(l.s.front, l.s.key, leaseEnd)).String(l.token).Int(life.Milliseconds())
+	if err := l.s.conn.do(ctx, l.s.shard, p); err != nil {
+		return false, err
+	}
+	n, err := p.Next().Int()
 	return n == 1, err
 }

@@ -38,6 +38,12 @@ func (o Object) on(conn *Conn) Object {
 	return o
 }
 
+// afresh returns o with reads that are not served near.
+func (o Object) afresh() Object {
+	o.opts.fresh = true
+	return o
+}
+
 // String returns the full key, with the prefix and version of the connection
 // where there is one, and of an object without a key its error.
 func (o Object) String() string {
@@ -215,6 +221,15 @@ type query struct {
 
 	scripted bool // the expiry is in the command's script
 	p        *driver.Pipeline
+	near     *nearSpace // that forgets the key, which is written to; nil for none
+
+	// What the counters and hooks are told at the end.
+	tally  *tally
+	seen   *sighting // nil unless the connection has hooks
+	err    error     // the operation's, a miss included
+	looks  bool      // a value was looked up: err says whether there was one
+	result Result    // … unless the operation says so itself
+	reason Reason
 }
 
 // begin makes q the operation op on o. Whoever calls it with success ends q.
@@ -240,6 +255,13 @@ func (q *query) begin(ctx context.Context, o *Object, op string, mode driver.Mod
 	q.slide = o.opts.TTLPolicy == SlideOnRead && q.ms > 0
 	q.fixed = o.opts.TTLPolicy == FromCreation
 	q.p = driver.NewPipeline(mode)
+	if o.opts.Near != nil && mode&driver.ReadOnly == 0 {
+		q.near = conn.nearSpace(&o.opts)
+	}
+	q.tally = conn.tallies.of(o.opts.typeName())
+	if conn.observer != nil {
+		q.sight(ctx, o)
+	}
 	return nil
 }
 
@@ -253,7 +275,11 @@ func (q *query) beginRead(ctx context.Context, o *Object, op string) error {
 	return q.begin(ctx, o, op, mode)
 }
 
-func (q *query) end() { q.p.Free() }
+func (q *query) end() {
+	q.near.drop(q.key) // after the write and before its caller goes on, who reads what he wrote
+	q.witness()
+	q.p.Free()
+}
 
 // cmd begins a command whose first argument is the key.
 func (q *query) cmd(name string) *driver.Pipeline {
@@ -423,7 +449,8 @@ func (q *query) run(ctx context.Context) error {
 
 // fail says which operation on which key err befell.
 func (q *query) fail(err error) error {
-	return &OpError{Op: q.op, Key: q.front + q.key, Err: classify(err)}
+	q.err = &OpError{Op: q.op, Key: q.front + q.key, Err: classify(err)}
+	return q.err
 }
 
 // int runs a query whose first reply is an integer.

@@ -67,11 +67,28 @@ type Options struct {
 	// Serializer turns values into bytes. Nil means [JSON].
 	Serializer Serializer
 
-	conn *Conn // set by On
+	// Near keeps values in this process as well, and has the server tell when
+	// one is no longer true. Nil means not to; &Near{} is usable.
+	Near *Near
+
+	fresh bool   // set by Fresh
+	conn  *Conn  // set by On
+	field string // set by Bind, whose prefixes are those of single objects
+}
+
+// typeName is what statistics call the type.
+func (o *Options) typeName() string {
+	if o.field != "" {
+		return o.field
+	}
+	return o.Prefix
 }
 
 // ttl returns the time to live in milliseconds on conn, 0 for none.
 func (o *Options) ttl(conn *Conn) (int64, error) {
+	if err := o.Near.check(); err != nil {
+		return 0, err
+	}
 	if o.TTLPolicy > SlideOnRead {
 		return 0, fmt.Errorf("caches: there is no %v", o.TTLPolicy)
 	}

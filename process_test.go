@@ -37,9 +37,11 @@ type job struct {
 
 // roles are what workers do until their input ends.
 var roles = map[string]func(j job, conn *caches.Conn, in *json.Decoder, out *json.Encoder) error{
-	"claim": claimWorker,
-	"write": writeWorker,
-	"naive": naiveWorker,
+	"claim":    claimWorker,
+	"write":    writeWorker,
+	"naive":    naiveWorker,
+	"stampede": stampedeWorker,
+	"sequels":  sequelWorker,
 }
 
 // work does a job and returns the exit code of the process.

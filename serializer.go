@@ -264,6 +264,9 @@ func readValue[T any](s Serializer, data []byte) (T, error) {
 	var v T
 	if err := s.Unmarshal(data, &v); err != nil {
 		var zero T // v may be half filled
+		if enveloped(data) {
+			err = errEnveloped
+		}
 		return zero, corrupt(err)
 	}
 	return v, nil

@@ -41,6 +41,12 @@ func (s SetCache[T]) On(conn *Conn) SetCache[T] {
 	return s
 }
 
+// Fresh returns s with reads that ask the server; see [Cache.Fresh].
+func (s SetCache[T]) Fresh() SetCache[T] {
+	s.Options.fresh, s.Object = true, s.Object.afresh()
+	return s
+}
+
 // Add adds members and returns how many were not there before.
 // O(len(members)), SADD and PEXPIRE in one step.
 func (s SetCache[T]) Add(ctx context.Context, members ...T) (added int, err error) {
@@ -184,6 +190,7 @@ func (s SetCache[T]) Random(ctx context.Context) (T, error) {
 // readOne runs a query whose first reply is a member.
 func readOne[T any](ctx context.Context, q *query) (T, error) {
 	var zero T
+	q.looks = true
 	if err := q.run(ctx); err != nil {
 		return zero, err
 	}
@@ -195,16 +202,26 @@ func readOne[T any](ctx context.Context, q *query) (T, error) {
 }
 
 // Copy returns the whole set, empty where there is none. O(n), SMEMBERS: for
-// large sets see All.
+// large sets see All. With Options.Near, the map may be copied from one in this
+// process.
 func (s SetCache[T]) Copy(ctx context.Context) (map[T]struct{}, error) {
+	if all, ok := nearHit[map[T]struct{}](ctx, &s.Object, "SetCache.Copy"); ok {
+		return maps.Clone(all), nil
+	}
 	var q query
 	if err := q.beginRead(ctx, &s.Object, "SetCache.Copy"); err != nil {
 		return nil, err
 	}
 	defer q.end()
+	fill := q.nearFill(&s.Object)
 	q.read("SMEMBERS", 0)
 	q.slid()
-	return runMembers[T](ctx, &q)
+	fill.ask(q.p)
+	all, err := runMembers[T](ctx, &q)
+	if err == nil {
+		nearPutMap(&fill, q.p.Next(), all)
+	}
+	return all, err
 }
 
 // All iterates over the members, a page per round trip (SSCAN); the function

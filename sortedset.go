@@ -188,6 +188,7 @@ func (s SortedSetCache[T]) Score(ctx context.Context, member T) (float64, error)
 		return 0, q.fail(err)
 	}
 	q.slid()
+	q.looks = true
 	return q.score(ctx)
 }
 
@@ -223,6 +224,7 @@ func (s SortedSetCache[T]) rank(ctx context.Context, op, cmd string, member T) (
 		return 0, q.fail(err)
 	}
 	q.slid()
+	q.looks = true
 	if err := q.run(ctx); err != nil {
 		return 0, err
 	}
@@ -395,7 +397,10 @@ func (s SortedSetCache[T]) pop(ctx context.Context, op, cmd string, n int) (item
 	defer q.end()
 	q.cmd(cmd).Int(int64(n))
 	items, err = runScored[T](ctx, &q)
-	return items, q.fail(ErrMiss), err
+	if err == nil {
+		q.result = hitIf(len(items) > 0)
+	}
+	return items, &OpError{Op: op, Key: q.front + q.key, Err: ErrMiss}, err
 }
 
 // first returns the one element of a pop.

@@ -43,19 +43,36 @@ func (c Cache[T]) On(conn *Conn) Cache[T] {
 	return c
 }
 
-// Get returns the value, or [ErrMiss]. O(1), GET (GETEX under [SlideOnRead]).
+// Fresh returns c with reads that ask the server, where Options.Near would have
+// them ask nobody. What they read is kept near for others.
+func (c Cache[T]) Fresh() Cache[T] {
+	c.Options.fresh, c.Object = true, c.Object.afresh()
+	return c
+}
+
+// Get returns the value, or [ErrMiss]. O(1), GET (GETEX under [SlideOnRead]),
+// and with Options.Near PTTL beside it, or nothing.
 func (c Cache[T]) Get(ctx context.Context) (T, error) {
+	if v, ok := nearHit[T](ctx, &c.Object, "Cache.Get"); ok {
+		return v, nil
+	}
 	var zero T
 	var q query
 	if err := q.beginRead(ctx, &c.Object, "Cache.Get"); err != nil {
 		return zero, err
 	}
 	defer q.end()
+	fill := q.nearFill(&c.Object)
 	q.get()
+	fill.ask(q.p)
 	if err := q.run(ctx); err != nil {
 		return zero, err
 	}
-	return readStored[T](&q, c.opts.serializer())
+	v, err := readStored[T](&q, c.opts.serializer())
+	if err == nil {
+		nearPut(&fill, q.p.Next(), v)
+	}
+	return v, err
 }
 
 // get appends the read of a string.
@@ -70,6 +87,7 @@ func (q *query) get() {
 // readStored reads the next reply, a stored value.
 func readStored[T any](q *query, s Serializer) (T, error) {
 	var zero T
+	q.looks = true
 	data, ok, err := q.p.Next().Bytes()
 	if err == nil && !ok {
 		err = ErrMiss
@@ -209,6 +227,20 @@ func (c Cache[T]) Take(ctx context.Context) (T, error) {
 	return readStored[T](&q, c.opts.serializer())
 }
 
+// Delete removes the value. That there was none is no error. A result that a
+// [Cached] function computes meanwhile is not kept. O(1), UNLINK of the key and
+// of the lease beside it.
+func (c Cache[T]) Delete(ctx context.Context) error {
+	var q query
+	if err := q.begin(ctx, &c.Object, "Delete", 0); err != nil {
+		return err
+	}
+	defer q.end()
+	q.cmd("UNLINK").Key(sideKey(q.front, q.key, leaseEnd))
+	_, err := q.int(ctx)
+	return err
+}
+
 // Clear removes every value under the prefix, on all shards, and returns how
 // many. It walks the whole keyspace of each server (SCAN and UNLINK): it is for
 // tests and for repair. Values stored meanwhile may stay.
@@ -224,7 +256,8 @@ const chunk = 1000
 // k of keys. Keys that are not there are not in the map. O(len(keys)), MGET in
 // one round trip per shard, all shards at once (GETEX under [SlideOnRead]). A
 // key that holds another Redis data type counts as not there, as it does for
-// MGET; under SlideOnRead it is [ErrWrongType].
+// MGET; under SlideOnRead it is [ErrWrongType]. With Options.Near, those that are
+// in this process are not asked for, and PTTL of the others goes with MGET.
 //
 // What could be read is returned beside an error, which holds a [KeysError] for
 // the keys that could not.
@@ -234,10 +267,18 @@ func GetMany[K comparable, T any](ctx context.Context, c Cache[T], keys []K) (ma
 		return map[K]T{}, err
 	}
 	found := make(map[K]T, len(keys))
+	asked := nearMany(m, keys, found)
+	if m.fills != nil {
+		m.kept = func(i int, ttl driver.Reply) {
+			if v, ok := found[asked[i]]; ok {
+				nearPut(&m.fills[i], ttl, v)
+			}
+		}
+	}
 	err = m.get(ctx, func(data []byte, i int) error {
 		v, err := readValue[T](m.opts.serializer(), data)
 		if err == nil {
-			found[keys[i]] = v
+			found[asked[i]] = v
 		}
 		return err
 	})
@@ -281,12 +322,21 @@ func DeleteMany[K comparable, T any](ctx context.Context, c Cache[T], keys []K) 
 	total := 0
 	err = m.run(ctx, 0, func(p *driver.Pipeline, group []int) error {
 		m.chunks(p, "UNLINK", group)
+		for part := range slices.Chunk(group, chunk) { // their leases; see Delete
+			p.Cmd("UNLINK")
+			for _, i := range part {
+				p.Key(sideKey(m.front, m.keys[i], leaseEnd))
+			}
+		}
 		return nil
 	}, func(p *driver.Pipeline, group []int) {
 		for part := range slices.Chunk(group, chunk) {
 			n, err := p.Next().Int()
 			m.fail(part, err)
 			total += int(n)
+		}
+		for part := range slices.Chunk(group, chunk) {
+			m.fail(part, p.Next().Err())
 		}
 	})
 	return total, err
@@ -301,8 +351,22 @@ type many struct {
 	ms    int64 // the time to live, as in a query
 	keys  []string
 	// The error of each key, nil where none has one. Only the one goroutine
-	// that reads replies writes it.
-	errs []error
+	// that reads replies writes it, and what it found.
+	errs         []error
+	hits, misses int
+	quiet        bool // a step of a call that hooks are told of as a whole
+
+	near  int                           // values that were found near
+	fills []nearFill                    // one for each of keys, nil for none
+	kept  func(i int, ttl driver.Reply) // takes the time that the value of a key has left
+}
+
+// space returns where values are kept near, nil for nowhere.
+func (m *many) space() *nearSpace {
+	if m.opts.Near == nil {
+		return nil
+	}
+	return m.conn.nearSpace(&m.opts)
 }
 
 func newMany[K comparable, T any](ctx context.Context, op string, c Cache[T], keys []K) (*many, error) {
@@ -331,6 +395,9 @@ func (m *many) get(ctx context.Context, found func(data []byte, i int) error) er
 	}
 	return m.run(ctx, driver.ReadOnly, func(p *driver.Pipeline, group []int) error {
 		m.chunks(p, "MGET", group)
+		if m.fills != nil {
+			m.each(p, "PTTL", group)
+		}
 		return nil
 	}, func(p *driver.Pipeline, group []int) {
 		for part := range slices.Chunk(group, chunk) {
@@ -340,7 +407,19 @@ func (m *many) get(ctx context.Context, found func(data []byte, i int) error) er
 				m.value(e.Next(), part[n], found)
 			}
 		}
+		if m.fills != nil {
+			for _, i := range group {
+				m.kept(i, p.Next())
+			}
+		}
 	})
+}
+
+// each appends one command for each key.
+func (m *many) each(p *driver.Pipeline, cmd string, group []int) {
+	for _, i := range group {
+		p.CmdKey(cmd, m.front, m.keys[i])
+	}
 }
 
 // getSliding is get for types whose reads start the time to live again: MGET
@@ -366,6 +445,13 @@ func (m *many) value(r driver.Reply, i int, found func([]byte, int) error) {
 	if err == nil && ok {
 		err = found(data, i)
 	}
+	switch {
+	case err != nil:
+	case ok:
+		m.hits++
+	default:
+		m.misses++
+	}
 	m.fail([]int{i}, err)
 }
 
@@ -389,6 +475,7 @@ func (m *many) chunks(p *driver.Pipeline, cmd string, group []int) {
 // run sends one pipeline to each shard that has keys, all at once, and returns
 // what failed, by keys.
 func (m *many) run(ctx context.Context, mode driver.Mode, write func(p *driver.Pipeline, group []int) error, read func(p *driver.Pipeline, group []int)) error {
+	begun := m.begun()
 	groups := m.conn.group(m.front, m.keys)
 	errs := eachShard(ctx, m.conn, mode, groups, write, func(p *driver.Pipeline, group []int) error {
 		read(p, group)
@@ -397,7 +484,14 @@ func (m *many) run(ctx context.Context, mode driver.Mode, write func(p *driver.P
 	for shard, err := range errs {
 		m.fail(groups[shard], err)
 	}
-	return m.err()
+	if s := m.space(); s != nil && mode&driver.ReadOnly == 0 {
+		for _, key := range m.keys {
+			s.drop(key)
+		}
+	}
+	err := m.err()
+	m.witness(ctx, begun, err)
+	return err
 }
 
 // fail notes err, if it is one, for some of the keys.

@@ -1,0 +1,618 @@
+package caches
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+)
+
+// An envelope is what [Cached] and [Cache.Tagged] store, an entry; numbers
+// are big-endian:
+//
+//	 0  2  magic, 0xCA 0x5E
+//	 2  1  version of the format, 1
+//	 3  1  flags: 1, the payload is the text of an error of CachedOptions.Negative;
+//	         2, it is kept for longer than it is fresh (CachedOptions.Stale)
+//	 4  8  random, so that no two entries begin with the same 12 bytes
+//	12  8  FNV-1a hash of the full key: another key's value is never served
+//	20  8  when it was made, by its maker's clock, in Unix milliseconds
+//	28  8  how long it is fresh from then on, in milliseconds, 0 for ever
+//	36  8  how long it took to compute, in microseconds
+//	44  2  n, the number of stamps
+//	46 16n the stamps: of the namespace, then of the tags in their order
+//	       the payload, as the serializer made it
+type envelope struct {
+	negative bool
+	kept     bool // for longer than ttl
+	random   [8]byte
+	created  time.Time
+	ttl      time.Duration
+	cost     time.Duration
+	stamps   []stamp
+	payload  []byte // a view of what was decoded
+}
+
+const (
+	envelopeHead    = 46
+	envelopeVersion = 1
+	entryID         = 12 // bytes that tell an entry from any other
+
+	flagNegative = 1
+	flagKept     = 2
+)
+
+func (e *envelope) append(dst []byte, front, key string, payload []byte) []byte {
+	rand.Read(e.random[:])
+	dst = slices.Grow(dst, envelopeHead+len(e.stamps)*len(stamp{})+len(payload))
+	flags := byte(0)
+	if e.negative {
+		flags = flagNegative
+	}
+	if e.kept {
+		flags |= flagKept
+	}
+	dst = append(append(dst, 0xCA, 0x5E, envelopeVersion, flags), e.random[:]...)
+	dst = binary.BigEndian.AppendUint64(dst, keyHash(front, key))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(e.created.UnixMilli()))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(e.ttl.Milliseconds()))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(e.cost.Microseconds()))
+	dst = binary.BigEndian.AppendUint16(dst, uint16(len(e.stamps)))
+	for i := range e.stamps {
+		dst = append(dst, e.stamps[i][:]...)
+	}
+	return append(dst, payload...)
+}
+
+// enveloped reports whether data looks like an entry, be it another key's.
+func enveloped(data []byte) bool {
+	return len(data) >= envelopeHead && data[0] == 0xCA && data[1] == 0x5E
+}
+
+// The errors of a decode.
+const (
+	errFormat = reason("an entry of another format")
+	errShort  = reason("an entry is cut short")
+	errOther  = reason("the entry of another key")
+
+	// errEnveloped is what reads find that know nothing of envelopes.
+	errEnveloped = reason("an entry of Cached or Tagged: read it by the function, or by Tagged with the same tags")
+)
+
+// openEnvelope reads the envelope of data, which enveloped has found to be one.
+func openEnvelope(front, key string, data []byte) (e envelope, err error) {
+	if binary.BigEndian.Uint64(data[12:]) != keyHash(front, key) {
+		return e, errOther
+	}
+	if data[2] != envelopeVersion || data[3] > flagNegative|flagKept {
+		return e, errFormat
+	}
+	millis := func(at int) int64 { return int64(binary.BigEndian.Uint64(data[at:])) }
+	e.negative, e.kept = data[3]&flagNegative != 0, data[3]&flagKept != 0
+	copy(e.random[:], data[4:12])
+	e.created = time.UnixMilli(millis(20))
+	e.ttl = time.Duration(min(max(millis(28), 0), Forever.Milliseconds())) * time.Millisecond
+	e.cost = time.Duration(min(max(millis(36), 0), Forever.Microseconds())) * time.Microsecond
+	n := int(binary.BigEndian.Uint16(data[44:]))
+	if data = data[envelopeHead:]; len(data) < n*len(stamp{}) {
+		return e, errShort
+	}
+	e.stamps = make([]stamp, n)
+	for i := range e.stamps {
+		data = data[copy(e.stamps[i][:], data):]
+	}
+	e.payload = data
+	return e, nil
+}
+
+// keyHash is the 64-bit FNV-1a hash of front and key
+// (http://www.isthe.com/chongo/tech/comp/fnv/).
+func keyHash(front, key string) uint64 {
+	h := uint64(14695981039346656037)
+	for _, s := range [2]string{front, key} {
+		for i := range len(s) {
+			h = (h ^ uint64(s[i])) * 1099511628211
+		}
+	}
+	return h
+}
+
+// A subject is one entry under a call: where it is, and what vouches for it.
+type subject struct {
+	conn  *Conn
+	opts  *Options
+	op    string
+	front string // what the connection puts before the key
+	key   string
+	shard int
+	ms    int64 // the type's time to live in milliseconds, 0 for none
+	slide bool  // reads start it again
+	tags  []string
+	extra time.Duration // for how much longer an entry is kept than it is fresh
+	begun time.Time
+}
+
+func newSubject(ctx context.Context, o *Object, op string, tags []string) (*subject, error) {
+	switch {
+	case o.err != nil:
+		return nil, &OpError{Op: op, Err: o.err}
+	case o.key == "":
+		return nil, &OpError{Op: op, Err: ErrNoKey}
+	}
+	conn, err := resolve(ctx, o.opts.conn, o.opts.Connection)
+	if err != nil {
+		return nil, &OpError{Op: op, Key: o.key, Err: err}
+	}
+	s := &subject{conn: conn, opts: &o.opts, op: op, front: conn.front(o.opts.Version), key: o.key, tags: tags, begun: time.Now()}
+	if s.ms, err = o.opts.ttl(conn); err != nil {
+		return nil, s.fail(err)
+	}
+	s.shard = conn.shardOf(s.front, s.key)
+	s.slide = o.opts.TTLPolicy == SlideOnRead && s.ms > 0
+	return s, nil
+}
+
+// fail says which operation on which key err befell.
+func (s *subject) fail(err error) error {
+	return &OpError{Op: s.op, Key: s.front + s.key, Err: classify(err)}
+}
+
+// end counts a call and tells of it; it returns the call's error.
+func (s *subject) end(ctx context.Context, r Result, f *finding, err error) error {
+	if err != nil {
+		err = s.fail(err)
+		if !errors.Is(err, ErrMiss) {
+			r = NoLookup
+		}
+	}
+	w := s.conn.witness(s.opts, nil)
+	w.call(r, err)
+	if w.heard() {
+		c := s.info()
+		c.Result, c.Reason, c.Tag, c.Err = r, f.reason, f.tag, err
+		w.called(ctx, c)
+	}
+	return err
+}
+
+func (s *subject) info() *CallInfo {
+	return &CallInfo{Op: s.op, Shard: s.conn.shards[s.shard].name, Key: s.front + s.key, Tags: s.tags, Elapsed: time.Since(s.begun)}
+}
+
+// stamps returns how many stamps vouch for the entry; stampAt, where one is:
+// that of the namespace first.
+func (s *subject) stamps() int { return 1 + len(s.tags) }
+
+func (s *subject) stampAt(i int) (front, key string, shard int) {
+	if i == 0 {
+		return s.front, namespaceFront + s.opts.Prefix, s.shard
+	}
+	key = tagKey(s.tags[i-1])
+	return s.conn.prefix, key, s.conn.shardOf(s.conn.prefix, key)
+}
+
+// A trip is one round trip to some of the shards.
+type trip struct {
+	conn *Conn
+	mode driver.Mode
+	ps   []*driver.Pipeline // by shard, nil where nothing is asked
+
+	fresh []stamp // that makeStamps would make
+}
+
+func newTrip(conn *Conn, mode driver.Mode) *trip {
+	return &trip{conn: conn, mode: mode, ps: make([]*driver.Pipeline, len(conn.shards))}
+}
+
+// on returns what is asked of a shard.
+func (t *trip) on(shard int) *driver.Pipeline {
+	if t.ps[shard] == nil {
+		t.ps[shard] = driver.NewPipeline(t.mode)
+	}
+	return t.ps[shard]
+}
+
+// run sends all, and fails where a shard did.
+func (t *trip) run(ctx context.Context) error { return errors.Join(t.conn.doEach(ctx, t.ps)...) }
+
+func (t *trip) free() {
+	for _, p := range t.ps {
+		if p != nil {
+			p.Free()
+		}
+	}
+}
+
+// A finding is what a look at an entry came to. The reason why it does not
+// count is NoReason where it does; one with MissExpired has a value all the same.
+type finding struct {
+	envelope
+	reason Reason
+	tag    string  // the one that was invalidated
+	id     string  // the first bytes of what is stored, empty where nothing is
+	text   string  // of the error, where it is a negative one
+	stamps []stamp // as they stand now; a zero one is not there
+	err    error   // of the decoder
+	near   bool    // it was kept in this process
+}
+
+// A found is a finding with its value.
+type found[T any] struct {
+	finding
+	value T
+}
+
+// hit is the result of a look that found a value.
+func (f *finding) hit() Result {
+	if f.near {
+		return NearHit
+	}
+	return Hit
+}
+
+// look reads an entry and its stamps: one MGET for each shard, unless what was
+// seen of it is kept near.
+func look[T any](ctx context.Context, s *subject) (f found[T], err error) {
+	if f, ok := nearFound[T](s); ok {
+		return f, nil
+	}
+	t := newTrip(s.conn, driver.ReadOnly)
+	if s.slide {
+		t.mode = driver.Repeatable
+	}
+	defer t.free()
+	fill := s.nearFill()
+	s.ask(t, s.front, s.key, s.slide)
+	fill.ask(t.on(s.shard))
+	if err := t.run(ctx); err != nil {
+		return f, err
+	}
+	data, ok, stamps, err := s.answer(t, s.slide)
+	if err != nil {
+		return f, err
+	}
+	f = judge[T](s, data, ok, stamps)
+	if left, ok := fill.left(t.on(s.shard).Next()); ok {
+		nearKeepFound(&fill, left, f)
+	}
+	return f, nil
+}
+
+// ask appends the read of a key on the entry's shard, and of all its stamps.
+func (s *subject) ask(t *trip, front, key string, slide bool) {
+	p := t.on(s.shard)
+	if slide {
+		p.CmdKey("GETEX", front, key).String("PX").Int(s.ms)
+		p.Cmd("MGET")
+	} else {
+		p.CmdKey("MGET", front, key)
+	}
+	for i := range s.stamps() {
+		front, key, shard := s.stampAt(i)
+		if t.ps[shard] == nil {
+			t.on(shard).Cmd("MGET")
+		}
+		t.on(shard).Key(front, key)
+	}
+}
+
+// answer reads what ask has asked for. The data is a view.
+func (s *subject) answer(t *trip, slide bool) (data []byte, ok bool, stamps []stamp, err error) {
+	if slide {
+		if data, ok, err = t.on(s.shard).Next().Bytes(); err != nil {
+			return nil, false, nil, err
+		}
+	}
+	elems := make([]driver.Elems, len(t.ps))
+	for shard, p := range t.ps {
+		if p == nil {
+			continue
+		}
+		if elems[shard], err = p.Next().Elems(); err != nil {
+			return nil, false, nil, err
+		}
+	}
+	if !slide {
+		if data, ok, err = elems[s.shard].Next().Bytes(); err != nil {
+			return nil, false, nil, err
+		}
+	}
+	stamps = make([]stamp, s.stamps())
+	for i := range stamps {
+		_, _, shard := s.stampAt(i)
+		text, _, err := elems[shard].Next().Bytes()
+		if err != nil {
+			return nil, false, nil, err
+		}
+		stamps[i] = stampOf(text)
+	}
+	return data, ok, stamps, nil
+}
+
+// stampOf returns a stamp that was read. What is not 16 bytes long is none.
+func stampOf(text []byte) (s stamp) {
+	if len(text) == len(s) {
+		copy(s[:], text)
+	}
+	return s
+}
+
+// judge says what data, which stands at the key, is worth.
+func judge[T any](s *subject, data []byte, ok bool, stamps []stamp) (f found[T]) {
+	f.finding = s.judge(data, ok, stamps)
+	defer func() { f.payload = nil }() // a view, which ends with the trip
+	if f.reason != NoReason && f.reason != MissExpired || f.negative {
+		return f
+	}
+	v, err := readValue[T](s.opts.serializer(), f.payload)
+	if err != nil {
+		f.reason, f.err = MissCorrupt, err
+		return f
+	}
+	f.value = v
+	return f
+}
+
+func (s *subject) judge(data []byte, ok bool, stamps []stamp) (f finding) {
+	f.stamps = stamps
+	if !ok {
+		f.reason = MissAbsent
+		return f
+	}
+	f.id = string(data[:min(len(data), entryID)])
+	if !enveloped(data) {
+		f.payload = data
+		if len(s.tags) > 0 { // nothing vouches for it
+			f.reason = MissVersion
+		}
+		return f
+	}
+	if f.envelope, f.err = openEnvelope(s.front, s.key, data); f.err != nil {
+		if f.reason = MissCorrupt; f.err == errFormat {
+			f.reason = MissVersion
+		}
+		return f
+	}
+	if f.negative {
+		f.text = string(f.payload)
+	}
+	f.reason, f.tag = s.vouch(f.envelope.stamps, stamps)
+	if f.reason == NoReason && f.kept && f.ttl > 0 && time.Since(f.created) >= f.ttl {
+		f.reason = MissExpired
+	}
+	return f
+}
+
+// vouch compares the stamps that an entry was made under with those that stand.
+func (s *subject) vouch(made, stand []stamp) (Reason, string) {
+	if len(made) != len(stand) || made[0] != stand[0] || made[0] == (stamp{}) {
+		return MissVersion, ""
+	}
+	for i, tag := range s.tags {
+		if made[i+1] != stand[i+1] || made[i+1] == (stamp{}) {
+			return MissTag, tag
+		}
+	}
+	return NoReason, ""
+}
+
+// makeStamps appends what makes those stamps that are missing, and lets all live
+// for longer than the entry will.
+func (s *subject) makeStamps(t *trip) {
+	for i := range s.stamps() {
+		front, key, shard := s.stampAt(i)
+		fresh := newStamp()
+		t.fresh = append(t.fresh, fresh)
+		p := t.on(shard).CmdKey("SET", front, key).Bytes(fresh[:]).String("NX").String("GET")
+		if s.ms == 0 || s.slide { // the entry may live for ever
+			p.CmdKey("PERSIST", front, key)
+			continue
+		}
+		life := s.ms + s.extra.Milliseconds()
+		p.String("PX").Int(2*life + time.Minute.Milliseconds())
+		p.Script(lengthen, 1).Key(front, key).Int(life + time.Minute.Milliseconds()/2).Int(2*life + time.Minute.Milliseconds())
+	}
+}
+
+// lengthen lets a key live for longer, where it would not live long enough. ARGV:
+// the least that is long enough, and the new time to live, in milliseconds. A key
+// that is touched has changed, to those who keep near what stands on it: so this
+// is done once in a while, and not for every entry.
+var lengthen = driver.NewScript(`
+local left = redis.call('PTTL', KEYS[1])
+if left < 0 or left >= tonumber(ARGV[1]) then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+`, func(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
+	left, _ := tx.Call("PTTL", keys[0]).Int()
+	if need, _ := strconv.ParseInt(string(args[0]), 10, 64); left < 0 || left >= need {
+		reply.Int(0)
+		return
+	}
+	passOn(reply, tx.Call("PEXPIRE", keys[0], args[1]))
+})
+
+// madeStamps reads what makeStamps has asked for, in the same order. All of them
+// are there.
+func (s *subject) madeStamps(t *trip) ([]stamp, error) {
+	stamps := make([]stamp, s.stamps())
+	for i := range stamps {
+		_, _, shard := s.stampAt(i)
+		old, stood, err := t.on(shard).Next().Bytes()
+		if err != nil {
+			return nil, err
+		}
+		if stamps[i] = stampOf(old); !stood {
+			stamps[i] = t.fresh[i]
+		}
+		if stamps[i] == (stamp{}) {
+			return nil, corrupt(reason("a stamp that is none"))
+		}
+		if err := t.on(shard).Next().Err(); err != nil { // of the expiry
+			return nil, err
+		}
+	}
+	return stamps, nil
+}
+
+// takeStamps returns the stamps as they stand, and makes those that are missing.
+func (s *subject) takeStamps(ctx context.Context) ([]stamp, error) {
+	t := newTrip(s.conn, driver.Repeatable)
+	defer t.free()
+	s.makeStamps(t)
+	if err := t.run(ctx); err != nil {
+		return nil, err
+	}
+	return s.madeStamps(t)
+}
+
+// unlink removes the entry and its lease, so that a result that is being
+// computed is not kept either.
+func (s *subject) unlink(ctx context.Context) error {
+	defer s.space().drop(s.key)
+	p := driver.NewPipeline(driver.Repeatable)
+	defer p.Free()
+	p.CmdKey("UNLINK", s.front, s.key).Key(sideKey(s.front, s.key, leaseEnd))
+	if err := s.conn.do(ctx, s.shard, p); err != nil {
+		return err
+	}
+	return p.Next().Err()
+}
+
+// lookMany reads many entries and their stamps: one MGET for each thousand keys
+// of a shard, all shards at once.
+func lookMany[A comparable, T any](ctx context.Context, subjects map[A]*subject) (map[A]found[T], map[A]error) {
+	seen, faults := make(map[A]found[T], len(subjects)), make(map[A]error)
+	var m *mget
+	fills := make(map[A]nearFill)
+	for arg, s := range subjects {
+		if f, ok := nearFound[T](s); ok {
+			seen[arg] = f
+			continue
+		}
+		if s.slide { // each read is a write: MGET cannot
+			f, err := look[T](ctx, s)
+			if err != nil {
+				faults[arg] = s.fail(err)
+			}
+			seen[arg] = f
+			continue
+		}
+		if m == nil {
+			m = newMget(s.conn)
+		}
+		fills[arg] = s.nearFill()
+		s.want(m)
+	}
+	if m == nil {
+		return seen, faults
+	}
+	defer m.free()
+	m.run(ctx)
+	for arg, fill := range fills {
+		s := subjects[arg]
+		data, ok, stamps, err := s.got(m)
+		if err != nil {
+			faults[arg] = s.fail(err)
+			continue
+		}
+		seen[arg] = judge[T](s, data, ok, stamps)
+		if seen[arg].ttl > 0 || s.ms == 0 { // when it ends is known without asking
+			nearKeepFound(&fill, Forever, seen[arg])
+		}
+	}
+	return seen, faults
+}
+
+// want asks for the entry and its stamps, got returns them.
+func (s *subject) want(m *mget) {
+	m.want(s.shard, s.front+s.key)
+	for i := range s.stamps() {
+		front, key, shard := s.stampAt(i)
+		m.want(shard, front+key)
+	}
+}
+
+func (s *subject) got(m *mget) (data []byte, ok bool, stamps []stamp, err error) {
+	if data, ok, err = m.got(s.shard, s.front+s.key); err != nil {
+		return nil, false, nil, err
+	}
+	stamps = make([]stamp, s.stamps())
+	for i := range stamps {
+		front, key, shard := s.stampAt(i)
+		text, _, err := m.got(shard, front+key)
+		if err != nil {
+			return nil, false, nil, err
+		}
+		stamps[i] = stampOf(text)
+	}
+	return data, ok, stamps, nil
+}
+
+// An mget reads any number of keys, each once.
+type mget struct {
+	*trip
+	keys  [][]string       // by shard, in the order in which they are asked for
+	index []map[string]int // where in keys one is
+	vals  [][][]byte       // views; nil for what is not there
+	errs  []error          // of each shard
+}
+
+func newMget(conn *Conn) *mget {
+	n := len(conn.shards)
+	return &mget{newTrip(conn, driver.ReadOnly), make([][]string, n), make([]map[string]int, n), make([][][]byte, n), make([]error, n)}
+}
+
+func (m *mget) want(shard int, key string) {
+	if m.index[shard] == nil {
+		m.index[shard] = make(map[string]int)
+	}
+	if _, ok := m.index[shard][key]; !ok {
+		m.index[shard][key] = len(m.keys[shard])
+		m.keys[shard] = append(m.keys[shard], key)
+	}
+}
+
+func (m *mget) got(shard int, key string) ([]byte, bool, error) {
+	if m.errs[shard] != nil {
+		return nil, false, m.errs[shard]
+	}
+	data := m.vals[shard][m.index[shard][key]]
+	return data, data != nil, nil
+}
+
+func (m *mget) run(ctx context.Context) {
+	for shard, keys := range m.keys {
+		for part := range slices.Chunk(keys, chunk) {
+			m.on(shard).Cmd("MGET")
+			for _, key := range part {
+				m.on(shard).Key(key)
+			}
+		}
+	}
+	copy(m.errs, m.conn.doEach(ctx, m.ps))
+	for shard, keys := range m.keys {
+		for range slices.Chunk(keys, chunk) {
+			if m.errs[shard] == nil {
+				m.errs[shard] = m.read(shard)
+			}
+		}
+	}
+}
+
+func (m *mget) read(shard int) error {
+	e, err := m.on(shard).Next().Elems()
+	for err == nil && e.Len() > 0 {
+		var data []byte
+		var ok bool
+		if data, ok, err = e.Next().Bytes(); ok && data == nil {
+			data = []byte{}
+		}
+		m.vals[shard] = append(m.vals[shard], data)
+	}
+	return err
+}

@@ -1,0 +1,243 @@
+package caches
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+)
+
+// A tag, and a namespace, is one key on the server that holds a stamp: 128
+// random bits. An entry carries the stamps under which it was made, and counts
+// only while each of them still stands. To invalidate is to remove the stamp,
+// which costs the same however many entries carry it.
+//
+// Stamps are made by those who store, and by nobody else, and never twice the
+// same: one that was invalidated, evicted or flushed does not come back, and
+// with it no entry does.
+//
+// The stamp of a tag is one key for the whole connection. That of a namespace,
+// which every read asks for, is on each shard: it travels with the entry.
+type stamp [16]byte
+
+func newStamp() (s stamp) {
+	rand.Read(s[:]) // never fails: it ends the process instead
+	return s
+}
+
+// What stands before the keys that are ours. No part of a user's key has a bare
+// percent sign.
+const (
+	tagFront       = "%tag."
+	namespaceFront = "%all."
+	leaseEnd       = "%lease"
+	wakeEnd        = "%wake."
+)
+
+// tagKey returns the key of a tag's stamp, without the connection's prefix. The
+// version is no part of it: old and new programs share the data that they cache.
+func tagKey(tag string) string {
+	return string(appendEscaped([]byte(tagFront), tag))
+}
+
+// sideKey returns a key that lives in the slot of front+key, on every server that
+// divides keys by hash tags, and behind the same front.
+func sideKey(front, key, end string) string {
+	full := front + key
+	if open := strings.IndexByte(full, '{'); open >= 0 && strings.IndexByte(full[open:], '}') > 1 {
+		return full + end
+	}
+	return front + "{" + full + "}" + end
+}
+
+// sortedTags puts tags in an order of their own, each once.
+func sortedTags(tags []string) []string {
+	if len(tags) < 2 {
+		return tags
+	}
+	tags = slices.Clone(tags)
+	slices.Sort(tags)
+	return slices.Compact(tags)
+}
+
+// InvalidateTags invalidates everything that carries one of tags, on the
+// connection of the context or else the default one; see [Conn.InvalidateTags].
+func InvalidateTags(ctx context.Context, tags ...string) error {
+	conn, err := resolve(ctx, nil, "")
+	if err != nil {
+		return &OpError{Op: "InvalidateTags", Err: err}
+	}
+	return conn.InvalidateTags(ctx, tags...)
+}
+
+// InvalidateTags invalidates everything on the connection that carries one of
+// tags: results of [Cached] functions, values of [Cache.Tagged] objects. When it
+// has returned nil, no read that begins finds them, in any process, and a result
+// that is being computed is not kept. With an error, some of them may still be
+// found: a shard could not be asked. To invalidate twice does no harm.
+//
+// O(len(tags)), however many entries carry them: UNLINK, one round trip per
+// shard, all shards at once.
+func (c *Conn) InvalidateTags(ctx context.Context, tags ...string) error {
+	keys := make([]string, len(tags))
+	for i, tag := range tags {
+		keys[i] = tagKey(tag)
+	}
+	begun, groups := time.Now(), c.group(c.prefix, keys)
+	errs := eachShard(ctx, c, driver.Repeatable, groups, func(p *driver.Pipeline, group []int) error {
+		for _, i := range group { // one by one, as they may be of several slots
+			p.CmdKey("UNLINK", c.prefix, keys[i])
+		}
+		return nil
+	}, func(p *driver.Pipeline, group []int) error {
+		return errors.Join(restOf(p)...)
+	})
+	for shard, group := range groups {
+		for _, i := range group {
+			c.near.invalidated(shard, c.prefix+keys[i])
+		}
+	}
+	err := errors.Join(errs...)
+	if err != nil {
+		err = &OpError{Op: "InvalidateTags", Err: classify(err)}
+	}
+	c.witness(&Options{}, nil).invalidation(ctx, &CallInfo{Op: "InvalidateTags", Tags: tags, Elapsed: time.Since(begun), Err: err})
+	return err
+}
+
+// restOf returns the errors among the replies that are left.
+func restOf(p *driver.Pipeline) (errs []error) {
+	for range p.Len() {
+		if err := p.Next().Err(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// invalidation counts an invalidation and tells of it.
+func (w witness) invalidation(ctx context.Context, c *CallInfo) {
+	w.add(countInvalidation, 1)
+	if c.Err != nil {
+		w.add(countError, 1)
+	}
+	if w.heard() {
+		w.invalidated(ctx, c)
+	}
+}
+
+// InvalidateAll invalidates all that [Cached] functions and [Cache.Tagged]
+// objects keep under the Prefix and Version of the type. Values that Set stored
+// stay; see Clear. Its error says that some may still be found; see
+// [Conn.InvalidateTags]. O(1) for each shard, UNLINK, all shards at once.
+func (c Cache[T]) InvalidateAll(ctx context.Context) error {
+	return c.Options.invalidateAll(ctx, "Cache.InvalidateAll", nil)
+}
+
+func (o *Options) invalidateAll(ctx context.Context, op string, fn *observer) error {
+	conn, err := resolve(ctx, o.conn, o.Connection)
+	if err != nil {
+		return &OpError{Op: op, Err: err}
+	}
+	begun, front := time.Now(), conn.front(o.Version)
+	err = conn.everyShard(func(shard int) error {
+		p := driver.NewPipeline(driver.Repeatable)
+		defer p.Free()
+		p.Cmd("UNLINK").Key(front, namespaceFront, o.Prefix)
+		defer conn.near.invalidated(shard, front+namespaceFront+o.Prefix)
+		if err := conn.do(ctx, shard, p); err != nil {
+			return err
+		}
+		return p.Next().Err()
+	})
+	if err != nil {
+		err = &OpError{Op: op, Key: front + namespaceFront + o.Prefix, Err: classify(err)}
+	}
+	conn.witness(o, fn).invalidation(ctx, &CallInfo{Op: op, Elapsed: time.Since(begun), Err: err})
+	return err
+}
+
+// A TaggedCache is one value that carries tags; see [Cache.Tagged].
+type TaggedCache[T any] struct {
+	object Cache[T]
+	tags   []string
+}
+
+// Tagged returns the object with tags: a value that it stores counts until one
+// of them is invalidated ([InvalidateTags]), or its type is
+// ([Cache.InvalidateAll]). It is to be read by the same tags.
+//
+//	err := profiles.Key(42).Tagged("team:7").Set(ctx, p)
+//
+// The value is kept in an envelope, with the stamps of its tags.
+func (c Cache[T]) Tagged(tags ...string) TaggedCache[T] {
+	return TaggedCache[T]{c, sortedTags(tags)}
+}
+
+// String returns the full key; see [Object].
+func (t TaggedCache[T]) String() string { return t.object.String() }
+
+// Get returns the value, or [ErrMiss]. O(1), MGET of the value and the stamps:
+// one round trip, all shards at once.
+func (t TaggedCache[T]) Get(ctx context.Context) (T, error) {
+	var zero T
+	s, err := newSubject(ctx, &t.object.Object, "Tagged.Get", t.tags)
+	if err != nil {
+		return zero, err
+	}
+	found, err := look[T](ctx, s)
+	if err == nil && found.reason != NoReason {
+		err = ErrMiss
+	}
+	if err != nil {
+		return zero, s.end(ctx, hitIf(false), &found.finding, err)
+	}
+	return found.value, s.end(ctx, found.hit(), &found.finding, nil)
+}
+
+// GetOr is Get with def in place of [ErrMiss]. Faults are still errors, beside
+// def.
+func (t TaggedCache[T]) GetOr(ctx context.Context, def T) (T, error) {
+	return orDefault(def)(t.Get(ctx))
+}
+
+// Set stores v under the tags as they stand now: what was invalidated while the
+// caller made v does not show in it, which is what [Cached] is for. Two round
+// trips: SET NX GET of the stamps, then SET with PX.
+func (t TaggedCache[T]) Set(ctx context.Context, v T) error {
+	s, err := newSubject(ctx, &t.object.Object, "Tagged.Set", t.tags)
+	if err != nil {
+		return err
+	}
+	return s.end(ctx, NoLookup, &finding{}, t.set(ctx, s, v))
+}
+
+func (t TaggedCache[T]) set(ctx context.Context, s *subject, v T) error {
+	payload, err := t.object.opts.serializer().Marshal(v)
+	if err != nil {
+		return err
+	}
+	stamps, err := s.takeStamps(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.space().drop(s.key)
+	e := envelope{created: time.Now(), ttl: time.Duration(s.ms) * time.Millisecond, stamps: stamps}
+	p := driver.NewPipeline(0)
+	defer p.Free()
+	p.CmdKey("SET", s.front, s.key).Bytes(e.append(nil, s.front, s.key, payload))
+	if s.ms > 0 {
+		p.String("PX").Int(s.ms)
+	}
+	if err := s.conn.do(ctx, s.shard, p); err != nil {
+		return err
+	}
+	return p.Next().Err()
+}
+
+// Delete removes the value; see [Cache.Delete].
+func (t TaggedCache[T]) Delete(ctx context.Context) error { return t.object.Delete(ctx) }
