@@ -160,6 +160,79 @@ func ExampleCached() {
 	// user 7 <nil>
 }
 
+func ExampleInvalidateTags() {
+	ctx := context.Background()
+	price := 10
+	quote := caches.Cached(caches.Cache[int]{Options: caches.Options{Prefix: "quote"}},
+		func(_ context.Context, item string) (int, error) { return price, nil },
+		&caches.CachedOptions[string, int]{
+			Name: "price",
+			Tags: func(item string) []string { return []string{"prices", "item:" + item} },
+		})
+	before, err := quote.Get(ctx, "tea")
+	fmt.Println(before, err)
+	price = 12
+	remembered, err := quote.Get(ctx, "tea")
+	fmt.Println(remembered, err)
+
+	err = caches.InvalidateTags(ctx, "prices") // everything that depends on them, O(1)
+	after, _ := quote.Get(ctx, "tea")
+	fmt.Println(after, err)
+	// Output:
+	// 10 <nil>
+	// 10 <nil>
+	// 12 <nil>
+}
+
+func ExampleCache_Tagged() {
+	ctx := context.Background()
+	ada := profiles.Key("ada").Tagged("team:7")
+	err := ada.Set(ctx, Profile{Name: "Ada"})
+	p, _ := ada.Get(ctx)
+	fmt.Println(p.Name, err)
+
+	err = caches.InvalidateTags(ctx, "team:7")
+	_, miss := ada.Get(ctx)
+	fmt.Println(errors.Is(miss, caches.ErrMiss), err)
+	// Output:
+	// Ada <nil>
+	// true <nil>
+}
+
+var errNoSuchUser = errors.New("no such user")
+
+func ExampleNegative() {
+	ctx := context.Background()
+	find := caches.Cached(profiles, func(_ context.Context, id int) (Profile, error) {
+		fmt.Println("looking for", id)
+		return Profile{}, errNoSuchUser
+	}, &caches.CachedOptions[int, Profile]{
+		Name:     "find",
+		Negative: caches.Negative{Errors: []error{errNoSuchUser}, TTL: time.Minute},
+	})
+	for range 2 {
+		_, err := find.Get(ctx, 7)
+		fmt.Println(err)
+	}
+	// Output:
+	// looking for 7
+	// no such user
+	// no such user
+}
+
+func ExampleCachedFunc_GetMany() {
+	ctx := context.Background()
+	square := caches.Cached(caches.Cache[int]{Options: caches.Options{Prefix: "squares"}},
+		func(_ context.Context, n int) (int, error) { return n * n, nil },
+		&caches.CachedOptions[int, int]{Name: "square", Stale: time.Hour})
+	found, err := square.GetMany(ctx, []int{1, 2, 3}) // one round trip per shard, only the missing are computed
+	fmt.Println(found, err)
+	fmt.Println(square.Invalidate(ctx, 2), square.InvalidateAll(ctx))
+	// Output:
+	// map[1:1 2:4 3:9] <nil>
+	// <nil> <nil>
+}
+
 // An object of one's own is a struct with a cache object inside.
 type Session struct {
 	caches.DictCache[string, string]

@@ -1,0 +1,400 @@
+package caches
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+)
+
+// A Batch collects operations and runs them together. Their commands travel
+// together, a round trip for all that one server is asked; each operation gives
+// its result to a [Promise].
+//
+//	b := caches.NewBatch()
+//	ada := caches.Later(b, profiles.Key("ada").Get) // a method value of any object …
+//	size := caches.Later(b, online.Key("eu").Len)
+//	b.Do(func(ctx context.Context) error { return prefs.Key(42).Set(ctx, "theme", "dark") }) // … or a function
+//	post := loadPost.Later(b, 7) // the hits of a cached function are fetched by one command per shard
+//	err := b.Run(ctx)
+//	p, err := ada.Value(ctx)
+//
+// Operations of a batch run at the same time, in no order, and not as one
+// transaction. What is added while a batch runs, by an operation, by
+// [Promise.Then] or by another goroutine, runs in a next round of the same Run,
+// again together: a batch may load a page of posts and then all their authors.
+//
+// The zero Batch is empty and ready, and so is one that has run. A Batch is safe
+// for concurrent use and must not be copied.
+type Batch struct {
+	mu     sync.Mutex
+	tasks  []*task       // that have not begun, in the order in which they came
+	groups map[any]*task // those among tasks that take further calls, by cached function
+	fell   atomic.Pointer[loadPanic]
+}
+
+// A task is one operation of a batch, or the calls of one cached function.
+type task struct {
+	run   func(ctx context.Context) error
+	fail  func(error) // resolves what run would have
+	group any         // of a cached function: its *laterCalls
+}
+
+// maxRunning bounds how many operations of one Run are under way at once. With
+// it a thousand gets take some 15 writes to a server, a hundred 2 to 4.
+const maxRunning = 256
+
+// NewBatch returns an empty Batch.
+func NewBatch() *Batch { return new(Batch) }
+
+// Later adds op to b and returns the promise of its result. A method value of
+// any object that takes a context and no more fits: profiles.Key(42).Get. Op
+// does not begin before [Batch.Run].
+func Later[T any](b *Batch, op func(context.Context) (T, error)) *Promise[T] {
+	p := newPromise[T](b)
+	b.add(&task{
+		run: func(ctx context.Context) error {
+			p.begin()
+			v, err := op(ctx)
+			p.resolve(v, err)
+			return err
+		},
+		fail: p.fail,
+	})
+	return p
+}
+
+// Do is [Later] for what returns an error and nothing else.
+func (b *Batch) Do(op func(context.Context) error) *Promise[struct{}] {
+	return Later(b, func(ctx context.Context) (struct{}, error) { return struct{}{}, op(ctx) })
+}
+
+// Later adds a call for arg to b and returns the promise of its result, as
+// [CachedFunc.Get] would give it. The calls of one function in a batch are
+// made as [CachedFunc.GetMany] makes them: the hits come by one command per
+// shard, and what is missing is computed, each once and up to 16 at a time.
+func (f *CachedFunc[A, T]) Later(b *Batch, arg A) *Promise[T] {
+	p := newPromise[T](b)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if t := b.groups[f]; t != nil {
+		t.group.(*laterCalls[A, T]).add(arg, p)
+		return p
+	}
+	calls := &laterCalls[A, T]{f: f, asked: make(map[A][]*Promise[T])}
+	calls.add(arg, p)
+	t := &task{run: calls.run, fail: calls.fail, group: calls}
+	if b.groups == nil {
+		b.groups = make(map[any]*task)
+	}
+	b.groups[f], b.tasks = t, append(b.tasks, t)
+	return p
+}
+
+// laterCalls are the calls of one cached function in a batch. The batch's lock
+// guards them until they begin; then they are their task's alone.
+type laterCalls[A comparable, T any] struct {
+	f     *CachedFunc[A, T]
+	args  []A
+	asked map[A][]*Promise[T]
+}
+
+func (l *laterCalls[A, T]) add(arg A, p *Promise[T]) {
+	if l.asked[arg] == nil {
+		l.args = append(l.args, arg)
+	}
+	l.asked[arg] = append(l.asked[arg], p)
+}
+
+func (l *laterCalls[A, T]) fail(err error) {
+	for _, asked := range l.asked {
+		for _, p := range asked {
+			p.fail(err)
+		}
+	}
+}
+
+func (l *laterCalls[A, T]) run(ctx context.Context) error {
+	for _, asked := range l.asked {
+		for _, p := range asked {
+			p.begin()
+		}
+	}
+	subjects, unfit := l.subjects(ctx)
+	found, failed := l.f.getMany(ctx, subjects)
+	var errs []error
+	for _, arg := range l.args {
+		v, err := found[arg], cmp.Or(unfit[arg], failed[arg])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%v: %w", arg, err))
+		}
+		for _, p := range l.asked[arg] {
+			p.resolve(v, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// subjects returns where the results are, and why some arguments have no place.
+func (l *laterCalls[A, T]) subjects(ctx context.Context) (subjects map[A]*subject, unfit map[A]error) {
+	subjects, unfit = make(map[A]*subject, len(l.args)), make(map[A]error)
+	for _, arg := range l.args {
+		s, err := l.f.subject(ctx, arg, "Cached.Later")
+		if err != nil {
+			unfit[arg] = err
+			continue
+		}
+		subjects[arg] = s
+	}
+	return subjects, unfit
+}
+
+func (b *Batch) add(t *task) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tasks = append(b.tasks, t)
+}
+
+// take returns all tasks that have not begun; they are the caller's now.
+func (b *Batch) take() []*task {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	tasks := b.tasks
+	b.tasks, b.groups = nil, nil
+	return tasks
+}
+
+// Len returns how many operations wait for Run. The calls of one cached function
+// count as one.
+func (b *Batch) Len() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.tasks)
+}
+
+// Run runs what was added, up to 256 operations at a time, and what is added
+// meanwhile, and returns when all has ended. Every promise is resolved then, and
+// the goroutines of the batch are gone. Several calls of Run at once divide the
+// operations among themselves.
+//
+// The error is a *[BatchError] of those operations that failed; a miss is no
+// failure. When ctx ends, operations under way end as they do for any context,
+// and those that have not begun never do: their promises have [ErrAbandoned] and
+// ctx's error.
+//
+// A panic of an operation, or of a function that Then was given, is raised by
+// Run when the others have ended.
+func (b *Batch) Run(ctx context.Context) error {
+	ctx = context.WithValue(ctx, withinKey{}, within{b, ctx.Value(withinKey{})})
+	var errs []error
+	for tasks := b.take(); len(tasks) > 0; tasks = b.take() {
+		errs = append(errs, b.round(ctx, tasks)...)
+		if fell := b.fell.Swap(nil); fell != nil {
+			b.Abandon()
+			panic(fell)
+		}
+	}
+	if errs == nil {
+		return nil
+	}
+	return &BatchError{Errs: errs}
+}
+
+// Abandon resolves what has not begun with [ErrAbandoned]: for a batch that will
+// not be run.
+func (b *Batch) Abandon() {
+	for _, t := range b.take() {
+		t.fail(ErrAbandoned)
+	}
+}
+
+// round runs tasks and returns the errors of those that failed, in the order of
+// the tasks. None runs on the caller's goroutine, which one that ends its
+// goroutine would end.
+func (b *Batch) round(ctx context.Context, tasks []*task) (failed []error) {
+	var (
+		errs  = make([]error, len(tasks))
+		next  atomic.Int64
+		group sync.WaitGroup
+		ready = make(chan struct{}) // closed when all can begin: then they write together
+	)
+	for range min(len(tasks), maxRunning) {
+		group.Go(func() {
+			<-ready
+			b.work(func() bool {
+				i := int(next.Add(1) - 1)
+				if i < len(tasks) {
+					errs[i] = errEnded // unless do returns
+					errs[i] = b.do(ctx, tasks[i])
+				}
+				return i < len(tasks)
+			})
+		})
+	}
+	close(ready)
+	group.Wait()
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, ErrMiss) {
+			failed = append(failed, err)
+		}
+	}
+	return failed
+}
+
+// work calls step until it returns false, also where one step ends the
+// goroutine: what is deferred still runs then.
+func (b *Batch) work(step func() bool) {
+	over := false
+	defer func() {
+		if !over {
+			b.work(step)
+		}
+	}()
+	for step() {
+	}
+	over = true
+}
+
+// errEnded is what an operation comes to that ends its goroutine.
+var errEnded = errors.New("caches: the operation ended its goroutine (runtime.Goexit)")
+
+// do runs one task, unless ctx has ended. All its promises are resolved then,
+// also where it panics or ends its goroutine.
+func (b *Batch) do(ctx context.Context, t *task) (err error) {
+	defer func() { t.fail(err) }() // those that run has left, if any
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", ErrAbandoned, reasonOf(ctx))
+	}
+	err = errEnded // unless run returns
+	if fell := b.guard(func() { err = t.run(ctx) }); fell != nil {
+		return fell
+	}
+	return err
+}
+
+// guard calls f, and keeps the first panic for Run to raise.
+func (b *Batch) guard(f func()) (fell *loadPanic) {
+	returned := false
+	defer func() {
+		if !returned { // by a panic, or by runtime.Goexit, which nothing stops
+			fell = &loadPanic{recover(), debug.Stack()}
+			b.fell.CompareAndSwap(nil, fell)
+		}
+	}()
+	f()
+	returned = true
+	return nil
+}
+
+// within says in which batches' operations a context is.
+type within struct {
+	b     *Batch
+	outer any // a within, nil at the end
+}
+
+type withinKey struct{}
+
+// isWithin reports whether ctx is that of an operation of b.
+func isWithin(ctx context.Context, b *Batch) bool {
+	for w, ok := ctx.Value(withinKey{}).(within); ok; w, ok = w.outer.(within) {
+		if w.b == b {
+			return true
+		}
+	}
+	return false
+}
+
+// A Promise is the result that an operation of a [Batch] has or will have. It is
+// safe for concurrent use.
+type Promise[T any] struct {
+	b     *Batch
+	done  chan struct{} // closed once v and err are set; they are read after it only
+	v     T
+	err   error
+	begun atomic.Bool
+
+	mu   sync.Mutex
+	then []func(T, error) // guarded by mu; nobody adds to it once done is closed
+}
+
+func newPromise[T any](b *Batch) *Promise[T] {
+	return &Promise[T]{b: b, done: make(chan struct{})}
+}
+
+// Value returns the operation's result. It returns [ErrPending] where the batch
+// has not begun with the operation, which only [Batch.Run] changes, and in an
+// operation of the same batch, whose end the other's may be waiting for. Where
+// the operation is under way, Value waits for it, until ctx ends.
+func (p *Promise[T]) Value(ctx context.Context) (T, error) {
+	var zero T
+	switch {
+	case p.IsResolved():
+		return p.v, p.err
+	case !p.begun.Load():
+		return zero, ErrPending
+	case isWithin(ctx, p.b):
+		return zero, fmt.Errorf("%w: an operation waits for its own batch", ErrPending)
+	}
+	select {
+	case <-p.done:
+		return p.v, p.err
+	case <-ctx.Done():
+		return zero, reasonOf(ctx)
+	}
+}
+
+// IsPending reports whether there is no result yet.
+func (p *Promise[T]) IsPending() bool { return !p.IsResolved() }
+
+// IsResolved reports whether there is a result: a value or an error.
+func (p *Promise[T]) IsResolved() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Then calls f with the result, once: when it is there, in a goroutine of the
+// batch, or at once where it is there already. Several functions are called in
+// the order in which Then was. Then returns p.
+func (p *Promise[T]) Then(f func(v T, err error)) *Promise[T] {
+	p.mu.Lock()
+	if !p.IsResolved() {
+		p.then = append(p.then, f)
+		p.mu.Unlock()
+		return p
+	}
+	p.mu.Unlock()
+	f(p.v, p.err)
+	return p
+}
+
+func (p *Promise[T]) begin() { p.begun.Store(true) }
+
+// resolve gives the promise its result, unless it has one: a task that panics
+// may have resolved some of its promises.
+func (p *Promise[T]) resolve(v T, err error) {
+	p.mu.Lock()
+	if p.IsResolved() {
+		p.mu.Unlock()
+		return
+	}
+	p.v, p.err = v, err
+	then := p.then
+	p.then = nil
+	close(p.done)
+	p.mu.Unlock()
+	for _, f := range then {
+		p.b.guard(func() { f(v, err) })
+	}
+}
+
+func (p *Promise[T]) fail(err error) {
+	var zero T
+	p.resolve(zero, err)
+}
