@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gocaches/caches/driver"
@@ -37,6 +38,7 @@ type Conn struct {
 	observer *observer // nil where nobody hears of anything
 	tallies  *tallies
 	near     *nearConn
+	former   *former // nil where keys were always divided as they are now
 }
 
 // ConnOptions are what code says about a connection. It wins over the DSN. The
@@ -48,6 +50,21 @@ type ConnOptions struct {
 	// Prefix and Version stand before every key, with a dot behind each: the
 	// options "prefix" and "version". Empty means the DSN's.
 	Prefix, Version string
+
+	// Previous are the shards among which keys were divided before the shards
+	// of this connection were added or removed, and PreviousRouter by what: nil
+	// means Router. Each is the name of a shard, or "host:port" of a server that
+	// is none any more and is reached as the others are: the option "previous".
+	// What is still where it was is found, and moved, with what is left of its
+	// time to live, when somebody asks for it: a read of a key whose place has
+	// changed first asks the old one, once in each process. Deletes and
+	// invalidations concern both. All processes should change at about the same
+	// time: one that does not know the new shards goes on writing to the old ones.
+	// Drop the option when what was stored before has expired, or been moved: while
+	// it is there, keys that may be at a server that does not answer fail. It needs
+	// Redis, and the rights +dump and +restore. None means that nothing has changed.
+	Previous       []string
+	PreviousRouter Router
 
 	// TTL is the time to live of objects that do not say their own. Zero means
 	// the DSN's, [Forever] none. Less than zero is an error.
@@ -145,7 +162,19 @@ func NewConn(shards map[string]driver.Store, o *ConnOptions) (*Conn, error) {
 		}
 		all = append(all, shard{name, store})
 	}
-	return newConn(all, deref(o))
+	c, err := newConn(all, deref(o))
+	if err != nil {
+		return nil, err
+	}
+	var former []formerShard
+	for _, name := range deref(o).Previous {
+		i := c.shardNamed(name)
+		if i < 0 {
+			return nil, fmt.Errorf("caches: previous: there is no shard %q: a connection over stores of your own was divided among some of them", name)
+		}
+		former = append(former, formerShard{c.shards[i], i})
+	}
+	return c, c.setFormer(former, deref(o))
 }
 
 func deref(o *ConnOptions) ConnOptions {
@@ -260,10 +289,63 @@ func (g *group) connect(o ConnOptions) (*Conn, error) {
 		}
 	}
 	conn, err := newConn(shards, o)
+	if err == nil {
+		err = g.remember(conn, o)
+	}
 	if err != nil {
 		closeShards(shards)
+		return nil, err
 	}
-	return conn, err
+	return conn, nil
+}
+
+// remember opens the shards of before that are not among those of now. They are
+// reached as the first DSN says.
+func (g *group) remember(c *Conn, o ConnOptions) error {
+	var all []formerShard
+	var opened []shard
+	for _, name := range o.Previous {
+		s, err := g.formerShard(c, name, o)
+		if err != nil {
+			closeShards(opened)
+			return fmt.Errorf("caches: previous: %w", err)
+		}
+		if s.own < 0 {
+			opened = append(opened, s.shard)
+		}
+		all = append(all, s)
+	}
+	if err := c.setFormer(all, o); err != nil {
+		closeShards(opened)
+		return err
+	}
+	return nil
+}
+
+// formerShard finds or opens one shard of before.
+func (g *group) formerShard(c *Conn, name string, o ConnOptions) (formerShard, error) {
+	if i := c.shardNamed(name); i >= 0 {
+		return formerShard{c.shards[i], i}, nil
+	}
+	d := *g.dsns[0]
+	if d.Scheme != "redis" && d.Scheme != "rediss" {
+		return formerShard{}, fmt.Errorf("there is no shard %q, and a %s has no other hosts", name, d.Scheme)
+	}
+	host, err := parseHost(name)
+	if err != nil {
+		return formerShard{}, err
+	}
+	d.Hosts, d.options.node = []string{host}, ""
+	for _, all := range g.dsns {
+		for _, own := range all.shards() { // it may have a name of its own now
+			if len(own.Hosts) == 1 && own.Hosts[0] == host && own.DB == d.DB {
+				i := c.shardNamed(own.node())
+				return formerShard{shard{d.node(), c.shards[i].store}, i}, nil
+			}
+		}
+	}
+	store, err := openStore(&d, &o)
+	return formerShard{shard{d.node(), store}, -1}, err
 }
 
 func closeShards(shards []shard) {
@@ -272,18 +354,49 @@ func closeShards(shards []shard) {
 	}
 }
 
+// setFormer has the connection find what was divided among shards before.
+func (c *Conn) setFormer(all []formerShard, o ConnOptions) error {
+	names := make(map[string]bool)
+	for _, s := range all {
+		if names[s.name] {
+			return fmt.Errorf("caches: previous: %q is named twice", s.name)
+		}
+		names[s.name] = true
+	}
+	if len(all) > 0 {
+		if o.PreviousRouter == nil {
+			o.PreviousRouter = o.Router
+		}
+		c.former = newFormer(c, all, o.PreviousRouter)
+	}
+	return nil
+}
+
+// shardNamed returns the index of a shard, -1 for none.
+func (c *Conn) shardNamed(name string) int {
+	return slices.IndexFunc(c.shards, func(s shard) bool { return s.name == name })
+}
+
 // merge takes over what the DSNs of one connection say of it together.
 func (o *ConnOptions) merge(dsns []*DSN) error {
-	var router string
+	var router, former, formerRouter string
 	err := errors.Join(
 		agree(dsns, "ttl", &o.TTL, func(d *DSN) time.Duration { return d.options.ttl }),
 		agree(dsns, "version", &o.Version, func(d *DSN) string { return d.options.version }),
 		agree(dsns, "prefix", &o.Prefix, func(d *DSN) string { return d.options.prefix }),
 		agree(dsns, "router", &router, func(d *DSN) string { return d.options.router }),
+		agree(dsns, "previous", &former, func(d *DSN) string { return d.options.previous }),
+		agree(dsns, "previous_router", &formerRouter, func(d *DSN) string { return d.options.previousRouter }),
 		agree(dsns, "#name", &o.Name, func(d *DSN) string { return d.Name }),
 	)
 	if o.Router == nil {
 		o.Router = routers[router]
+	}
+	if o.Previous == nil && former != "" {
+		o.Previous = strings.Split(former, ",")
+	}
+	if o.PreviousRouter == nil {
+		o.PreviousRouter = routers[formerRouter]
 	}
 	return err
 }
@@ -406,13 +519,13 @@ func (c *Conn) LogValue() slog.Value {
 // outcome, later ones fail with [ErrUnavailable]. A second Close does nothing.
 func (c *Conn) Close() error {
 	c.near.close()
-	return c.everyShard(func(i int) error { return c.shards[i].store.Close() })
+	return c.everyServer(func(s shard) error { return s.store.Close() })
 }
 
 // Ping asks all shards for an answer at once (PING). Its error joins those of
 // the shards that gave none, each with the shard's name.
 func (c *Conn) Ping(ctx context.Context) error {
-	return c.everyShard(func(i int) error { return c.simple(ctx, i, driver.ReadOnly, "PING") })
+	return c.everyServer(func(s shard) error { return simple(ctx, s, driver.ReadOnly, "PING") })
 }
 
 // UnsafeFlush removes all keys of the databases that the shards live in, those
@@ -421,15 +534,15 @@ func (c *Conn) Ping(ctx context.Context) error {
 // then.
 func (c *Conn) UnsafeFlush(ctx context.Context) error {
 	defer c.near.flush()
-	return c.everyShard(func(i int) error { return c.simple(ctx, i, 0, "FLUSHDB") })
+	return c.everyServer(func(s shard) error { return simple(ctx, s, 0, "FLUSHDB") })
 }
 
 // simple runs a command whose reply says no more than that it ran.
-func (c *Conn) simple(ctx context.Context, shard int, mode driver.Mode, name string) error {
+func simple(ctx context.Context, s shard, mode driver.Mode, name string) error {
 	p := driver.NewPipeline(mode)
 	defer p.Free()
 	p.Cmd(name)
-	if err := c.do(ctx, shard, p); err != nil {
+	if err := s.store.Do(ctx, p); err != nil {
 		return err
 	}
 	return p.Next().OK()
@@ -449,25 +562,23 @@ func (c *Conn) UnsafeClear(ctx context.Context, pattern string) (removed int64, 
 		return 0, errors.New(`caches: UnsafeClear: the pattern is empty: write "*" for every key`)
 	}
 	defer c.near.flush()
-	counts := make([]int64, len(c.shards))
-	err = c.everyShard(func(i int) (err error) {
-		counts[i], err = c.clearShard(ctx, i, pattern)
+	var count atomic.Int64
+	err = c.everyServer(func(s shard) error {
+		n, err := clearShard(ctx, s, pattern)
+		count.Add(n)
 		return err
 	})
-	for _, n := range counts {
-		removed += n
-	}
-	return removed, err
+	return count.Load(), err
 }
 
 // clearShard is UnsafeClear on one shard. Each trip unlinks one page and asks
 // for the next.
-func (c *Conn) clearShard(ctx context.Context, shard int, pattern string) (removed int64, err error) {
+func clearShard(ctx context.Context, s shard, pattern string) (removed int64, err error) {
 	p, next := driver.NewPipeline(driver.ReadOnly), driver.NewPipeline(0)
 	defer func() { p.Free(); next.Free() }()
 	scanKeys(p, []byte{'0'}, pattern)
 	for p.Len() > 0 {
-		if err := c.do(ctx, shard, p); err != nil {
+		if err := s.store.Do(ctx, p); err != nil {
 			return removed, err
 		}
 		n, err := turnPage(p, next, pattern)

@@ -46,6 +46,9 @@ import (
 //	version          stands before every key, behind prefix
 //	router           crc32 (the default) or ketama: see [CRC32], [Ketama]
 //	node             the shard's name for the router; "host:port/db" by default
+//	previous         the shards of before a change of them, by name or host and with commas:
+//	                 what is still there is found and moved, see [ConnOptions]
+//	previous_router  what divided keys among those; router by default
 //	conns            connections to one server that all calls share; 1 by default
 //	maxsize          redis: most connections for the few calls that need their own, 64 by
 //	                 default, see [ConnOptions]; locmem: most entries
@@ -88,6 +91,7 @@ type options struct {
 	ttl                      time.Duration
 	prefix, version          string
 	router, node             string
+	previous, previousRouter string
 	conns, minsize, maxsize  int
 	timeout, connectTimeout  time.Duration
 	clientName               string
@@ -526,8 +530,10 @@ var dsnOptions = []dsnOption{
 	{"ttl", inAll, func(o *options, v string) error { return setSpan(&o.ttl, v, "to never expire") }},
 	{"version", inAll, func(o *options, v string) error { return setPrefix(&o.version, v) }},
 	{"prefix", inAll, func(o *options, v string) error { return setPrefix(&o.prefix, v) }},
-	{"router", inAll, setRouter},
+	{"router", inAll, func(o *options, v string) error { return setRouter(&o.router, v) }},
 	{"node", inAll, setNode},
+	{"previous", inRedis | inRediss, setPrevious},
+	{"previous_router", inRedis | inRediss, func(o *options, v string) error { return setRouter(&o.previousRouter, v) }},
 	{"conns", inServers, func(o *options, v string) error { return setCount(&o.conns, v, 1) }},
 	{"minsize", inServers, func(o *options, v string) error { return setCount(&o.minsize, v, 0) }},
 	{"maxsize", inServers | inLocmem, func(o *options, v string) error { return setCount(&o.maxsize, v, 1) }},
@@ -665,12 +671,20 @@ func setPrefix(dst *string, v string) error {
 	return setText(dst, v)
 }
 
-func setRouter(o *options, v string) error {
+func setRouter(dst *string, v string) error {
 	if _, ok := routers[v]; !ok {
 		return errors.New("is neither crc32 nor ketama")
 	}
-	o.router = v
+	*dst = v
 	return nil
+}
+
+// setPrevious takes names of shards and hosts, which nothing can tell apart.
+func setPrevious(o *options, v string) error {
+	if !allIn(v, nodeBytes+",") {
+		return errors.New("has other characters than letters, digits and _ - . : / [ ], and commas between the shards")
+	}
+	return setText(&o.previous, v)
 }
 
 // routers are those that a DSN can name.

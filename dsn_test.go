@@ -161,7 +161,7 @@ func TestParseDSNErrors(t *testing.T) {
 		{"test://a,/x", "host 2 is not a name or an address"},
 		{"test://a/%zz", "the path has a % that begins no escape"},
 		// options
-		{"redis://h?nonsense=1", "there is no option nonsense; redis has ttl, version, prefix, router, node, conns, minsize, maxsize, timeout, connect_timeout, client_name, allow_no_auth"},
+		{"redis://h?nonsense=1", "there is no option nonsense; redis has ttl, version, prefix, router, node, previous, previous_router, conns, minsize, maxsize, timeout, connect_timeout, client_name, allow_no_auth"},
 		{"redis://h?tls_insecure=1", "the option tls_insecure belongs to rediss; redis has"},
 		{"locmem://?timeout=1", "the option timeout belongs to redis, redis+unix, rediss; locmem has ttl, version, prefix, router, node, maxsize"},
 		{"dummy://?maxsize=1", "the option maxsize belongs to locmem, redis, redis+unix, rediss; dummy has ttl, version, prefix, router, node"},

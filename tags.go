@@ -138,22 +138,30 @@ func (c Cache[T]) InvalidateAll(ctx context.Context) error {
 	return c.Options.invalidateAll(ctx, "Cache.InvalidateAll", nil)
 }
 
+// unlinkOn removes one key of one shard, wherever it belongs.
+func unlinkOn(ctx context.Context, s shard, key string) error {
+	p := driver.NewPipeline(driver.Repeatable)
+	defer p.Free()
+	p.CmdKey("UNLINK", "", key)
+	if err := s.store.Do(ctx, p); err != nil {
+		return err
+	}
+	return p.Next().Err()
+}
+
 func (o *Options) invalidateAll(ctx context.Context, op string, fn *observer) error {
 	conn, err := resolve(ctx, o.conn, o.Connection)
 	if err != nil {
 		return &OpError{Op: op, Err: err}
 	}
 	begun, front := time.Now(), conn.front(o.Version)
-	err = conn.everyShard(func(shard int) error {
-		p := driver.NewPipeline(driver.Repeatable)
-		defer p.Free()
-		p.Cmd("UNLINK").Key(front, namespaceFront, o.Prefix)
-		defer conn.near.invalidated(shard, front+namespaceFront+o.Prefix)
-		if err := conn.do(ctx, shard, p); err != nil {
-			return err
-		}
-		return p.Next().Err()
-	})
+	key := namespaceFront + o.Prefix
+	if err = conn.former.forget(ctx, front+key); err == nil {
+		err = conn.everyShard(func(shard int) error {
+			defer conn.near.invalidated(shard, front+key)
+			return unlinkOn(ctx, conn.shards[shard], front+key)
+		})
+	}
 	if err != nil {
 		err = &OpError{Op: op, Key: front + namespaceFront + o.Prefix, Err: classify(err)}
 	}
