@@ -123,7 +123,7 @@ func (l *laterCalls[A, T]) run(ctx context.Context) error {
 			p.begin()
 		}
 	}
-	subjects, unfit := l.subjects(ctx)
+	subjects, unfit := l.f.subjects(ctx, l.args, "Cached.Later")
 	found, failed := l.f.getMany(ctx, subjects)
 	var errs []error
 	for _, arg := range l.args {
@@ -136,20 +136,6 @@ func (l *laterCalls[A, T]) run(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// subjects returns where the results are, and why some arguments have no place.
-func (l *laterCalls[A, T]) subjects(ctx context.Context) (subjects map[A]*subject, unfit map[A]error) {
-	subjects, unfit = make(map[A]*subject, len(l.args)), make(map[A]error)
-	for _, arg := range l.args {
-		s, err := l.f.subject(ctx, arg, "Cached.Later")
-		if err != nil {
-			unfit[arg] = err
-			continue
-		}
-		subjects[arg] = s
-	}
-	return subjects, unfit
 }
 
 func (b *Batch) add(t *task) {

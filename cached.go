@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -138,11 +140,15 @@ const maxLoads = 16
 //	})
 //
 // A result is computed once however many callers miss it at the same time: the
-// callers of this process wait for one run, and one process at a time computes.
+// callers of this process wait for one run, and one process at a time computes;
+// where that fails, those that waited for it each compute once by themselves.
 // Who waits is woken, and leaves when its own context ends. The context of fn has
 // the values of the first caller's and does not end with it; it ends when nobody
 // has waited for the lease of [CachedOptions.Lock]. A panic of fn is raised in
 // the callers of its process.
+//
+// Each result lives for the type's time to live from when it was computed, under
+// [FromCreation] as well; under [SlideOnRead] it lives as long as it is asked for.
 //
 // A result that was invalidated while fn ran, by its key, a tag or its namespace,
 // is returned to those who called before and is not kept. A value that Set
@@ -179,6 +185,8 @@ func (o *CachedOptions[A, T]) fill() error {
 	o.Negative.TTL = cmp.Or(o.Negative.TTL, defaultNegative)
 	o.Stale = max(o.Stale, 0)
 	switch {
+	case slices.Contains(o.Negative.Errors, nil):
+		return errors.New("caches: one of CachedOptions.Negative.Errors is nil")
 	case o.Lock > 0 && o.Lock < minLease:
 		return fmt.Errorf("caches: CachedOptions.Lock of %v is less than %v", o.Lock, minLease)
 	case o.Negative.TTL < 0:
@@ -229,7 +237,7 @@ func (f *CachedFunc[A, T]) settle(ctx context.Context, s *subject, arg A, seen f
 		seen.reason = MissFault
 	}
 	l := &load[A, T]{f: f, s: s, arg: arg, seen: seen.finding, fault: fault}
-	v, err := f.flight.do(ctx, flightKey{conn: s.conn, key: s.key}, l.stands(ctx), l.run)
+	v, err := f.flight.do(ctx, flightKey{conn: s.conn, key: s.front + s.key}, l.stands(ctx), l.run)
 	if err != nil && ended(ctx) {
 		fault = nil // it was the caller's time that was up
 	}
@@ -240,7 +248,7 @@ func (f *CachedFunc[A, T]) settle(ctx context.Context, s *subject, arg A, seen f
 // recall returns what an entry says, if it says anything.
 func (f *CachedFunc[A, T]) recall(seen found[T]) (v T, err error, ok bool) {
 	switch {
-	case seen.reason == MissExpired && f.opts.Stale == 0:
+	case seen.reason == MissExpired && (f.opts.Stale == 0 || seen.negative):
 		return v, nil, false
 	case seen.reason != NoReason && seen.reason != MissExpired:
 		return v, nil, false
@@ -289,20 +297,27 @@ func ended(ctx context.Context) bool {
 // are computed, up to 16 at a time. Results are returned beside an error, which
 // joins the errors of those arguments that have none.
 func (f *CachedFunc[A, T]) GetMany(ctx context.Context, args []A) (map[A]T, error) {
-	subjects := make(map[A]*subject, len(args))
-	for _, arg := range args {
-		s, err := f.subject(ctx, arg, "Cached.GetMany")
-		if err != nil {
-			return nil, err
-		}
-		subjects[arg] = s
-	}
+	subjects, unfit := f.subjects(ctx, args, "Cached.GetMany")
 	found, failed := f.getMany(ctx, subjects)
-	errs := make([]error, 0, len(failed))
+	errs := slices.Collect(maps.Values(unfit))
 	for arg, err := range failed {
 		errs = append(errs, fmt.Errorf("%v: %w", arg, err))
 	}
 	return found, errors.Join(errs...)
+}
+
+// subjects returns where the results for args are, and why some have no place.
+func (f *CachedFunc[A, T]) subjects(ctx context.Context, args []A, op string) (subjects map[A]*subject, unfit map[A]error) {
+	subjects, unfit = make(map[A]*subject, len(args)), make(map[A]error)
+	for _, arg := range args {
+		s, err := f.subject(ctx, arg, op)
+		if err != nil {
+			unfit[arg] = err
+			continue
+		}
+		subjects[arg] = s
+	}
+	return subjects, unfit
 }
 
 // getMany returns what there is for each argument: a result or an error.
@@ -376,7 +391,7 @@ func (f *CachedFunc[A, T]) Invalidate(ctx context.Context, arg A) error {
 	if err != nil {
 		return err
 	}
-	f.flight.forget(flightKey{conn: s.conn, key: s.key})
+	f.flight.forget(flightKey{conn: s.conn, key: s.front + s.key})
 	if err = s.unlink(ctx); err != nil {
 		err = s.fail(err)
 	}
@@ -425,8 +440,11 @@ func (f *CachedFunc[A, T]) Func() func(context.Context, A) (T, error) { return f
 
 // subject returns the entry of arg's result.
 func (f *CachedFunc[A, T]) subject(ctx context.Context, arg A, op string) (*subject, error) {
-	if f.bad != nil {
+	switch {
+	case f.bad != nil:
 		return nil, f.bad
+	case arg != arg:
+		return nil, &OpError{Op: op, Err: errors.New("caches: the argument is not equal to itself (a NaN): no other call could ask for it")}
 	}
 	object, err := f.object(arg)
 	if err != nil {

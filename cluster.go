@@ -639,8 +639,27 @@ func (f *former) tokenKey(m *move) string {
 
 // announce leaves a token beside each new place, or takes over the one that is
 // there, and for what may be an entry the stamp of its namespace.
+//
+// Neither is sent twice: one that was taken away meanwhile would come back.
 func (f *former) announce(ctx context.Context, moves []*move) {
-	f.trip(ctx, moves, false, driver.Repeatable, func(p *driver.Pipeline, m *move) {
+	for again := 0; len(moves) > 0; again++ {
+		f.tryAnnounce(ctx, moves)
+		if again == sendAgain {
+			return
+		}
+		var lost []*move
+		for _, m := range moves {
+			if unanswered(ctx, m.err) {
+				m.err = nil
+				lost = append(lost, m)
+			}
+		}
+		moves = lost
+	}
+}
+
+func (f *former) tryAnnounce(ctx context.Context, moves []*move) {
+	f.trip(ctx, moves, false, 0, func(p *driver.Pipeline, m *move) {
 		m.token = newToken(tokenRunning)
 		p.CmdKey("SET", "", f.tokenKey(m)).String(m.token).String("NX").String("GET").String("PX").Int(moveLife.Milliseconds())
 		if m.namespace != "" {

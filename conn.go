@@ -1,6 +1,7 @@
 package caches
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -38,7 +39,8 @@ type Conn struct {
 	observer *observer // nil where nobody hears of anything
 	tallies  *tallies
 	near     *nearConn
-	former   *former // nil where keys were always divided as they are now
+	former   *former       // nil where keys were always divided as they are now
+	waiters  chan struct{} // one for each call that waits for a lease on a connection of its own
 }
 
 // ConnOptions are what code says about a connection. It wins over the DSN. The
@@ -109,7 +111,10 @@ type ConnOptions struct {
 	Hooks *Hooks `json:"-"`
 
 	observer *observer // of Hooks, made before the stores that tell it their state
+	own      int       // most connections of their own that calls get, zero for the default
 }
+
+const defaultOwn = 64
 
 // Open returns the connection that dsns describe: each DSN, and each of its
 // hosts, is a shard. It reads what the DSNs name (TLS files) and dials nothing:
@@ -148,7 +153,12 @@ func OpenPools(pools map[string]*redis.Pool, o *ConnOptions) (*Conn, error) {
 		}
 		stores[name] = redigo.FromPool(pool, redigo.PoolOptions{Timeout: opts.Timeout, Address: "(pool " + name + ")"})
 	}
-	return NewConn(stores, o)
+	for _, pool := range pools {
+		if pool.MaxActive > 0 {
+			opts.own = min(cmp.Or(opts.own, defaultOwn), pool.MaxActive)
+		}
+	}
+	return NewConn(stores, &opts)
 }
 
 // NewConn returns a connection over any stores, its shards, which it closes
@@ -277,8 +287,11 @@ func (g *group) open(o ConnOptions, defaults settings) (*Conn, error) {
 // named store of this process would otherwise stay, with nobody to close it.
 func (g *group) connect(o ConnOptions) (*Conn, error) {
 	var shards []shard
-	o.observer = newObserver(o.Hooks)
+	o.observer, o.own = newObserver(o.Hooks), o.OwnConns
 	for _, all := range g.dsns {
+		if o.OwnConns == 0 && all.options.maxsize > 0 && all.of.scope&inServers != 0 {
+			o.own = min(cmp.Or(o.own, defaultOwn), all.options.maxsize)
+		}
 		for _, d := range all.shards() {
 			store, err := openStore(d, &o)
 			if err != nil {
@@ -429,6 +442,8 @@ func newConn(shards []shard, o ConnOptions) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{name: o.Name, shards: shards, prefix: dotted(o.Prefix), ttl: o.TTL, observer: o.observer, tallies: new(tallies), near: new(nearConn)}
+	// Each that waits has a connection of its own: half of them is for the others.
+	c.waiters = make(chan struct{}, min(cmp.Or(o.own, defaultOwn)/2, maxWaiters))
 	if c.observer == nil {
 		c.observer = newObserver(o.Hooks)
 	}

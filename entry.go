@@ -5,6 +5,10 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"maps"
+	"math"
+	mathrand "math/rand/v2"
 	"slices"
 	"strconv"
 	"time"
@@ -42,6 +46,7 @@ const (
 	envelopeHead    = 46
 	envelopeVersion = 1
 	entryID         = 12 // bytes that tell an entry from any other
+	maxTags         = math.MaxUint16 - 1
 
 	flagNegative = 1
 	flagKept     = 2
@@ -143,6 +148,8 @@ func newSubject(ctx context.Context, o *Object, op string, tags []string) (*subj
 		return nil, &OpError{Op: op, Err: o.err}
 	case o.key == "":
 		return nil, &OpError{Op: op, Err: ErrNoKey}
+	case len(tags) > maxTags:
+		return nil, &OpError{Op: op, Key: o.key, Err: fmt.Errorf("%w: %d tags, and an entry carries %d at most", ErrTooLarge, len(tags), maxTags)}
 	}
 	conn, err := resolve(ctx, o.opts.conn, o.opts.Connection)
 	if err != nil {
@@ -233,9 +240,10 @@ func (t *trip) free() {
 type finding struct {
 	envelope
 	reason Reason
-	tag    string  // the one that was invalidated
-	id     string  // the first bytes of what is stored, empty where nothing is
-	text   string  // of the error, where it is a negative one
+	tag    string // the one that was invalidated
+	id     string // the first bytes of what is stored, empty where nothing is
+	text   string // of the error, where it is a negative one
+	tags   []string
 	stamps []stamp // as they stand now; a zero one is not there
 	err    error   // of the decoder
 	near   bool    // it was kept in this process
@@ -261,6 +269,28 @@ func look[T any](ctx context.Context, s *subject) (f found[T], err error) {
 	if f, ok := nearFound[T](s); ok {
 		return f, nil
 	}
+	for begun := time.Now(); ; {
+		f, err = tryLook[T](ctx, s)
+		if !errors.Is(err, ErrBusy) || time.Since(begun) > busyWait {
+			return f, err
+		}
+		select { // the server is there: what computes instead would be busier still
+		case <-time.After(busyPause + mathrand.N(busyPause)):
+		case <-ctx.Done():
+			return f, err
+		}
+	}
+}
+
+const (
+	// busyWait is for how long a look waits for a place among the calls of a
+	// connection, and busyPause at least between two tries.
+	busyWait  = 5 * time.Second
+	busyPause = 2 * time.Millisecond
+)
+
+// tryLook is look for an entry that is not near.
+func tryLook[T any](ctx context.Context, s *subject) (f found[T], err error) {
 	t := newTrip(s.conn, driver.ReadOnly)
 	if s.slide {
 		t.mode = driver.Repeatable
@@ -359,7 +389,7 @@ func judge[T any](s *subject, data []byte, ok bool, stamps []stamp) (f found[T])
 }
 
 func (s *subject) judge(data []byte, ok bool, stamps []stamp) (f finding) {
-	f.stamps = stamps
+	f.tags, f.stamps = s.tags, stamps
 	if !ok {
 		f.reason = MissAbsent
 		return f
@@ -382,7 +412,7 @@ func (s *subject) judge(data []byte, ok bool, stamps []stamp) (f finding) {
 		f.text = string(f.payload)
 	}
 	f.reason, f.tag = s.vouch(f.envelope.stamps, stamps)
-	if f.reason == NoReason && f.kept && f.ttl > 0 && time.Since(f.created) >= f.ttl {
+	if f.reason == NoReason && (f.kept || f.negative) && f.ttl > 0 && time.Since(f.created) >= f.ttl {
 		f.reason = MissExpired
 	}
 	return f
@@ -409,15 +439,22 @@ func (s *subject) makeStamps(t *trip) {
 		fresh := newStamp()
 		t.fresh = append(t.fresh, fresh)
 		p := t.on(shard).CmdKey("SET", front, key).Bytes(fresh[:]).String("NX").String("GET")
-		if s.ms == 0 || s.slide { // the entry may live for ever
+		if s.ms == 0 { // the entry may live for ever
 			p.CmdKey("PERSIST", front, key)
 			continue
 		}
 		life := s.ms + s.extra.Milliseconds()
+		if s.slide { // it may live for long: a stamp that ends before it costs a miss
+			life = max(life, slidingStamp.Milliseconds())
+		}
 		p.String("PX").Int(2*life + time.Minute.Milliseconds())
 		p.Script(lengthen, 1).Key(front, key).Int(life + time.Minute.Milliseconds()/2).Int(2*life + time.Minute.Milliseconds())
 	}
 }
+
+// slidingStamp is for how long at least the stamps live of entries whose life
+// begins again as they are read. Stamps without an end would stay for ever.
+const slidingStamp = 24 * time.Hour
 
 // lengthen lets a key live for longer, where it would not live long enough. ARGV:
 // the least that is long enough, and the new time to live, in milliseconds. A key
@@ -461,13 +498,31 @@ func (s *subject) madeStamps(t *trip) ([]stamp, error) {
 
 // takeStamps returns the stamps as they stand, and makes those that are missing.
 func (s *subject) takeStamps(ctx context.Context) ([]stamp, error) {
-	t := newTrip(s.conn, driver.Repeatable)
+	for again := 0; ; again++ {
+		stamps, err := s.tryStamps(ctx)
+		if again == sendAgain || !unanswered(ctx, err) {
+			return stamps, err
+		}
+	}
+}
+
+// tryStamps sends once. A fresh stamp must not be sent twice: what others stored
+// under the first one, and somebody invalidated, would come back with the second.
+func (s *subject) tryStamps(ctx context.Context) ([]stamp, error) {
+	t := newTrip(s.conn, 0)
 	defer t.free()
 	s.makeStamps(t)
 	if err := t.run(ctx); err != nil {
 		return nil, err
 	}
 	return s.madeStamps(t)
+}
+
+const sendAgain = 3
+
+// unanswered reports whether a call's reply was lost while there was time left.
+func unanswered(ctx context.Context, err error) bool {
+	return errors.Is(err, ErrUnknownOutcome) && !errors.Is(err, context.DeadlineExceeded) && !ended(ctx)
 }
 
 // unlink removes the entry and its lease, so that a result that is being
@@ -505,8 +560,11 @@ func lookMany[A comparable, T any](ctx context.Context, subjects map[A]*subject)
 		if m == nil {
 			m = newMget(s.conn)
 		}
-		fills[arg] = s.nearFill()
+		fill := s.nearFill()
 		s.want(m)
+		if fills[arg] = fill; fill.space != nil {
+			m.wantLife(s.shard, s.front+s.key)
+		}
 	}
 	if m == nil {
 		return seen, faults
@@ -516,13 +574,16 @@ func lookMany[A comparable, T any](ctx context.Context, subjects map[A]*subject)
 	for arg, fill := range fills {
 		s := subjects[arg]
 		data, ok, stamps, err := s.got(m)
+		if errors.Is(err, ErrBusy) {
+			seen[arg], err = look[T](ctx, s)
+		} else if err == nil {
+			seen[arg] = judge[T](s, data, ok, stamps)
+			if left, ok := fill.left(m.life(s.shard, s.front+s.key)); ok {
+				nearKeepFound(&fill, left, seen[arg])
+			}
+		}
 		if err != nil {
 			faults[arg] = s.fail(err)
-			continue
-		}
-		seen[arg] = judge[T](s, data, ok, stamps)
-		if seen[arg].ttl > 0 || s.ms == 0 { // when it ends is known without asking
-			nearKeepFound(&fill, Forever, seen[arg])
 		}
 	}
 	return seen, faults
@@ -556,15 +617,16 @@ func (s *subject) got(m *mget) (data []byte, ok bool, stamps []stamp, err error)
 // An mget reads any number of keys, each once.
 type mget struct {
 	*trip
-	keys  [][]string       // by shard, in the order in which they are asked for
-	index []map[string]int // where in keys one is
-	vals  [][][]byte       // views; nil for what is not there
-	errs  []error          // of each shard
+	keys  [][]string                // by shard, in the order in which they are asked for
+	index []map[string]int          // where in keys one is
+	lives []map[string]driver.Reply // of those keys whose time to live is asked for
+	vals  [][][]byte                // views; nil for what is not there
+	errs  []error                   // of each shard
 }
 
 func newMget(conn *Conn) *mget {
 	n := len(conn.shards)
-	return &mget{newTrip(conn, driver.ReadOnly), make([][]string, n), make([]map[string]int, n), make([][][]byte, n), make([]error, n)}
+	return &mget{newTrip(conn, driver.ReadOnly), make([][]string, n), make([]map[string]int, n), make([]map[string]driver.Reply, n), make([][][]byte, n), make([]error, n)}
 }
 
 func (m *mget) want(shard int, key string) {
@@ -585,6 +647,16 @@ func (m *mget) got(shard int, key string) ([]byte, bool, error) {
 	return data, data != nil, nil
 }
 
+// wantLife asks for the time that a key has left, life returns the reply.
+func (m *mget) wantLife(shard int, key string) {
+	if m.lives[shard] == nil {
+		m.lives[shard] = make(map[string]driver.Reply)
+	}
+	m.lives[shard][key] = driver.Reply{}
+}
+
+func (m *mget) life(shard int, key string) driver.Reply { return m.lives[shard][key] }
+
 func (m *mget) run(ctx context.Context) {
 	for shard, keys := range m.keys {
 		for part := range slices.Chunk(keys, chunk) {
@@ -594,11 +666,23 @@ func (m *mget) run(ctx context.Context) {
 			}
 		}
 	}
+	timed := make([][]string, len(m.keys)) // in one order
+	for shard, lives := range m.lives {
+		timed[shard] = slices.Collect(maps.Keys(lives))
+		for _, key := range timed[shard] {
+			m.on(shard).CmdKey("PTTL", "", key)
+		}
+	}
 	copy(m.errs, m.conn.doEach(ctx, m.ps))
 	for shard, keys := range m.keys {
 		for range slices.Chunk(keys, chunk) {
 			if m.errs[shard] == nil {
 				m.errs[shard] = m.read(shard)
+			}
+		}
+		for _, key := range timed[shard] {
+			if m.errs[shard] == nil {
+				m.lives[shard][key] = m.on(shard).Next()
 			}
 		}
 	}

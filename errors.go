@@ -26,6 +26,10 @@ var (
 	// a claim of a [SentinelCache] the gate may be shut with nobody inside.
 	ErrUnknownOutcome = driver.ErrUnknownOutcome
 
+	// ErrBusy comes with ErrUnavailable where as many calls are under way on a
+	// connection as may be.
+	ErrBusy = driver.ErrBusy
+
 	// ErrTooLarge reports a reply or a value beyond a configured limit.
 	ErrTooLarge = driver.ErrTooLarge
 

@@ -82,12 +82,11 @@ func (p *loadPanic) Unwrap() error {
 // for its own key, by itself or over others, gets errRecursive: it would wait
 // for itself for ever.
 func (f *flight[T]) do(ctx context.Context, key flightKey, stands func(*joined[T]) bool, run func(context.Context, *joined[T]) (T, error)) (T, error) {
-	within := aboard{f, key, ctx.Value(aboardKey{})}
+	within := aboard{flight: f, key: key, outer: ctx.Value(aboardKey{})}
 	for {
 		var zero T
 		switch {
 		case ended(ctx):
-			<-ctx.Done() // at the latest when its timer runs
 			return zero, reasonOf(ctx)
 		case within.again():
 			return zero, fmt.Errorf("%w: %s", errRecursive, key.key)
@@ -142,7 +141,7 @@ func (f *flight[T]) start(ctx context.Context, within aboard, run func(context.C
 	if f.calls == nil {
 		f.calls = make(map[flightKey]*joined[T])
 	}
-	f.calls[within.key] = call
+	f.calls[within.key], within.done = call, call.done
 	ctx, call.cancel = context.WithCancelCause(context.WithValue(context.WithoutCancel(ctx), aboardKey{}, within))
 	go f.run(ctx, within.key, call, run)
 	return call
@@ -156,7 +155,7 @@ func (f *flight[T]) ahead(ctx context.Context, key flightKey, grace time.Duratio
 	if f.calls[key] != nil {
 		return false
 	}
-	call := f.start(ctx, aboard{f, key, ctx.Value(aboardKey{})}, run)
+	call := f.start(ctx, aboard{flight: f, key: key, outer: ctx.Value(aboardKey{})}, run)
 	call.grace = grace
 	call.abandon()
 	return true
@@ -221,7 +220,17 @@ var errRecursive = errors.New("caches: the function waits for its own result")
 type aboard struct {
 	flight any
 	key    flightKey
-	outer  any // an aboard, nil at the end
+	outer  any             // an aboard, nil at the end
+	done   <-chan struct{} // closed when the run has ended: its context may be kept for longer
+}
+
+func (a aboard) over() bool {
+	select {
+	case <-a.done:
+		return true
+	default:
+		return false
+	}
 }
 
 type aboardKey struct{}
@@ -229,7 +238,19 @@ type aboardKey struct{}
 // again reports whether a is among those that it is within.
 func (a aboard) again() bool {
 	for outer, ok := a.outer.(aboard); ok; outer, ok = outer.outer.(aboard) {
-		if outer.flight == a.flight && outer.key == a.key {
+		if outer.key == a.key && !outer.over() { // of whichever function: they share the lease
+			return true
+		}
+	}
+	return false
+}
+
+// nested reports whether the run of ctx is within another one of f: that one has
+// a slot, and would wait for this one to get one.
+func nested(ctx context.Context, f any) bool {
+	within, _ := ctx.Value(aboardKey{}).(aboard)
+	for outer, ok := within.outer.(aboard); ok; outer, ok = outer.outer.(aboard) {
+		if outer.flight == f {
 			return true
 		}
 	}
@@ -275,6 +296,9 @@ func (f *flight[T]) run(ctx context.Context, key flightKey, call *joined[T], run
 // another.
 func reasonOf(ctx context.Context) error {
 	err, cause := ctx.Err(), context.Cause(ctx)
+	if err == nil { // its deadline is past, and its timer late
+		return context.DeadlineExceeded
+	}
 	if cause == err {
 		return err
 	}
@@ -303,14 +327,21 @@ type load[A comparable, T any] struct {
 func (l *load[A, T]) stands(ctx context.Context) func(*joined[T]) bool {
 	return func(call *joined[T]) bool {
 		fence := call.fence.Load()
-		if fence == nil || l.fault != nil {
+		switch {
+		case fence == nil:
 			return true
+		case l.fault != nil || fence.token == "": // a run without the server is for those who cannot ask it
+			return l.fault != nil && fence.token == ""
 		}
 		t := newTrip(l.s.conn, driver.ReadOnly)
 		defer t.free()
 		l.s.ask(t, "", sideKey(l.s.front, l.s.key, leaseEnd), false)
-		if t.run(ctx) != nil {
-			return true // nothing better is to be had
+		if err := t.run(ctx); err != nil {
+			if ended(ctx) { // it was the caller's time that was up: do sees it
+				return true
+			}
+			l.fault = l.s.fail(err)
+			return false
 		}
 		lease, _, stamps, err := l.s.answer(t, false)
 		return err != nil || tokenOf(lease) == fence.token && slices.Equal(stamps, fence.stamps)
@@ -322,14 +353,14 @@ func (l *load[A, T]) run(ctx context.Context, call *joined[T]) (v T, err error) 
 	if l.fault != nil {
 		return l.unfenced(ctx, call)
 	}
-	token, way, seen := newToken(tokenRunning), claimOrWait, l.seen.id
+	way, seen := claimOrWait, l.seen.id
 	if l.f.opts.Lock < 0 {
 		way = claimOrShare
 	}
 	for {
 		look := call.looks.Add(1)
 		// A claim that was broken off might leave a lease behind.
-		c, err := claimEntry[T](context.WithoutCancel(ctx), l.s, token, way, seen, l.f.opts.lease())
+		c, err := claimEntry[T](context.WithoutCancel(ctx), l.s, newToken(tokenRunning), way, seen, l.f.opts.lease())
 		switch {
 		case err != nil:
 			return l.refused(ctx, call, err)
@@ -376,7 +407,7 @@ func (l *load[A, T]) wait(ctx context.Context, c *lease) bool {
 // unfenced computes without the server: as many at a time as Fallback allows, and
 // nothing is kept.
 func (l *load[A, T]) unfenced(ctx context.Context, call *joined[T]) (v T, err error) {
-	if slots := l.f.fallback; slots != nil {
+	if slots := l.f.fallback; slots != nil && !nested(ctx, l.f.flight) {
 		select {
 		case slots <- struct{}{}:
 			defer func() { <-slots }()
@@ -387,6 +418,7 @@ func (l *load[A, T]) unfenced(ctx context.Context, call *joined[T]) (v T, err er
 	if !l.f.flight.linger(call, l.f.opts.lease()) {
 		return v, errAbandoned
 	}
+	call.fence.Store(&fence{})
 	begun := time.Now()
 	v, err = l.f.fn(ctx, l.arg)
 	l.report(ctx, time.Since(begun), err, false)
@@ -415,13 +447,14 @@ func (l *load[A, T]) compute(ctx context.Context, call *joined[T], c *lease, sta
 	}()
 	v, err = l.f.fn(ctx, l.arg)
 	took := time.Since(begun)
-	returned = true
 	if l.f.unguarded {
 		if late, err := claimEntry[T](ctx, l.s, c.token, claimAlone, "", life); err == nil {
 			c, stamps = &late.lease, late.finding.stamps
 		}
 	}
-	return l.conclude(ctx, c, stamps, v, err, took)
+	v, err = l.conclude(ctx, c, stamps, v, err, took)
+	returned = true
+	return v, err
 }
 
 // conclude keeps a result, or lets go of the lease. That a server could not take
@@ -505,9 +538,12 @@ func (f *CachedFunc[A, T]) known(err error) error {
 // anew is the computation of Refresh: whoever computes loses the lease to it.
 func (l *load[A, T]) anew(ctx context.Context) (T, error) {
 	c, fault := claimEntry[T](ctx, l.s, newToken(tokenRunning), claimAlone, "", l.f.opts.lease())
-	l.f.flight.forget(flightKey{conn: l.s.conn, key: l.s.key})
+	l.f.flight.forget(flightKey{conn: l.s.conn, key: l.s.front + l.s.key})
 	if fault == nil {
-		return l.compute(ctx, nil, &c.lease, c.finding.stamps)
+		done := make(chan struct{})
+		defer close(done)
+		within := aboard{l.f.flight, flightKey{conn: l.s.conn, key: l.s.front + l.s.key}, ctx.Value(aboardKey{}), done}
+		return l.compute(context.WithValue(ctx, aboardKey{}, within), nil, &c.lease, c.finding.stamps)
 	}
 	begun := time.Now()
 	v, err := l.f.fn(ctx, l.arg)
@@ -536,7 +572,7 @@ func (f *CachedFunc[A, T]) lookAhead(ctx context.Context, s *subject, arg A, see
 	}
 	select {
 	case f.early <- struct{}{}:
-		key := flightKey{conn: s.conn, key: s.key, ahead: true}
+		key := flightKey{conn: s.conn, key: s.front + s.key, ahead: true}
 		if !f.flight.ahead(ctx, key, f.opts.lease(), l.runAhead) {
 			<-f.early
 		}

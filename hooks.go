@@ -78,7 +78,7 @@ type CallInfo struct {
 	BytesOut int // of commands of an operation on one key
 	BytesIn  int // of their replies
 
-	Dropped   bool  // the result was not kept: it was invalidated meanwhile
+	Dropped   bool  // the result was not kept: it was invalidated meanwhile, by its key
 	Err       error // what the caller got; a miss is one
 	Swallowed error // a fault in spite of which the caller was served
 }
@@ -418,7 +418,7 @@ type TypeStats struct {
 	Loads         int64         // runs of a cached function's own function
 	LoadErrors    int64         // … that failed
 	LoadTime      time.Duration // … that they took, together
-	Dropped       int64         // … whose result was invalidated meanwhile, and not kept
+	Dropped       int64         // … whose result was not kept, as it was invalidated by its key meanwhile
 	Swallowed     int64         // faults in spite of which a caller was served
 	Invalidations int64         // of keys, tags and namespaces
 }

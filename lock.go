@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -163,6 +164,13 @@ const (
 	wordFailed = "f" // there is none to be had by waiting
 )
 
+// waitPause is how often those look who find no connection to wait on.
+const waitPause = 50 * time.Millisecond
+
+// maxWaiters bounds the connections of their own on which calls wait for leases:
+// others need some, too.
+const maxWaiters = 32
+
 // wakeLife is how long a word stays for those who have seen the lease and are
 // still on their way to the list.
 const wakeLife = 10 * time.Second
@@ -180,7 +188,7 @@ if ARGV[3] ~= 't' and entry and string.sub(entry, 1, 12) ~= ARGV[4] then
 end
 local lease = redis.call('GET', KEYS[1])
 local token = lease and string.sub(lease, 1, 34)
-if not lease or ARGV[3] == 't' and token ~= ARGV[1] then
+if not lease or ARGV[3] == 't' and token ~= ARGV[1] or token == ARGV[5] or ARGV[3] == 'w' and string.sub(lease, 1, 2) == 'p:' then
 	redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 	token = ARGV[1]
 elseif ARGV[3] == 'w' and token ~= ARGV[1] and #lease == 34 then
@@ -188,6 +196,11 @@ elseif ARGV[3] == 'w' and token ~= ARGV[1] and #lease == 34 then
 end
 return {token, redis.call('PTTL', KEYS[1]), entry, redis.call('PTTL', KEYS[2])}
 `, claimLocally)
+
+// pausePrefix begins what stands in a lease's place for the pause after a
+// computation ahead of time that failed: no other one begins then, but who misses
+// the entry does not wait for it.
+const pausePrefix = "p:"
 
 // tokenSize is the length of a token; a lease that is waited for has a plus sign
 // behind it.
@@ -203,7 +216,8 @@ func claimLocally(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
 	if !there || string(args[2]) == claimAlone || string(entry[:min(len(entry), entryID)]) == string(args[3]) {
 		lease, stands, _ := tx.Call("GET", keys[0]).Bytes()
 		token = tokenOf(lease)
-		if !stands || string(args[2]) == claimAlone && token != string(args[0]) {
+		paused := string(args[2]) == claimOrWait && strings.HasPrefix(token, pausePrefix)
+		if !stands || string(args[2]) == claimAlone && token != string(args[0]) || token == string(args[4]) || paused {
 			token = string(args[0])
 			tx.Call("SET", keys[0], args[0], []byte("PX"), args[1])
 		}
@@ -235,7 +249,7 @@ if not held then
 elseif ARGV[2] == 'leave' or ARGV[2] == 'cede' then
 	if ARGV[2] == 'cede' then word = 'l' end
 	if ARGV[3] == '1' and ARGV[4] ~= '0' then
-		redis.call('PEXPIRE', KEYS[1], ARGV[4])
+		redis.call('SET', KEYS[1], 'p:' .. string.sub(ARGV[1], 3), 'PX', ARGV[4])
 	elseif ARGV[3] == '1' then
 		redis.call('DEL', KEYS[1])
 	end
@@ -269,7 +283,8 @@ func concludeLocally(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
 	switch string(args[1]) {
 	case leaveEntry, cedeEntry:
 		if own && string(args[3]) != "0" {
-			tx.Call("PEXPIRE", keys[0], args[3])
+			paused := append([]byte(pausePrefix), args[0][len(pausePrefix):]...)
+			tx.Call("SET", keys[0], paused, []byte("PX"), args[3])
 		} else if own {
 			tx.Call("DEL", keys[0])
 		}
@@ -310,10 +325,22 @@ type claimed[T any] struct {
 
 // claimEntry claims the entry, and takes its stamps, in one trip.
 func claimEntry[T any](ctx context.Context, s *subject, token, way, seen string, life time.Duration) (c claimed[T], err error) {
-	t := newTrip(s.conn, driver.Repeatable)
+	for again, lost := 0, ""; ; again++ {
+		c, err = tryClaim[T](ctx, s, token, lost, way, seen, life)
+		if again == sendAgain || !unanswered(ctx, err) {
+			return c, err
+		}
+		// Neither token nor stamps are sent twice: the first may come late, when
+		// somebody has taken them away.
+		lost, token = token, newToken(tokenRunning)
+	}
+}
+
+func tryClaim[T any](ctx context.Context, s *subject, token, lost, way, seen string, life time.Duration) (c claimed[T], err error) {
+	t := newTrip(s.conn, 0)
 	defer t.free()
 	t.on(s.shard).Script(claim, 2).Key(sideKey(s.front, s.key, leaseEnd)).Key(s.front, s.key).
-		String(token).Int(life.Milliseconds()).String(way).String(seen)
+		String(token).Int(life.Milliseconds()).String(way).String(seen).String(lost)
 	s.makeStamps(t)
 	if err := t.run(ctx); err != nil {
 		return c, err
@@ -343,6 +370,14 @@ func claimEntry[T any](ctx context.Context, s *subject, token, way, seen string,
 // ctx; word is empty where nothing was said. It takes a connection of its own.
 func (l *lease) wait(ctx context.Context) (word string, err error) {
 	life := max(l.life, minLease)
+	select {
+	case l.s.conn.waiters <- struct{}{}:
+		defer func() { <-l.s.conn.waiters }()
+	case <-time.After(min(life, waitPause)): // then look again, without a connection
+		return "", nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 	ctx, cancel := context.WithTimeout(ctx, life+settleTimeout)
 	defer cancel()
 	p := driver.NewPipeline(driver.Own | driver.Repeatable)
@@ -385,11 +420,17 @@ func (l *lease) end(ctx context.Context, what string, pause time.Duration, data 
 // or the lease is lost. That it is lost ends nothing: the result answers those
 // who wait, and is not kept.
 func (l *lease) renewing(ctx context.Context, life time.Duration) (stop func()) {
+	wanted, left := ctx, 6 // times, once nobody wants the result: who hangs must not keep others out
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var step func()
 	var mu sync.Mutex // guards timer, which step sets again
 	var timer *time.Timer
 	step = func() {
+		if wanted.Err() != nil {
+			if left--; left < 0 {
+				return
+			}
+		}
 		if held, err := l.prolong(ctx, life); ctx.Err() == nil && (held || err != nil) {
 			mu.Lock()
 			defer mu.Unlock()

@@ -288,7 +288,7 @@ func nearPut[T any](f *nearFill, ttl driver.Reply, v T) {
 // nearKeep keeps v for left at most, counted from when the fill began.
 func nearKeep[T any](f *nearFill, left time.Duration, v T) {
 	s := f.space
-	f.until = f.begun + int64(min(left, s.age))
+	f.until = f.begun + int64(min(left, s.age, Forever/2))
 	stripe := s.stripe(f.key)
 	stripe.mu.Lock()
 	defer stripe.mu.Unlock()
@@ -524,7 +524,8 @@ func nearFound[T any](s *subject) (f found[T], ok bool) {
 	if space == nil || s.opts.fresh {
 		return f, false
 	}
-	return nearValueOf[found[T]](space, s.key)
+	f, ok = nearValueOf[found[T]](space, s.key)
+	return f, ok && slices.Equal(f.tags, s.tags)
 }
 
 // space returns where the entry is kept near, nil for nowhere.

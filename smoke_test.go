@@ -4,9 +4,12 @@ import (
 	"context"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gocaches/caches"
@@ -26,9 +29,38 @@ func TestRightsOfTheReadme(t *testing.T) {
 	rule, _, found := strings.Cut(rule, "```")
 	require.True(t, found)
 	server := testutil.Redis(t, &testutil.RedisOptions{
-		ACL: []string{"user app on >secret ~*" + strings.ReplaceAll(rule, "\n", " ")},
+		ACL: []string{"user app on >secret ~app.*" + strings.ReplaceAll(rule, "\n", " ")},
 	})
-	sweep(t, t.Context(), open(t, "redis://app:secret@"+server.Addr()+patience))
+	dsn := "redis://app:secret@" + server.Addr() + patience + "&prefix=app"
+	conn, other := open(t, dsn), open(t, dsn)
+	sweep(t, t.Context(), conn)
+
+	c := caches.Cache[string]{Options: caches.Options{Prefix: "x", TTL: time.Hour, Near: &caches.Near{}}}
+	var runs atomic.Int64
+	fn := func(context.Context, int) (string, error) {
+		time.Sleep(200 * time.Millisecond) // the other process waits for it
+		runs.Add(1)
+		return "v", nil
+	}
+	var both sync.WaitGroup
+	for _, conn := range []*caches.Conn{conn, other} {
+		f := caches.Cached(c.On(conn), fn, &caches.CachedOptions[int, string]{Name: "f", Tags: func(int) []string { return []string{"t"} }})
+		both.Go(func() {
+			_, err := f.Get(t.Context(), 1)
+			assert.NoError(t, err)
+		})
+	}
+	both.Wait()
+	require.EqualValues(t, 1, runs.Load())
+	require.Zero(t, conn.Stats().Types["x"].Swallowed+other.Stats().Types["x"].Swallowed)
+	untilNear(t, conn, "x", func() {
+		require.NoError(t, c.On(conn).Key("near").Set(t.Context(), "v"))
+		for range 2 {
+			_, err := c.On(conn).Key("near").Get(t.Context())
+			require.NoError(t, err)
+		}
+	})
+	require.NoError(t, conn.InvalidateTags(t.Context(), "t"))
 }
 
 func sweep(t *testing.T, ctx context.Context, conn *caches.Conn) {

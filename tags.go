@@ -181,7 +181,9 @@ type TaggedCache[T any] struct {
 //
 //	err := profiles.Key(42).Tagged("team:7").Set(ctx, p)
 //
-// The value is kept in an envelope, with the stamps of its tags.
+// The value is kept in an envelope, with the stamps of its tags, and lives for the
+// type's time to live from each Set, under [FromCreation] as well. An entry
+// carries 65,534 tags at most.
 func (c Cache[T]) Tagged(tags ...string) TaggedCache[T] {
 	return TaggedCache[T]{c, sortedTags(tags)}
 }

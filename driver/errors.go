@@ -12,6 +12,10 @@ var (
 	// call may be tried again.
 	ErrUnavailable = errors.New("caches: unavailable")
 
+	// ErrBusy comes with ErrUnavailable where that was not the server's doing: as
+	// many calls are under way on its connection as may be.
+	ErrBusy = errors.New("caches: busy")
+
 	// ErrUnknownOutcome reports that commands were sent and no reply came:
 	// they may have run or not.
 	ErrUnknownOutcome = errors.New("caches: unknown outcome")

@@ -202,6 +202,9 @@ func (m *mux) refuse(c *call, err error) error {
 	}
 	// The cause may say of its own call that it is final, and the context that
 	// ended there is not this call's.
+	if err == errFull {
+		return fmt.Errorf("%w: %w: %v", driver.ErrUnavailable, driver.ErrBusy, err)
+	}
 	return fmt.Errorf("%w: %v", driver.ErrUnavailable, err)
 }
 
