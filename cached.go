@@ -230,18 +230,29 @@ func (f *CachedFunc[A, T]) settle(ctx context.Context, s *subject, arg A, seen f
 	if fault == nil {
 		if v, err, ok := f.recall(seen); ok {
 			r := f.lookAhead(ctx, s, arg, seen)
-			f.tell(ctx, s, &report{result: r, finding: &seen.finding, err: err})
+			if w := s.conn.witness(s.opts, f.observer); !w.heard() {
+				w.call(r, err)
+				return v, err
+			}
+			copied := seen.finding // for hooks: else seen would escape
+			f.tell(ctx, s, &report{result: r, finding: &copied, err: err})
 			return v, err
 		}
 	} else {
 		seen.reason = MissFault
 	}
-	l := &load[A, T]{f: f, s: s, arg: arg, seen: seen.finding, fault: fault}
+	return f.miss(ctx, s, arg, seen.finding, fault)
+}
+
+// miss answers a call by a computation. It is apart from settle so that a hit
+// keeps all it needs on its stack.
+func (f *CachedFunc[A, T]) miss(ctx context.Context, s *subject, arg A, seen finding, fault error) (T, error) {
+	l := &load[A, T]{f: f, s: s, arg: arg, seen: seen, fault: fault}
 	v, err := f.flight.do(ctx, flightKey{conn: s.conn, key: s.front + s.key}, l.stands(ctx), l.run)
 	if err != nil && ended(ctx) {
 		fault = nil // it was the caller's time that was up
 	}
-	f.tell(ctx, s, &report{result: Miss, finding: &seen.finding, err: err, fault: fault, waited: time.Duration(l.waited.Load())})
+	f.tell(ctx, s, &report{result: Miss, finding: &seen, err: err, fault: fault, waited: time.Duration(l.waited.Load())})
 	return v, err
 }
 

@@ -745,7 +745,7 @@ func (f *former) store(ctx context.Context, moves []*move) {
 		if m.ttl <= 0 {
 			p.CmdKey("PERSIST", "", m.namespace)
 		} else {
-			p.Script(lengthen, 1).Key(m.namespace).Int(m.ttl + time.Minute.Milliseconds()/2).Int(2*m.ttl + time.Minute.Milliseconds())
+			p.CmdKey("PEXPIRE", "", m.namespace).Int(2*m.ttl + time.Minute.Milliseconds()).String("GT")
 		}
 	}, func(p *driver.Pipeline, m *move) error {
 		err := p.Next().Err()

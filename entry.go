@@ -10,7 +10,6 @@ import (
 	"math"
 	mathrand "math/rand/v2"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/gocaches/caches/driver"
@@ -210,6 +209,7 @@ type trip struct {
 	ps   []*driver.Pipeline // by shard, nil where nothing is asked
 
 	fresh []stamp // that makeStamps would make
+	short []int   // which of the stamps that madeStamps read do not live long enough
 }
 
 func newTrip(conn *Conn, mode driver.Mode) *trip {
@@ -225,7 +225,14 @@ func (t *trip) on(shard int) *driver.Pipeline {
 }
 
 // run sends all, and fails where a shard did.
-func (t *trip) run(ctx context.Context) error { return errors.Join(t.conn.doEach(ctx, t.ps)...) }
+func (t *trip) run(ctx context.Context) error {
+	if len(t.ps) == 1 && t.ps[0] != nil {
+		return t.conn.do(ctx, 0, t.ps[0])
+	}
+	return t.runAll(ctx)
+}
+
+func (t *trip) runAll(ctx context.Context) error { return errors.Join(t.conn.doEach(ctx, t.ps)...) }
 
 func (t *trip) free() {
 	for _, p := range t.ps {
@@ -443,35 +450,27 @@ func (s *subject) makeStamps(t *trip) {
 			p.CmdKey("PERSIST", front, key)
 			continue
 		}
-		life := s.ms + s.extra.Milliseconds()
-		if s.slide { // it may live for long: a stamp that ends before it costs a miss
-			life = max(life, slidingStamp.Milliseconds())
-		}
-		p.String("PX").Int(2*life + time.Minute.Milliseconds())
-		p.Script(lengthen, 1).Key(front, key).Int(life + time.Minute.Milliseconds()/2).Int(2*life + time.Minute.Milliseconds())
+		_, life := s.stampLife()
+		p.String("PX").Int(life)
+		p.CmdKey("PTTL", front, key)
 	}
+}
+
+// stampLife returns for how many milliseconds a stamp must live at least, and for
+// how many it is given: it lives on while entries are stored under it, and is not
+// touched for each of them. A key that is touched has changed, to those who keep
+// near what stands on it.
+func (s *subject) stampLife() (least, given int64) {
+	life := s.ms + s.extra.Milliseconds()
+	if s.slide { // it may live for long: a stamp that ends before it costs a miss
+		life = max(life, slidingStamp.Milliseconds())
+	}
+	return life + time.Minute.Milliseconds()/2, 2*life + time.Minute.Milliseconds()
 }
 
 // slidingStamp is for how long at least the stamps live of entries whose life
 // begins again as they are read. Stamps without an end would stay for ever.
 const slidingStamp = 24 * time.Hour
-
-// lengthen lets a key live for longer, where it would not live long enough. ARGV:
-// the least that is long enough, and the new time to live, in milliseconds. A key
-// that is touched has changed, to those who keep near what stands on it: so this
-// is done once in a while, and not for every entry.
-var lengthen = driver.NewScript(`
-local left = redis.call('PTTL', KEYS[1])
-if left < 0 or left >= tonumber(ARGV[1]) then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-`, func(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
-	left, _ := tx.Call("PTTL", keys[0]).Int()
-	if need, _ := strconv.ParseInt(string(args[0]), 10, 64); left < 0 || left >= need {
-		reply.Int(0)
-		return
-	}
-	passOn(reply, tx.Call("PEXPIRE", keys[0], args[1]))
-})
 
 // madeStamps reads what makeStamps has asked for, in the same order. All of them
 // are there.
@@ -489,11 +488,31 @@ func (s *subject) madeStamps(t *trip) ([]stamp, error) {
 		if stamps[i] == (stamp{}) {
 			return nil, corrupt(reason("a stamp that is none"))
 		}
-		if err := t.on(shard).Next().Err(); err != nil { // of the expiry
+		left, err := t.on(shard).Next().Int() // what PERSIST answers is no time
+		if err != nil {
 			return nil, err
+		}
+		if least, _ := s.stampLife(); s.ms > 0 && left >= 0 && left < least {
+			t.short = append(t.short, i)
 		}
 	}
 	return stamps, nil
+}
+
+// lengthen lets those stamps live for longer that would not live long enough. One
+// that ends too soon costs a miss: no more is lost where this fails.
+func (s *subject) lengthen(ctx context.Context, short []int) {
+	if len(short) == 0 {
+		return
+	}
+	t := newTrip(s.conn, driver.Repeatable)
+	defer t.free()
+	_, life := s.stampLife()
+	for _, i := range short {
+		front, key, shard := s.stampAt(i)
+		t.on(shard).CmdKey("PEXPIRE", front, key).Int(life).String("GT")
+	}
+	_ = t.run(ctx)
 }
 
 // takeStamps returns the stamps as they stand, and makes those that are missing.
@@ -515,7 +534,9 @@ func (s *subject) tryStamps(ctx context.Context) ([]stamp, error) {
 	if err := t.run(ctx); err != nil {
 		return nil, err
 	}
-	return s.madeStamps(t)
+	stamps, err := s.madeStamps(t)
+	s.lengthen(ctx, t.short)
+	return stamps, err
 }
 
 const sendAgain = 3

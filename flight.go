@@ -557,19 +557,22 @@ func (l *load[A, T]) anew(ctx context.Context) (T, error) {
 // lookAhead has a result computed in the background that is about to expire, or
 // has, and says what the caller is served.
 func (f *CachedFunc[A, T]) lookAhead(ctx context.Context, s *subject, arg A, seen found[T]) Result {
-	l := &load[A, T]{f: f, s: s, arg: arg, seen: seen.finding, ahead: true}
 	result := seen.hit()
+	var gap time.Duration
+	reason := seen.reason
 	switch {
 	case seen.reason == MissExpired:
 		result = StaleHit
 	case seen.negative || seen.ttl == 0 || f.opts.Early <= 0:
 		return result
 	default:
-		l.gap, l.seen.reason = early(seen.cost, f.opts.Early, rand.Float64()), MissEarly
-		if l.gap < seen.ttl-time.Since(seen.created) {
+		gap, reason = early(seen.cost, f.opts.Early, rand.Float64()), MissEarly
+		if gap < seen.ttl-time.Since(seen.created) {
 			return result
 		}
 	}
+	l := &load[A, T]{f: f, s: s, arg: arg, seen: seen.finding, ahead: true, gap: gap}
+	l.seen.reason = reason
 	select {
 	case f.early <- struct{}{}:
 		key := flightKey{conn: s.conn, key: s.front + s.key, ahead: true}

@@ -360,6 +360,7 @@ func tryClaim[T any](ctx context.Context, s *subject, token, lost, way, seen str
 		return c, err
 	}
 	stamps, err := s.madeStamps(t)
+	s.lengthen(ctx, t.short)
 	if err == nil {
 		c.found = judge[T](s, data, there, stamps)
 	}
