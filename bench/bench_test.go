@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/gocaches/caches"
 )
 
 // A benchmark that does not look at its replies would be won by whoever gives
@@ -68,6 +71,146 @@ func TestLanesPrintTheirRatios(t *testing.T) {
 		"bound allocs raw get g=8 ours "} {
 		assert.Contains(t, out.String(), "\n"+line)
 	}
+}
+
+// The lanes of caches, likewise, and none of their rows may have a fault.
+func TestLanesOfCachesPrintTheirRatios(t *testing.T) {
+	var out strings.Builder
+	err := run([]string{"-lane", "cached,batch,tags,stampede,near", "-rounds", "1", "-turn", "2ms", "-g", "4"}, &out)
+	require.NoError(t, err, out.String())
+	for _, peer := range loaderNames() {
+		for _, what := range []string{"cached hit g=4", "cached miss g=4", "stampede clients=4 g=4"} {
+			assert.Contains(t, out.String(), fmt.Sprintf("\nratio %s ours/%s ", what, peer))
+		}
+	}
+	for _, line := range []string{"ratio batch get n=10 g=4 ours/go-redis ", "ratio batch set n=100 g=4 ours/rueidis ",
+		"ratio batch cached n=100 hits=50% g=4 ours/jetcache ", "p99 tags read tags=3 g=4 ours/gocache ",
+		"ratio tags invalidate n=1000 ours/gocache ", "ratio near get g=4 caches/rueidis ", "ratio near load g=4 ours/sturdyc ",
+		"ours ÷ theirs "} {
+		assert.Contains(t, out.String(), "\n"+line)
+	}
+	for _, fault := range []string{"WRONG", "TOO OFTEN", "LOST", "STALE"} {
+		assert.NotContains(t, out.String(), fault)
+	}
+}
+
+// A loader that is fast because it is wrong must say so in its row.
+func TestWatchSeesWhatIsWrong(t *testing.T) {
+	p, err := newProbe(start(t).addr)
+	require.NoError(t, err)
+	defer p.close()
+	for name, want := range map[string]string{
+		"right":    "",
+		"wrong":    `^WRONG in \d+ operations$`,
+		"twice":    `^RAN THE FUNCTION \d+ TIMES TOO OFTEN$`,
+		"careless": `^LOST \d+ results$`,
+	} {
+		s := &source{}
+		l := &badLoader{source: s, probe: p, how: name}
+		w := &watch{probe: p, source: s, promise: 1, cold: true, stores: true}
+		var id atomic.Int64
+		c := w.contender(newLoad(1, false), name, func(ctx context.Context, _ int) error {
+			return opened{loader: l}.ask(ctx, int(id.Add(1)))
+		})
+		turn, err := c.turn(time.Millisecond)
+		require.NoError(t, err, name)
+		assert.Positive(t, turn.runs, name)
+		remark, faulty := c.remark()
+		assert.Equal(t, want != "", faulty, name)
+		assert.Regexp(t, cmp.Or(want, "^$"), remark, name)
+		remark, _ = c.remark()
+		assert.Empty(t, remark, "%s: a remark is made once", name)
+	}
+}
+
+// badLoader computes and stores each result, or fails to, as its name says.
+type badLoader struct {
+	source *source
+	probe  *probe
+	how    string
+}
+
+func (l *badLoader) get(ctx context.Context, id int) (User, error) {
+	u, err := l.source.load(ctx, id)
+	switch l.how {
+	case "wrong":
+		u = userOf(id + 1)
+	case "twice":
+		_, err = l.source.load(ctx, id)
+		_, _ = l.probe.conn.Do("SET", fmt.Sprint(l.how, id, "again"), "")
+	case "careless":
+		return u, err
+	}
+	_, _ = l.probe.conn.Do("SET", fmt.Sprint(l.how, id), "")
+	return u, err
+}
+
+func (l *badLoader) close() {}
+
+func TestAColdKeyThatIsNotColdIsAnError(t *testing.T) {
+	p, err := newProbe(start(t).addr)
+	require.NoError(t, err)
+	defer p.close()
+	w := &watch{probe: p, source: &source{}, promise: 1, cold: true}
+	_, err = w.contender(newLoad(1, false), "idle", func(context.Context, int) error { return nil }).turn(time.Millisecond)
+	assert.ErrorContains(t, err, "keys that nobody should have")
+}
+
+// Four clients that each run the function once have run it three times too often
+// for who promises one run in all, and not for who promises one in a process.
+func TestStampedeCountsRunsOfEachRound(t *testing.T) {
+	p, err := newProbe(start(t).addr)
+	require.NoError(t, err)
+	defer p.close()
+	for promise, want := range map[int]int{1: 3, 4: 0} {
+		s := &source{}
+		w := &watch{probe: p, source: s, promise: math.Inf(1)}
+		c := &crowd{watch: w, callers: 1, promise: promise}
+		for range 4 {
+			c.clients = append(c.clients, &badLoader{source: s, how: "careless"})
+		}
+		require.NoError(t, c.round(context.Background(), 1))
+		assert.Equal(t, want, w.extra)
+	}
+}
+
+// forgetful tags nothing: its invalidation does nothing.
+type forgetful struct{ tagger }
+
+func (forgetful) invalidate(context.Context, string) error { return nil }
+
+func TestInvalidationLooksAtWhatIsLeft(t *testing.T) {
+	addr := start(t).addr
+	p, err := newProbe(addr)
+	require.NoError(t, err)
+	defer p.close()
+	conn, err := caches.Open("redis://" + addr)
+	require.NoError(t, err)
+	defer conn.Close()
+	for _, c := range []struct {
+		tagger tagger
+		want   string
+	}{{newOurTagger(conn), ""}, {forgetful{newOurTagger(conn)}, "STALE: 3 values were still there"}} {
+		i := &invalidation{tagger: c.tagger, probe: p, n: 3}
+		_, err := i.turn(0)
+		require.NoError(t, err)
+		remark, faulty := i.remark()
+		assert.Equal(t, c.want, remark)
+		assert.Equal(t, c.want != "", faulty)
+	}
+}
+
+// What is wrong of ours ends the run; what is wrong of a peer stands in its row.
+func TestFaultsStandInTheReport(t *testing.T) {
+	fine := func(time.Duration) (turn, error) { return turn{rate: 1, ops: 1}, nil }
+	fault := func() (string, bool) { return "WRONG in 3 operations", true }
+	var out strings.Builder
+	b := bench{settings: settings{rounds: 1}, out: newReport(&out)}
+	require.NoError(t, b.compare("x", "y", []contender{{name: "ours", turn: fine}, {"theirs", fine, fault}}))
+	b.out.summary()
+	assert.Regexp(t, `(?m)^ +theirs .* WRONG in 3 operations$`, out.String())
+	assert.Regexp(t, `(?m)^x y +theirs +1.00 .* WRONG in 3 operations$`, out.String())
+	assert.ErrorContains(t, b.compare("x", "y", []contender{{"ours", fine, fault}}), "ours WRONG in 3 operations")
 }
 
 func TestUnknownNamesAreErrors(t *testing.T) {

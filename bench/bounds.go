@@ -28,7 +28,8 @@ func (b bound) sign() string {
 }
 
 // bounds returns all that the transport was built to reach, on two cores shared
-// with the server. "The better of two peers" is one bound for each of them.
+// with the server, and how many runs and commands functions and tags may cost.
+// "The better of two peers" is one bound for each of them.
 func bounds() []bound {
 	var all []bound
 	least := func(limit float64, format string, args ...any) {
@@ -68,6 +69,15 @@ func bounds() []bound {
 	}
 	for _, g := range []int{8, 64} {
 		least(0.7, "ratio hogs get g=%d ours/redigo", g)
+	}
+	most(1, "runs stampede clients=1 g=250 ours") // as many as rounds
+	most(1, "runs stampede clients=4 g=250 ours")
+	for _, n := range []int{10, 1000} {
+		most(1, "cmds tags invalidate n=%d ours", n)
+	}
+	for _, g := range []int{1, 64} {
+		most(0, "allocs near get g=%d caches", g)
+		most(1, "cmds tags read tags=3 g=%d ours", g)
 	}
 	least(0.85, "ratio object get g=64 object/transport")
 	return all

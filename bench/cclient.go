@@ -39,7 +39,7 @@ func cClient(b bench) error {
 // requests, not a time: as many as the rate of its last turn fills one with.
 func redisBenchmark(addr, name string, depth int) contender {
 	rate := 250_000.0
-	return contender{fmt.Sprint("redis-benchmark-P", depth), func(length time.Duration) (turn, error) {
+	return contender{name: fmt.Sprint("redis-benchmark-P", depth), turn: func(length time.Duration) (turn, error) {
 		requests := max(int(rate*length.Seconds()), 100*depth)
 		t, err := runRedisBenchmark(addr, name, depth, requests)
 		if err == nil {
@@ -74,7 +74,7 @@ func parseRedisBenchmark(out string) (turn, error) {
 	for i, name := range rows[0] {
 		figures[name], _ = strconv.ParseFloat(rows[1][i], 64) // the first is a word
 	}
-	t := turn{rate: figures["rps"], allocs: math.NaN(), bytes: math.NaN()}
+	t := turn{rate: figures["rps"], allocs: math.NaN(), bytes: math.NaN(), runs: math.NaN(), commands: math.NaN()}
 	t.p50, t.p99 = figures["p50_latency_ms"]*1e3, figures["p99_latency_ms"]*1e3
 	if t.rate <= 0 {
 		return turn{}, fmt.Errorf("redis-benchmark printed %q", out)

@@ -53,6 +53,9 @@ func newData(addr string) (*data, error) {
 // memory, here or in the server.
 func (d *data) at(n int) int { return n * 7919 % keyCount }
 
+// id returns what stands in the i-th key behind the prefix.
+func (d *data) id(i int) int { return keyBase + i%keyCount }
+
 // op returns the operation of the given name, one of rawOps, on c.
 func (d *data) op(name string, c client) op {
 	switch name {

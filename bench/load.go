@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"math"
 	"runtime"
 	"slices"
 	"sync"
@@ -47,7 +48,7 @@ func newLoad(g int, cancel bool) *load {
 }
 
 func (l *load) contender(name string, do op) contender {
-	return contender{name, func(length time.Duration) (turn, error) { return l.turn(do, length) }}
+	return contender{name: name, turn: func(length time.Duration) (turn, error) { return l.turn(do, length) }}
 }
 
 // turn lets the callers loose for length. The goroutines and their contexts are
@@ -122,11 +123,14 @@ func (l *load) sum(took time.Duration, before, after *runtime.MemStats) (turn, e
 	}
 	slices.Sort(l.sorted)
 	return turn{
-		rate:   done / took.Seconds(),
-		p50:    quantile(l.sorted, 0.50),
-		p99:    quantile(l.sorted, 0.99),
-		allocs: float64(after.Mallocs-before.Mallocs) / done,
-		bytes:  float64(after.TotalAlloc-before.TotalAlloc) / done,
+		rate:     done / took.Seconds(),
+		p50:      quantile(l.sorted, 0.50),
+		p99:      quantile(l.sorted, 0.99),
+		allocs:   float64(after.Mallocs-before.Mallocs) / done,
+		bytes:    float64(after.TotalAlloc-before.TotalAlloc) / done,
+		ops:      done,
+		runs:     math.NaN(),
+		commands: math.NaN(),
 	}, errors.Join(errs...)
 }
 

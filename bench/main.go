@@ -14,14 +14,27 @@
 //	c        the transport beside redis-benchmark at the same depth
 //	hogs     the transport beside redigo's pool in a process short of CPU
 //	object   a Cache's Get beside the transport under it
+//	near     values kept in this process beside other clients' and caches' memories
 //	objects  objects beside the same written by hand, one goroutine
+//	cached   a function that remembers beside go-redis/cache, jetcache-go, gocache, sturdyc, rueidisaside
+//	batch    a batch beside other clients' pipelines, and beside bulk loaders
+//	tags     tagged values beside gocache's
+//	stampede a cold key that many ask for at once, in one client and in several
+//
+// All peers have the same codec (JSON), time to live and number of connections,
+// where these can be chosen; where not, their row says so. So it does where a
+// value was wrong, where a function ran more often than is promised, or where a
+// result was lost. Columns of those lanes: runs/op of the function, cmds/op that
+// the server ran. Results that are stored later are waited for, in the time of
+// the turn.
 //
 // Each case prints a table of medians over the rounds, and lines to grep for:
 //
 //	ratio raw get g=64 ours/rueidis 4.40   throughput: more is better
 //	p99 raw get g=64 ours/rueidis 0.21     latency: less is better
 //
-// both the median over the rounds of the ratio within a round. (The lane
+// both the median over the rounds of the ratio within a round, and at the end a
+// table of all ratios. (The lane
 // objects prints time per operation instead: there less is better.) Callers do
 // nothing between calls, so at many goroutines p50 is mostly their number
 // divided by the throughput; it says little about a server at half its load.
@@ -34,6 +47,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,7 +66,13 @@ var lanes = map[string]lane{
 	"c":       {cClient, 7, 250 * time.Millisecond},
 	"hogs":    {hogs, 5, time.Second}, // the scheduler hands out 10 ms at a time
 	"object":  {object, 11, 200 * time.Millisecond},
+	"near":    {near, 5, 150 * time.Millisecond},
 	"objects": {objects, 151, 15 * time.Millisecond},
+
+	"cached":   {cached, 5, 120 * time.Millisecond},
+	"batch":    {batches, 5, 80 * time.Millisecond},
+	"tags":     {tags, 5, 200 * time.Millisecond},
+	"stampede": {stampede, 3, 500 * time.Millisecond},
 }
 
 // settings are the command's flags. What is zero is the lane's to choose.
@@ -65,8 +85,8 @@ type settings struct {
 	cancel  bool
 }
 
-// A bench is what a lane is given. Lanes share the server, its data and the
-// report; each opens its own clients and closes them, so that no lane runs
+// A bench is what a lane is given. Lanes share the server, which each finds
+// empty, and the report; each opens its own clients and closes them, so that no lane runs
 // beside another's idle connections.
 type bench struct {
 	settings
@@ -90,12 +110,19 @@ func run(args []string, w io.Writer) error {
 	flags.IntVar(&s.rounds, "rounds", 0, "how often each contender has its turn (default: the lane's)")
 	flags.DurationVar(&s.turn, "turn", 0, "how long a turn is (default: the lane's)")
 	flags.BoolVar(&s.cancel, "cancel", false, "give every caller a context that can be cancelled, not only a lone one")
-	flags.Func("ops", "operations, by commas: get, set, mget, mix (default: all)", words(&s.ops, rawOps))
-	flags.Func("peers", "peers, by commas: "+strings.Join(peerNames(), ", ")+" (default: all)", words(&s.peers, peerNames()))
+	ops, peers := allOps(), allPeers()
+	flags.Func("ops", "operations, by commas: "+strings.Join(ops, ", ")+" (default: all of the lane)", words(&s.ops, ops))
+	flags.Func("peers", "peers, by commas: "+strings.Join(peers, ", ")+" (default: all of the lane)", words(&s.peers, peers))
+	profile := flags.String("profile", "", "write a CPU profile of the whole run to this file")
 	flags.Func("g", "numbers of goroutines, by commas (default: the lane's)", numbers(&s.callers))
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	stopProfile, err := startProfile(*profile)
+	if err != nil {
+		return err
+	}
+	defer stopProfile()
 	server, err := startRedis()
 	if err != nil {
 		return err
@@ -109,14 +136,34 @@ func run(args []string, w io.Writer) error {
 		if !ok {
 			return fmt.Errorf("there is no lane %q; there are %v", name, slices.Sorted(maps.Keys(lanes)))
 		}
+		if err := server.flush(); err != nil {
+			return err
+		}
 		if err := l.run(bench{s.or(l), server.addr, out}); err != nil {
 			return fmt.Errorf("lane %s: %w", name, err)
 		}
 	}
+	out.summary()
 	if *check {
 		return out.check(bounds())
 	}
 	return nil
+}
+
+// startProfile profiles the process, peers and all: -lane, -ops, -peers and -g
+// narrow down what it does.
+func startProfile(name string) (stop func(), err error) {
+	if name == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}, pprof.StartCPUProfile(f)
 }
 
 // or fills in what l has as defaults.
@@ -143,7 +190,17 @@ func chosen(asked []string, all ...string) []string {
 	if len(asked) == 0 {
 		return all
 	}
-	return slices.DeleteFunc(all, func(name string) bool { return !slices.Contains(asked, name) })
+	return slices.DeleteFunc(slices.Clone(all), func(name string) bool { return !slices.Contains(asked, name) })
+}
+
+// allOps returns what -ops may name, allPeers what -peers may.
+func allOps() []string {
+	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(rawOps, cachedOps, batchOps, nearOps, tagsOps))))
+}
+
+func allPeers() []string {
+	names := slices.Concat(peerNames(), loaderNames(), []string{"ours"})
+	return slices.Compact(slices.Sorted(slices.Values(names)))
 }
 
 // words reads a list of known words. A misspelt one is an error: it would

@@ -10,6 +10,9 @@ import (
 type contender struct {
 	name string
 	turn func(length time.Duration) (turn, error)
+	// remark says what a reader of its figures must know, and whether some of it
+	// is a fault. Nil says nothing.
+	remark func() (remark string, faulty bool)
 }
 
 // A turn is what one contender did in one of its turns.
@@ -18,6 +21,9 @@ type turn struct {
 	p50, p99 float64 // µs; zero where latencies were not taken
 	allocs   float64 // per operation; NaN where they cannot be seen
 	bytes    float64 // per operation, likewise
+	ops      float64 // how many operations
+	runs     float64 // of the function that is remembered, per operation; NaN where nobody counts
+	commands float64 // that the server ran, per operation, likewise
 }
 
 // What can be asked of a turn, for median and ratio.
@@ -26,11 +32,15 @@ func p50(t turn) float64    { return t.p50 }
 func p99(t turn) float64    { return t.p99 }
 func allocs(t turn) float64 { return t.allocs }
 func size(t turn) float64   { return t.bytes }
+func runs(t turn) float64   { return t.runs }
+func cmds(t turn) float64   { return t.commands }
 
 // A result is one contender's turns, one a round.
 type result struct {
-	name  string
-	turns []turn
+	name   string
+	turns  []turn
+	remark string
+	faulty bool // what is wrong stands in remark
 }
 
 // median returns the median over the rounds.
@@ -79,6 +89,11 @@ func compete(s settings, all []contender) ([]result, error) {
 				return nil, fmt.Errorf("%s: %w", all[i].name, err)
 			}
 			results[i].turns = append(results[i].turns, t)
+		}
+	}
+	for i, c := range all {
+		if c.remark != nil {
+			results[i].remark, results[i].faulty = c.remark()
 		}
 	}
 	return results, nil

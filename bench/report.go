@@ -15,6 +15,14 @@ import (
 type report struct {
 	w        io.Writer
 	measured map[string]float64 // by what stands before the figure in its line
+	pairs    []pair
+}
+
+// A pair is what a case came to beside one peer.
+type pair struct {
+	what, peer string
+	rate, p99  float64 // ours divided by the peer's
+	remark     string  // of the peer
 }
 
 func newReport(w io.Writer) *report {
@@ -46,13 +54,20 @@ func (b bench) compare(lane, what string, all []contender) error {
 	}
 	b.out.table(lane+" "+what, results)
 	ours := results[0]
+	if ours.faulty {
+		return fmt.Errorf("%s: %s %s", what, ours.name, ours.remark)
+	}
+	b.out.note("runs", lane+" "+what, ours.name, ours.median(runs))
+	b.out.note("cmds", lane+" "+what, ours.name, ours.median(cmds))
 	// To a tenth, as the table shows them: what a sync.Pool loses to a garbage
 	// collection is made again, some thousand allocations a turn.
 	b.out.measured[fmt.Sprintf("allocs %s %s %s", lane, what, ours.name)] = math.Round(ours.median(allocs)*10) / 10
 	for _, peer := range results[1:] {
-		pair := fmt.Sprintf("%s %s %s/%s", lane, what, ours.name, peer.name)
-		b.out.line("ratio "+pair, ratio(ours, peer, rate))
-		b.out.line("p99 "+pair, ratio(ours, peer, p99))
+		name := fmt.Sprintf("%s %s %s/%s", lane, what, ours.name, peer.name)
+		p := pair{lane + " " + what, peer.name, ratio(ours, peer, rate), ratio(ours, peer, p99), peer.remark}
+		b.out.line("ratio "+name, p.rate)
+		b.out.line("p99 "+name, p.p99)
+		b.out.pairs = append(b.out.pairs, p)
 	}
 	fmt.Fprintln(b.out.w)
 	return nil
@@ -62,12 +77,55 @@ func (b bench) compare(lane, what string, all []contender) error {
 // lines below it give, which compares within a round.
 func (r *report) table(what string, results []result) {
 	table := tabwriter.NewWriter(r.w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(table, "%s\tops/s\tp50 µs\tp99 µs\tallocs/op\tB/op\t\n", what)
+	watched := !math.IsNaN(results[0].median(cmds))
+	fmt.Fprintf(table, "%s\tops/s\tp50 µs\tp99 µs\tallocs/op\tB/op\t", what)
+	if watched {
+		fmt.Fprint(table, "runs/op\tcmds/op\t")
+	}
+	fmt.Fprintln(table)
 	for _, c := range results {
-		fmt.Fprintf(table, "%s\t%.0f\t%.1f\t%.1f\t%s\t%s\t\n", c.name, c.median(rate), c.median(p50), c.median(p99),
+		fmt.Fprintf(table, "%s\t%.0f\t%.1f\t%.1f\t%s\t%s\t", c.name, c.median(rate), c.median(p50), c.median(p99),
 			seen("%.1f", c.median(allocs)), seen("%.0f", c.median(size)))
+		if watched {
+			fmt.Fprintf(table, "%s\t%s\t", seen("%.2f", c.median(runs)), seen("%.2f", c.median(cmds)))
+		}
+		fmt.Fprintln(table, prefixed("  ", c.remark))
 	}
 	_ = table.Flush()
+}
+
+// prefixed returns text behind prefix, if there is any.
+func prefixed(prefix, text string) string {
+	if text == "" {
+		return ""
+	}
+	return prefix + text
+}
+
+// note remembers for the bounds a figure that the table shows.
+func (r *report) note(figure, what, name string, v float64) {
+	if !math.IsNaN(v) {
+		r.measured[fmt.Sprintf("%s %s %s", figure, what, name)] = v
+	}
+}
+
+// summary prints all ratios in one table. Where we lose, to another than
+// ourselves, it says so.
+func (r *report) summary() {
+	if len(r.pairs) == 0 {
+		return
+	}
+	table := tabwriter.NewWriter(r.w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "ours ÷ theirs\tpeer\tops/s\tp99\t")
+	for _, p := range r.pairs {
+		verdict := ""
+		if round(p.rate) < 1 && !strings.HasPrefix(p.peer, "ours-") {
+			verdict = "loses"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%.2f\t%.2f\t%s\t%s\n", p.what, p.peer, p.rate, p.p99, verdict, p.remark)
+	}
+	_ = table.Flush()
+	fmt.Fprintln(r.w)
 }
 
 // seen formats a figure that may not be known.

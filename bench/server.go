@@ -65,6 +65,17 @@ func (s *server) wait() (err error) {
 	return fmt.Errorf("redis-server did not answer: %w", err)
 }
 
+// flush empties the server. Nobody is connected then: a client of rueidisaside
+// may hang for ever when the server is emptied under it.
+func (s *server) flush() error {
+	p, err := newProbe(s.addr)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	return p.flush()
+}
+
 // stopOnSignal ends the process on an interrupt, and the server with it.
 func (s *server) stopOnSignal() {
 	signals := make(chan os.Signal, 1)
