@@ -150,9 +150,12 @@ func TestNearAges(t *testing.T) {
 	const enough = 1_000_000
 	kills, reads := 20, 50_000
 	if os.Getenv("CACHES_TEST_FULL") == "1" {
-		kills, reads = 200, 2*enough*5/4 // half of them find something
+		kills, reads = 200, 3*enough // half of them find something
 	}
-	const between = 100 * time.Millisecond
+	between := 100 * time.Millisecond
+	if os.Getenv("CACHES_TEST_FULL") == "1" {
+		between = 160 * time.Millisecond
+	}
 	seed := seedOf(t)
 	server := testutil.Redis(t, &testutil.RedisOptions{Config: []string{"maxmemory 6mb", "maxmemory-policy allkeys-lru"}})
 	conn := open(t, server.DSN()+patience)
