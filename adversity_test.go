@@ -461,7 +461,7 @@ func TestBurstOfHitsComputesNothing(t *testing.T) {
 	_, err := f.GetMany(t.Context(), args)
 	require.NoError(t, err)
 	before := runs.Load()
-	proxy.Delay(300 * time.Millisecond)
+	proxy.Delay(30 * time.Millisecond)
 	var group sync.WaitGroup
 	for _, arg := range args {
 		group.Go(func() { _, _ = f.Get(t.Context(), arg) })
