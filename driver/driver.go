@@ -16,6 +16,10 @@ type Store interface {
 	// cannot be known whether all was. Where ctx ended the call, it wraps
 	// ctx's error as well.
 	//
+	// Where commands go to several servers and some of these fail, the replies
+	// of the others are there all the same, and Do's error is nil: the commands
+	// that failed have replies whose Err is that error, see [AppendFailure].
+	//
 	// Once Do has returned, the Store holds no reference to p: the caller may
 	// read the replies, reuse p or free it, also after an error.
 	Do(ctx context.Context, p *Pipeline) error
@@ -40,6 +44,31 @@ type Pending interface {
 	// Finish waits for the end of the call and returns what Do would have. It
 	// must be called once, also when ctx has ended: then it does not wait.
 	Finish() error
+}
+
+// A Cluster is a Store over servers that divide the keys among themselves, by
+// slots: Redis Cluster. Do sends each command where its keys live.
+//
+//   - MGET, DEL, UNLINK, EXISTS and TOUCH take keys of any slots: each argument
+//     is one. They are not one step then. Where some servers fail, MGET has their
+//     errors in the places of their keys.
+//   - All keys of another command, of a [Script] and of an [Atomic] or [Own]
+//     Pipeline share a slot: else the server says so by a CROSSSLOT error, or the
+//     Store, before anything is sent, by [ErrCrossSlot].
+//   - A command without a key runs on one of the servers that have keys.
+type Cluster interface {
+	Store
+	// Slot returns the slot of the key front+key, from 0 to 16383. Keys of one
+	// slot live on one server, whichever that is.
+	Slot(front, key string) int
+	// Masters returns one Store for each server that has keys, or may soon have
+	// some: commands without a key run on that server, the others where their
+	// keys live. They need not be closed. A server that comes later is not among
+	// them; one that leaves answers no more.
+	//
+	// It asks no server, unless none has said yet who they are: its error is as
+	// that of Do.
+	Masters(ctx context.Context) ([]Store, error)
 }
 
 // A Tracker is a Store that can tell which keys change, whoever changes them.
@@ -90,7 +119,7 @@ type Mode uint8
 
 const (
 	// ReadOnly marks commands that change nothing: they may be sent again
-	// after a lost reply, and a replica may answer them.
+	// after a lost reply, and a replica may answer them; see Master.
 	ReadOnly Mode = 1 << iota
 	// Repeatable marks commands that write, but whose second run leaves what
 	// the first one left: they may be sent again after a lost reply.
@@ -108,6 +137,10 @@ const (
 	// their context has a deadline it is the only one: to block takes as long as
 	// it is meant to.
 	Own
+	// Master marks commands that only a master may answer, also where they are
+	// ReadOnly and a Store reads from replicas: what decides over other data, such
+	// as a stamp, must not be behind the last write.
+	Master
 )
 
 // A Script runs on the server as one atomic step: as Lua where there is a

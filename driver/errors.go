@@ -29,6 +29,10 @@ var (
 	// ErrOldServer reports a Redis server older than 7.0, which lacks commands
 	// that the objects need.
 	ErrOldServer = errors.New("caches: server too old")
+
+	// ErrCrossSlot reports keys of several slots of a [Cluster] where there must
+	// be one slot only. Nothing was run.
+	ErrCrossSlot = errors.New("caches: keys of different slots")
 )
 
 // A ServerError is an error reply of the server. The command did not run, or,

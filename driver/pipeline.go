@@ -147,6 +147,20 @@ func (p *Pipeline) Key(parts ...string) *Pipeline {
 	return p.end()
 }
 
+// Copy appends command i of q, which must not be p.
+func (p *Pipeline) Copy(q *Pipeline, i int) *Pipeline {
+	p.finish()
+	frame := q.Frame(i)
+	c := q.cmds[i]
+	moved := len(p.req) - c.start
+	if c.start += moved; c.keyEnd > 0 {
+		c.key, c.keyEnd = c.key+moved, c.keyEnd+moved
+	}
+	p.req = append(p.req, frame...)
+	p.cmds, p.args, p.scripts = append(p.cmds, c), c.args, p.scripts || c.script != nil
+	return p
+}
+
 // String appends an argument.
 func (p *Pipeline) String(s string) *Pipeline {
 	p.bulk(len(s))

@@ -23,7 +23,8 @@ const (
 // A Reply is one reply, a view of the buffer of its [Pipeline].
 //
 // Its methods fail with a *[ServerError] where the reply is the server's error,
-// and with [ErrProtocol] where it is of another kind than asked for.
+// with a Store's own error where it stands for one (see [AppendFailure]), and
+// with [ErrProtocol] where it is of another kind than asked for.
 type Reply struct {
 	kind Kind
 	n    int    // of an array: elements left
@@ -37,7 +38,7 @@ func (r Reply) Kind() Kind { return r.kind }
 func (r Reply) Err() error {
 	switch r.kind {
 	case KindError:
-		return NewServerError(string(r.data))
+		return errorOf(r.data)
 	case 0:
 		return fmt.Errorf("%w: a reply is missing", ErrProtocol)
 	}
@@ -173,6 +174,14 @@ func parseReply(buf []byte, last bool) (kind Kind, n int, data []byte, size int)
 	return 0, 0, nil, len(buf)
 }
 
+// CutReply returns the first of the whole, well-formed replies in raw, as it
+// came over the wire, and the others. The elements of an array are such replies
+// behind its first line. O(n) in the reply's elements.
+func CutReply(raw []byte) (reply, rest []byte) {
+	_, _, _, size := parseReply(raw, false)
+	return raw[:size:size], raw[size:]
+}
+
 // Replies takes the replies of a [Store], in the order of the commands: one
 // call per reply, and for an array, Array and then one call per element.
 type Replies struct {
@@ -185,6 +194,22 @@ func (r *Replies) reset() { r.buf, r.n, r.open = r.buf[:0], 0, r.open[:0] }
 
 // Len returns the number of whole replies.
 func (r *Replies) Len() int { return r.n }
+
+// Failed reports whether one of the replies is an error of the server. It looks
+// at whole replies, and not at the elements of arrays.
+func (r *Replies) Failed() bool {
+	buf := r.buf
+	for left := r.n; left > 0; left-- {
+		if buf[0] == byte(KindError) {
+			return true
+		}
+		if left > 1 { // where the last one ends need not be looked for
+			_, _, _, size := parseReply(buf, false)
+			buf = buf[size:]
+		}
+	}
+	return false
+}
 
 // Size returns the number of bytes of all replies, as they come over the wire.
 func (r *Replies) Size() int { return len(r.buf) }

@@ -23,6 +23,24 @@ type Stats struct {
 	BytesOut  int64 // of commands
 }
 
+// Plus returns the counts of two Stores together.
+func (s Stats) Plus(o Stats) Stats {
+	return Stats{
+		Calls:     s.Calls + o.Calls,
+		Errors:    s.Errors + o.Errors,
+		Dials:     s.Dials + o.Dials,
+		Retries:   s.Retries + o.Retries,
+		Commands:  s.Commands + o.Commands,
+		Writes:    s.Writes + o.Writes,
+		InFlight:  s.InFlight + o.InFlight,
+		Abandoned: s.Abandoned + o.Abandoned,
+		Refused:   s.Refused + o.Refused,
+		Desyncs:   s.Desyncs + o.Desyncs,
+		BytesIn:   s.BytesIn + o.BytesIn,
+		BytesOut:  s.BytesOut + o.BytesOut,
+	}
+}
+
 // A State is what became of a connection that calls share.
 type State uint8
 

@@ -41,6 +41,7 @@ type call struct {
 	arg    [1]any     // the call itself: the argument of conn.Do
 	out    []byte     // commands that are not those of p alone
 	errs   bool       // the server answered a command with an error
+	asking bool       // ASKING goes in front of commands
 
 	// Of the attempt under way:
 	need   need
@@ -66,7 +67,7 @@ func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
 }
 
 func (c *call) free() {
-	c.Context, c.p, c.aside, c.lane = nil, nil, nil, nil
+	c.Context, c.p, c.aside, c.lane, c.asking = nil, nil, nil, nil, false
 	if cap(c.out) > keepBuffer {
 		c.out = nil
 	}
@@ -176,15 +177,29 @@ func (c *call) start() {
 	go func() { c.aside <- c.run() }()
 }
 
-// run makes attempts until one has an outcome that stands.
+// run makes the call. Of a Pipeline that a former master has run in part, the
+// rest goes to the new one.
 func (c *call) run() error {
+	err := c.try()
+	if err == nil && c.demoted() && !c.refused(nil) && c.pause(0) {
+		return c.rerun(c.unwritten())
+	}
+	return err
+}
+
+// try makes attempts until one has an outcome that stands.
+func (c *call) try() error {
 	var lost error // an attempt that may have run; what comes later cannot undo that
+	var why error  // the server was there and would not serve us
 	for again, pauses := 0, 0; ; {
 		err := c.attempt()
 		if errors.Is(err, driver.ErrUnknownOutcome) {
 			lost = err
 		}
 		refused := c.refused(err)
+		if refused && err != nil {
+			why = err
+		}
 		switch {
 		case refused && c.pause(pauses):
 			pauses++
@@ -192,6 +207,8 @@ func (c *call) run() error {
 			again++
 		case lost != nil && (refused || errors.Is(err, driver.ErrUnavailable)):
 			return lost // of this attempt nothing has run, but of an earlier one
+		case why != nil && !refused && errors.Is(err, driver.ErrUnavailable):
+			return fmt.Errorf("%w; before that: %v", err, why)
 		default:
 			return err
 		}
@@ -272,14 +289,15 @@ func (c *call) acquire() error {
 func (c *call) release() { <-c.s.slots }
 
 // dial makes a connection for the Pool.
-func (s *Store) dial(ctx context.Context, d *dialer) (*conn, error) {
+func (s *Store) dial(ctx context.Context) (*conn, error) {
 	c := ctx.(*call) // what attempt gives GetContext
 	inner, cancel := context.WithDeadline(c.Context, c.deadline)
 	defer cancel()
-	made, err := d.dial(inner)
+	made, era, err := s.connect(inner)
 	if err != nil {
 		return nil, err
 	}
+	made.endWith(era)
 	s.stats.dials.Add(1)
 	made.ready(s)
 	return made, nil
@@ -344,7 +362,7 @@ func (c *call) mayRepeat(err error) bool {
 // isLoss reports whether a connection was refused or broken off, which another
 // one need not be: a server that restarts is back within milliseconds.
 func isLoss(err error) bool {
-	for _, loss := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, errStale} {
+	for _, loss := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, errStale, errDropped} {
 		if errors.Is(err, loss) {
 			return true
 		}
@@ -385,9 +403,14 @@ func (c *call) pause(n int) bool {
 
 // refused reports whether the server has said that it ran nothing, for now.
 func (c *call) refused(err error) bool {
+	if c.s.blunt {
+		return false
+	}
 	if err != nil {
-		var refusal *driver.ServerError
-		return errors.Is(err, driver.ErrUnavailable) && errors.As(err, &refusal) && isRefusal(refusal)
+		return errors.Is(err, driver.ErrUnavailable) && isForNow(err)
+	}
+	if c.demoted() {
+		return c.atomic() || len(c.unwritten()) == c.p.Len()
 	}
 	raw := c.p.Replies().Raw()
 	for reply := []byte(nil); len(raw) > 0; {
@@ -400,6 +423,16 @@ func (c *call) refused(err error) bool {
 		}
 	}
 	return c.errs
+}
+
+// isForNow reports whether a dial ended because the server is there, but does
+// not serve us at the moment.
+func isForNow(err error) bool {
+	if errors.Is(err, errRole) {
+		return true
+	}
+	refusal, ok := errors.AsType[*driver.ServerError](err)
+	return ok && isRefusal(refusal)
 }
 
 func isRefusal(e *driver.ServerError) bool {

@@ -17,21 +17,26 @@ import (
 // secret only inside its functions: printing a dialer, or what holds one,
 // shows addresses of code.
 type dialer struct {
-	network, address string
-	clientName       string
-	db               int
-	timeout          time.Duration // of all that dial does
+	network    string
+	resolve    func(ctx context.Context) (address string, err error)
+	role       Role
+	clientName string
+	db         int
+	readOnly   bool
+	timeout    time.Duration // of all that dial does
 
 	credentials func(ctx context.Context) (username, password string, err error)
-	secure      func(ctx context.Context, nc net.Conn) (net.Conn, error) // nil: no TLS
+	secure      func(ctx context.Context, nc net.Conn, address string) (net.Conn, error) // nil: no TLS
 }
 
 func newDialer(c *Config) *dialer {
 	return &dialer{
 		network:     orDefault(c.Network, "tcp"),
-		address:     c.Address,
+		resolve:     resolverOf(c),
+		role:        c.Role,
 		clientName:  c.ClientName,
 		db:          c.DB,
+		readOnly:    c.ReadOnly,
 		timeout:     orDefault(c.ConnectTimeout, time.Second),
 		credentials: credentialsOf(c),
 		secure:      secureWith(c),
@@ -49,16 +54,19 @@ func credentialsOf(c *Config) func(context.Context) (string, string, error) {
 // secureWith returns what puts TLS above a connection. This is done here and
 // not by redigo, whose handshake does not listen to a context and which would
 // put TLS above the connection that the store reads from.
-func secureWith(c *Config) func(context.Context, net.Conn) (net.Conn, error) {
+func secureWith(c *Config) func(context.Context, net.Conn, string) (net.Conn, error) {
 	if c.TLS == nil {
 		return nil
 	}
 	config := c.TLS.Clone()
 	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
-	if config.ServerName == "" && c.Network != "unix" {
-		config.ServerName, _, _ = net.SplitHostPort(c.Address) // check has seen that it splits
-	}
-	return func(ctx context.Context, nc net.Conn) (net.Conn, error) {
+	unix := c.Network == "unix"
+	return func(ctx context.Context, nc net.Conn, address string) (net.Conn, error) {
+		config := config
+		if config.ServerName == "" && !unix {
+			config = config.Clone()
+			config.ServerName, _, _ = net.SplitHostPort(address) // it was dialled, so it splits
+		}
 		secured := tls.Client(nc, config)
 		if err := secured.HandshakeContext(ctx); err != nil {
 			_ = nc.Close()
@@ -74,8 +82,12 @@ func secureWith(c *Config) func(context.Context, net.Conn) (net.Conn, error) {
 func (d *dialer) dial(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
+	address, err := d.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
 	c := &conn{secure: d.secure != nil}
-	rc, err := redis.DialContext(ctx, d.network, d.address, redis.DialContextFunc(
+	rc, err := redis.DialContext(ctx, d.network, address, redis.DialContextFunc(
 		func(ctx context.Context, network, address string) (_ net.Conn, err error) {
 			if c.sock, err = new(net.Dialer).DialContext(ctx, network, address); err != nil {
 				return nil, err
@@ -85,7 +97,7 @@ func (d *dialer) dial(ctx context.Context) (*conn, error) {
 			}
 			c.nc = c.sock
 			if d.secure != nil {
-				c.nc, err = d.secure(ctx, c.sock)
+				c.nc, err = d.secure(ctx, c.sock, address)
 			}
 			c.tap = tap{Conn: c.nc, sock: c.sock}
 			return &c.tap, err
@@ -102,7 +114,7 @@ func (d *dialer) dial(ctx context.Context) (*conn, error) {
 	}
 	if err != nil {
 		_ = c.Close()
-		return nil, fmt.Errorf("greeting %s: %w", d.address, err)
+		return nil, fmt.Errorf("greeting %s: %w", address, err)
 	}
 	return c, nil
 }
@@ -160,10 +172,12 @@ func sendAll(c redis.Conn, hello []greeting) error {
 	return c.Flush()
 }
 
-// A greeting is a command of the handshake. Each is answered by a status.
+// A greeting is a command of the handshake. Each is answered by a status, unless
+// it has a check of its own.
 type greeting struct {
-	name string
-	args []any
+	name  string
+	args  []any
+	check func(reply any) error // of an answer that is no error
 }
 
 // hello returns the commands that make a fresh connection ours. There is always
@@ -176,18 +190,24 @@ func (d *dialer) hello(ctx context.Context) ([]greeting, error) {
 	var hello []greeting
 	switch {
 	case username != "": // also with an empty password: never as somebody else
-		hello = append(hello, greeting{"AUTH", []any{username, password}})
+		hello = append(hello, greeting{name: "AUTH", args: []any{username, password}})
 	case password != "":
-		hello = append(hello, greeting{"AUTH", []any{password}})
+		hello = append(hello, greeting{name: "AUTH", args: []any{password}})
 	}
 	if d.clientName != "" {
-		hello = append(hello, greeting{"CLIENT", []any{"SETNAME", d.clientName}})
+		hello = append(hello, greeting{name: "CLIENT", args: []any{"SETNAME", d.clientName}})
 	}
 	if d.db != 0 {
-		hello = append(hello, greeting{"SELECT", []any{d.db}})
+		hello = append(hello, greeting{name: "SELECT", args: []any{d.db}})
+	}
+	if d.role != AnyRole {
+		hello = append(hello, greeting{name: "ROLE", check: d.role.check})
+	}
+	if d.readOnly {
+		hello = append(hello, greeting{name: "READONLY"})
 	}
 	if hello == nil {
-		hello = []greeting{{"PING", nil}}
+		hello = []greeting{{name: "PING"}}
 	}
 	return hello, nil
 }
@@ -207,10 +227,20 @@ func (g greeting) answer(ctx context.Context, c redis.Conn) (int, error) {
 		return 0, fmt.Errorf("%s: %w", g.name, driver.NewServerError(string(refusal)))
 	case err != nil:
 		return 0, err
+	case g.check != nil:
+		return wireSize(reply), g.check(reply)
 	}
 	status, ok := reply.(string)
 	if !ok {
 		return 0, fmt.Errorf("%w: %s was answered by something else than a status", driver.ErrProtocol, g.name)
 	}
 	return len("+") + len(status) + len("\r\n"), nil
+}
+
+func resolverOf(c *Config) func(context.Context) (string, error) {
+	if c.Resolve != nil {
+		return c.Resolve
+	}
+	address := c.Address
+	return func(context.Context) (string, error) { return address, nil }
 }

@@ -65,7 +65,7 @@ func (l *lane) get(c *call) (*mux, error) {
 
 // live returns the connection if there is one.
 func (l *lane) live() *mux {
-	if m := l.cur.Load(); m != nil && !m.isDead() {
+	if m := l.cur.Load(); m != nil && !m.isDead() && !m.retired.Load() {
 		return m
 	}
 	return nil
@@ -98,17 +98,21 @@ var (
 )
 
 func (l *lane) run(d *dialing) {
-	conn, err := l.s.dialer.dial(l.s.ctx)
-	if err == nil {
-		l.s.told(driver.Connected, nil) // before the connection can be lost
-	}
+	conn, era, err := l.connect()
 	l.mu.Lock()
+	for err == nil && era.ended() { // after the dial: drop has not found it here
+		l.mu.Unlock()
+		_ = conn.Close()
+		l.s.told(driver.Disconnected, context.Cause(era.ctx))
+		conn, era, err = l.connect()
+		l.mu.Lock()
+	}
 	l.under = nil
 	resting := false
 	switch {
 	case err != nil:
 		d.err = err
-		if refusal, ok := errors.AsType[*driver.ServerError](err); !ok || !isRefusal(refusal) {
+		if !isForNow(err) {
 			resting = l.failed(err) // one that is full or loading answers: it is not broken
 		}
 	default:
@@ -123,6 +127,21 @@ func (l *lane) run(d *dialing) {
 	if resting {
 		l.s.told(driver.Resting, err)
 	}
+}
+
+// connect dials, and tells of it before the connection can be lost. One that was
+// retired ends then: calls that have no answer there do not get one any more.
+func (l *lane) connect() (*conn, *era, error) {
+	conn, era, err := l.s.connect(l.s.ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if m := l.cur.Load(); m != nil && m.retired.Load() {
+		m.mu.Lock()
+		m.fail(errDemoted, nil)
+	}
+	l.s.told(driver.Connected, nil)
+	return conn, era, nil
 }
 
 // failed counts a failure, and reports whether it is the one that opens the
@@ -213,6 +232,9 @@ func (c *call) serveShared(m *mux) error {
 	c.shared.m = m
 	err := c.serve(&c.shared)
 	c.shared = shared{}
+	if c.demoted() {
+		m.retired.Store(true)
+	}
 	if errors.Is(err, driver.ErrProtocol) {
 		// The replies were well formed, but not to these commands.
 		m.mu.Lock()

@@ -70,6 +70,7 @@ type mux struct {
 
 	flight    atomic.Int32 // calls whose replies have not come
 	answering atomic.Bool  // replies have come whose calls are not answered yet
+	retired   atomic.Bool  // the server is a master no longer: new calls go elsewhere
 	progress  atomic.Int64 // bytes read so far
 	in        intake       // touched by who has the reader's role
 

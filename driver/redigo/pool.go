@@ -44,6 +44,9 @@ type conn struct {
 
 	secure bool // TLS
 
+	era   *era        // that it ends with; nil on a lane, which sees to that itself
+	leave func() bool // takes that back
+
 	stats  *counters
 	framer framer
 	buf    []byte // of the replies being read
@@ -74,6 +77,9 @@ func (c *conn) Do(_ string, args ...any) (any, error) {
 			if err == nil && call.need == spends {
 				c.broken = errSpent
 			}
+			if err == nil && call.demoted() {
+				c.broken = errDemoted
+			}
 			if err != nil && c.broken == nil {
 				c.broken = err
 			}
@@ -94,8 +100,8 @@ var errStale = errors.New("redigo: the server closed an idle connection")
 // the server has closed meanwhile must not take a write: nobody could say
 // afterwards whether it arrived.
 func (c *conn) check() error {
-	if c.raw == nil {
-		return nil
+	if err := c.because(nil); err != nil || c.raw == nil {
+		return err
 	}
 	if err := c.raw.Control(c.listenFunc); err != nil {
 		return err
@@ -128,7 +134,8 @@ func (c *conn) exchange(call *call, frames []byte, n int) ([]byte, error) {
 		// later time, even in the middle of the next call, so there is none.
 		c.broken = call.Err()
 	}
-	if err != nil {
+	// Also where the replies are there: its end may have come before them.
+	if err = c.because(err); err != nil {
 		c.broken = err
 		return nil, err
 	}

@@ -24,6 +24,9 @@
 //     and the reply that comes for it is dropped. A connection that has shown
 //     anything but the right number of whole replies is closed. So no reply is
 //     ever taken for another's.
+//   - A server that moves is asked for at each dial (Config.Resolve), and can be
+//     checked to be what it should be (Config.Role). [Store.Drop] closes what is
+//     open to where it was.
 //   - 4,096 calls at most are under way on a shared connection; one more fails
 //     at once. So does a call while a server that failed repeatedly is left in
 //     peace, for less than half a second at a time.
@@ -54,6 +57,14 @@ type Config struct {
 	Network string
 	// Address is host:port, or the path of a socket.
 	Address string
+	// Resolve, if it is not nil, is asked at each dial where the server is, as
+	// host:port, of one that moves. Address is then no more than what errors and
+	// String call it, and may be empty. ctx ends with the dial; the time counts
+	// as the dial's.
+	Resolve func(ctx context.Context) (address string, err error)
+	// Role is what the server must be; a connection to another is closed before
+	// a command is at stake (ROLE). See [Role] for what else follows from it.
+	Role Role
 
 	// Username and Password are sent with AUTH. Without a Username, Password
 	// is that of the default user; without either, AUTH is not sent. A Username
@@ -90,6 +101,15 @@ type Config struct {
 	// Limits of replies.
 	Limits Limits
 
+	// ReadOnly has each connection say READONLY: a replica of Redis Cluster then
+	// answers what only reads, instead of naming its master.
+	ReadOnly bool
+	// Refusals gives callers the replies of a server that runs nothing for now
+	// (LOADING, TRYAGAIN, CLUSTERDOWN, MASTERDOWN, too many clients) at once. Else
+	// their commands are sent again until the call's time is up. It is for Stores
+	// that know another server to ask.
+	Refusals bool
+
 	// OnState, if it is not nil, is told what becomes of the connections that
 	// calls share, with the reason where there is one. It is called by the
 	// Store's goroutines and by callers, who wait for it, and must not panic.
@@ -100,11 +120,13 @@ type Config struct {
 type Store struct {
 	pool    *redis.Pool
 	foreign bool   // the pool is its user's
+	blunt   bool   // Config.Refusals
 	address string // for errors
 	timeout time.Duration
 	limits  Limits
 
-	dialer *dialer         // nil for a foreign pool
+	dialer *dialer // nil for a foreign pool
+	era    atomic.Pointer[era]
 	lanes  []lane          // to the connections that calls share; none for a foreign pool
 	turn   atomic.Uint32   // of the lanes
 	ctx    context.Context // of dials for them; ends with Close
@@ -133,17 +155,19 @@ func Open(c Config) (*Store, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("caches: redigo.Config: %w", err)
 	}
-	conns, d := orDefault(c.OwnConns, 64), newDialer(&c)
+	conns := orDefault(c.OwnConns, 64)
 	s := newStore(c.Timeout, c.Limits)
-	s.address, s.onState = c.Address, c.OnState
+	s.address, s.onState = orDefault(c.Address, "(resolved)"), c.OnState
+	s.blunt = c.Refusals
+	s.era.Store(newEra())
 	s.slots = make(chan struct{}, conns)
-	s.dialer = d
+	s.dialer = newDialer(&c)
 	s.lanes = make([]lane, orDefault(c.Conns, 1))
 	for i := range s.lanes {
 		s.lanes[i].s = s
 	}
 	s.pool = &redis.Pool{
-		DialContext:  func(ctx context.Context) (redis.Conn, error) { return s.dial(ctx, d) },
+		DialContext:  func(ctx context.Context) (redis.Conn, error) { return s.dial(ctx) },
 		TestOnBorrow: func(c redis.Conn, _ time.Time) error { return c.(*conn).check() },
 		MaxIdle:      conns,
 		IdleTimeout:  idleTimeout,
@@ -166,10 +190,14 @@ func (c *Config) check() error {
 	switch {
 	case c.Network != "" && c.Network != "tcp" && c.Network != "unix":
 		return errors.New(`the Network is neither "tcp" nor "unix"`)
-	case c.Address == "":
+	case c.Address == "" && c.Resolve == nil:
 		return errors.New("the Address is missing")
+	case c.Resolve != nil && c.Network == "unix":
+		return errors.New("what Resolve returns is host:port, and never a unix socket")
 	case !c.addressFits():
 		return errors.New("the Address is not host:port") // it may be a DSN with a password: do not repeat it
+	case c.Role > Replica:
+		return errors.New("the Role is none of those that there are")
 	case c.Credentials != nil && c.Username+c.Password != "":
 		return errors.New("the Credentials take the place of Username and Password: set one or the other")
 	case c.DB < 0, c.Conns < 0, c.OwnConns < 0, c.Timeout < 0, c.ConnectTimeout < 0:
@@ -187,7 +215,7 @@ func (c *Config) addressFits() bool {
 		return true
 	}
 	_, _, err := net.SplitHostPort(c.Address)
-	return err == nil && !strings.ContainsAny(c.Address, "@/?#")
+	return (err == nil || c.Resolve != nil) && !strings.ContainsAny(c.Address, "@/?#")
 }
 
 // String returns the address and the number of the database.
@@ -228,6 +256,15 @@ func (s *Store) Start(ctx context.Context, p *driver.Pipeline) driver.Pending {
 	c := s.newCall(ctx, p)
 	c.start()
 	return c
+}
+
+// Ask is Do at a server of Redis Cluster that is about to take over the slot of
+// p's keys: it says ASKING in front of each command, or once for an
+// [driver.Atomic] p. Nobody else's command comes between the two.
+func (s *Store) Ask(ctx context.Context, p *driver.Pipeline) error {
+	c := s.newCall(ctx, p)
+	c.asking = true
+	return c.Finish()
 }
 
 var errClosed = errors.New("the store is closed")

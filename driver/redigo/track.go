@@ -59,6 +59,9 @@ func (s *Store) track(ctx context.Context, prefixes []string, tell func(driver.E
 	for {
 		t := tracking{s: s, tell: tell}
 		err := t.run(ctx, prefixes)
+		if t.c != nil { // else it says where already
+			err = fmt.Errorf("tracking keys of %s: %w", s.address, err)
+		}
 		tell(driver.Event{Kind: driver.Lost, Err: err})
 		if t.up {
 			pause = trackFirst
@@ -82,6 +85,10 @@ type tracking struct {
 	c    *conn
 	up   bool // it has told that it tracks
 
+	// Of Listen: another channel, and who hears what comes there.
+	topic string
+	hears func(message []byte)
+
 	framer framer
 	buf    []byte // what has been read
 	start  int    // of what is not used up
@@ -93,24 +100,26 @@ type tracking struct {
 
 // run tracks until the connection is lost or ctx ends, and says why.
 func (t *tracking) run(ctx context.Context, prefixes []string) error {
-	c, err := t.s.dialer.dial(ctx)
+	c, era, err := t.s.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = c.Close() }()
+	c.endWith(era)
 	stop := context.AfterFunc(ctx, func() { _ = c.sock.Close() })
 	defer stop()
 	t.s.stats.dials.Add(1)
 	c.ready(t.s)
 	t.c, t.framer.limits = c, t.s.limits
-	if err := t.begin(prefixes); err != nil {
-		return fmt.Errorf("tracking keys of %s: %w", t.s.address, err)
+	if t.hears != nil {
+		err = t.subscribe(t.topic)
+	} else {
+		err = t.begin(prefixes)
 	}
-	for {
-		if err := t.listen(); err != nil {
-			return fmt.Errorf("tracking keys of %s: %w", t.s.address, err)
-		}
+	for err == nil {
+		err = t.listen()
 	}
+	return c.because(err)
 }
 
 // begin turns the tracking on. The connection names itself as the one to tell,
@@ -142,12 +151,12 @@ func (t *tracking) begin(prefixes []string) error {
 	if err != nil {
 		return err
 	}
-	return t.subscribe()
+	return t.subscribe(channel)
 }
 
-// subscribe has the server send what it redirects. What is redirected before
-// has nowhere to go, so the time of which all is told begins here.
-func (t *tracking) subscribe() error {
+// subscribe has the server send what it redirects, or what is published. What
+// came before has nowhere to go, so the time of which all is told begins here.
+func (t *tracking) subscribe(channel string) error {
 	t.pinged = time.Now()
 	if err := t.write(t.pinged, "SUBSCRIBE", channel); err != nil {
 		return err
@@ -204,6 +213,13 @@ func (t *tracking) hear(r driver.Reply) error {
 	}
 	e.Next() // the only channel that there is
 	keys := e.Next()
+	if t.hears != nil {
+		message, _, err := keys.Bytes()
+		if err == nil {
+			t.hears(message)
+		}
+		return err
+	}
 	if keys.Kind() == driver.KindNil {
 		t.tell(driver.Event{Kind: driver.Flushed})
 		return nil

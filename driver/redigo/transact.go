@@ -53,6 +53,9 @@ func (c *call) serve(l link) error {
 	if err != nil {
 		return err
 	}
+	if c.asking {
+		raw = c.unasked(raw)
+	}
 	if c.atomic() {
 		if raw, err = c.untransact(raw); err != nil {
 			return err
@@ -73,25 +76,61 @@ func (c *call) atomic() bool { return c.p.Mode()&driver.Atomic != 0 }
 //
 // A script goes as its source the first time, and by its digest afterwards.
 // Inside a transaction it always goes as its source: there is no second chance
-// for one command of a transaction.
+// for one command of a transaction. Nor is there behind ASKING, which holds for
+// one command only.
 func (c *call) encode() (frames []byte, replies int) {
 	p := c.p
-	if !c.atomic() && !p.HasScripts() {
+	if !c.atomic() && !p.HasScripts() && !c.asking {
 		return p.Frames(), p.Len()
 	}
 	c.out = c.out[:0]
 	if !c.atomic() {
 		for i := range p.Len() {
-			c.append(i, false)
+			c.ask()
+			c.append(i, c.asking)
 		}
-		return c.out, p.Len()
+		return c.out, p.Len() + c.asks()
 	}
+	c.ask()
 	c.out = append(c.out, "*1\r\n$5\r\nMULTI\r\n"...)
 	for i := range p.Len() {
 		c.append(i, true)
 	}
 	c.out = append(c.out, "*1\r\n$4\r\nEXEC\r\n"...)
-	return c.out, p.Len() + 2
+	return c.out, p.Len() + 2 + c.asks()
+}
+
+// ask appends ASKING to c.out, if it is due.
+func (c *call) ask() {
+	if c.asking {
+		c.out = append(c.out, "*1\r\n$6\r\nASKING\r\n"...)
+	}
+}
+
+// asks returns how many times ask appends it for all of p.
+func (c *call) asks() int {
+	switch {
+	case !c.asking:
+		return 0
+	case c.atomic():
+		return 1 // it holds to the end of the transaction
+	}
+	return c.p.Len()
+}
+
+// unasked returns raw without the replies to ASKING. What those say does not
+// matter: where it is no, the commands themselves say what they met.
+func (c *call) unasked(raw []byte) []byte {
+	left := raw[:0]
+	for range c.asks() {
+		_, raw = split(raw)
+		reply := raw
+		if !c.atomic() {
+			reply, raw = split(raw)
+		}
+		left = append(left, reply...)
+	}
+	return left
 }
 
 // append appends command i to c.out; a script as its source where that is asked

@@ -1,0 +1,240 @@
+package redigo_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/driver/redigo"
+	"github.com/gocaches/caches/testutil"
+	"github.com/gomodule/redigo/redis"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var errMoved = errors.New("it has moved")
+
+// TestDrop ends calls that wait for a server, on connections of both kinds: a
+// write's outcome is unknown, and a read is sent again.
+func TestDrop(t *testing.T) {
+	for _, mode := range []driver.Mode{0, driver.Own} {
+		var dropped atomic.Bool
+		server := serve(t, func(_ int, cmd []string) string {
+			if !dropped.Load() && cmd[0] != "TTL" {
+				return silence
+			}
+			return ":1\r\n"
+		})
+		states := make(chan driver.State, 16)
+		s := open(t, redigo.Config{Address: server.addr, OnState: func(state driver.State, reason error) {
+			if reason != nil {
+				assert.ErrorContains(t, reason, "it has moved")
+			}
+			states <- state
+		}})
+		_, err := run(s, mode, "TTL", "k")
+		require.NoError(t, err)
+		wrote, read := make(chan error), make(chan string)
+		go func() {
+			_, err := run(s, mode, "INCR", "k")
+			wrote <- err
+		}()
+		go func() {
+			reply, _ := run(s, mode|driver.ReadOnly, "GET", "k")
+			read <- reply
+		}()
+		require.Eventually(t, func() bool { return server.count("INCR k")+server.count("GET k") == 2 }, patience, time.Millisecond)
+		dropped.Store(true)
+		s.Drop(errMoved)
+		err = <-wrote
+		require.ErrorIs(t, err, driver.ErrUnknownOutcome)
+		require.ErrorContains(t, err, "it has moved")
+		assert.Equal(t, ":1\r\n", <-read)
+		assert.Equal(t, 1, server.count("INCR k"))
+		if mode == 0 {
+			assert.Equal(t, []driver.State{driver.Connected, driver.Disconnected, driver.Connected}, []driver.State{<-states, <-states, <-states})
+		}
+	}
+}
+
+// TestDropIdle closes connections that nobody uses: the server sees them go, and
+// the next call makes another.
+func TestDropIdle(t *testing.T) {
+	r := testutil.Redis(t, nil)
+	s := open(t, redigo.Config{Address: r.Addr()})
+	s.Drop(errMoved) // there is none yet
+	must(t, s, "PING")
+	_, err := run(s, driver.Own, "PING")
+	require.NoError(t, err)
+	before := clients(t, r)
+	s.Drop(errMoved)
+	require.Eventually(t, func() bool { return clients(t, r) == before-2 }, patience, time.Millisecond)
+	for _, mode := range []driver.Mode{0, driver.Own} {
+		_, err := run(s, mode, "INCR", "n")
+		require.NoError(t, err)
+	}
+	assert.EqualValues(t, 4, s.Stats().Dials)
+}
+
+// TestDropDial ends a dial to a server that does not answer, and dials where the
+// server is now, for the calls that wait.
+func TestDropDial(t *testing.T) {
+	for _, mode := range []driver.Mode{0, driver.Own} {
+		mute := serveAll(t, func(int, []string) string { return silence })
+		now := serve(t, func(int, []string) string { return ":1\r\n" })
+		var moved atomic.Bool
+		asked := make(chan struct{}, 16)
+		s := open(t, redigo.Config{Resolve: func(context.Context) (string, error) {
+			asked <- struct{}{}
+			if moved.Load() {
+				return now.addr, nil
+			}
+			return mute.addr, nil
+		}})
+		done := make(chan error)
+		go func() {
+			_, err := run(s, mode, "INCR", "k")
+			done <- err
+		}()
+		<-asked
+		moved.Store(true)
+		s.Drop(errMoved)
+		require.NoError(t, <-done)
+	}
+}
+
+// TestDropResets closes the breaker: a server that has moved need not wait for
+// the former one's sake.
+func TestDropResets(t *testing.T) {
+	now := serve(t, func(int, []string) string { return ":1\r\n" })
+	var moved atomic.Bool
+	s := open(t, redigo.Config{Resolve: func(context.Context) (string, error) {
+		if moved.Load() {
+			return now.addr, nil
+		}
+		return "", errors.New("nowhere")
+	}})
+	for range 200 {
+		_, err := run(s, 0, "INCR", "k")
+		require.ErrorIs(t, err, driver.ErrUnavailable)
+	}
+	assert.Positive(t, s.Stats().Refused, "the breaker is open")
+	moved.Store(true)
+	s.Drop(errMoved)
+	must(t, s, "INCR", "k")
+}
+
+// TestDropStorm drops connections all the time under calls: each has a definite
+// end, and nothing runs twice.
+func TestDropStorm(t *testing.T) {
+	r := testutil.Redis(t, nil)
+	s := open(t, redigo.Config{Address: r.Addr(), Conns: 2})
+	var all sync.WaitGroup
+	var acked, unknown atomic.Int64
+	for w := range 16 {
+		all.Go(func() {
+			mode := []driver.Mode{0, driver.Own}[w%2]
+			for range 300 {
+				switch _, err := run(s, mode, "INCR", "n"); {
+				case err == nil:
+					acked.Add(1)
+				case errors.Is(err, driver.ErrUnknownOutcome):
+					unknown.Add(1)
+				default:
+					assert.ErrorIs(t, err, driver.ErrUnavailable)
+				}
+			}
+		})
+	}
+	stop := make(chan struct{})
+	dropping := sync.WaitGroup{}
+	dropping.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+				s.Drop(errMoved)
+			}
+		}
+	})
+	all.Wait()
+	close(stop)
+	dropping.Wait()
+	n, err := redis.Int64(r.Do("GET", "n"))
+	require.NoError(t, err)
+	t.Logf("%d acknowledged, %d unknown, counter %d, %d dials", acked.Load(), unknown.Load(), n, s.Stats().Dials)
+	assert.GreaterOrEqual(t, n, acked.Load())
+	assert.LessOrEqual(t, n, acked.Load()+unknown.Load())
+}
+
+// TestDropTracking begins the tracking of keys anew.
+func TestDropTracking(t *testing.T) {
+	r := testutil.Redis(t, nil)
+	s := open(t, redigo.Config{Address: r.Addr()})
+	events := make(chan driver.Event, 1024)
+	stop := s.Track([]string{"k"}, func(e driver.Event) {
+		if e.Kind != driver.Synced {
+			events <- e
+		}
+	})
+	defer stop()
+	require.Equal(t, driver.Tracking, (<-events).Kind)
+	s.Drop(errMoved)
+	lost := <-events
+	require.Equal(t, driver.Lost, lost.Kind)
+	assert.ErrorContains(t, lost.Err, "it has moved")
+	require.Equal(t, driver.Tracking, (<-events).Kind)
+}
+
+// TestListen hears what is published, and why it ends.
+func TestListen(t *testing.T) {
+	r := testutil.Redis(t, nil)
+	s := open(t, redigo.Config{Address: r.Addr()})
+	ctx, cancel := context.WithCancel(t.Context())
+	heard, done := make(chan string, 16), make(chan error, 1)
+	listen := func() {
+		done <- s.Listen(ctx, "news", func(message []byte) { heard <- string(message) })
+	}
+	go listen()
+	require.Empty(t, <-heard, "the subscription stands")
+	_, err := r.Do("PUBLISH", "news", "it rains")
+	require.NoError(t, err)
+	assert.Equal(t, "it rains", <-heard)
+	_, err = r.Do("CLIENT", "KILL", "TYPE", "pubsub")
+	require.NoError(t, err)
+	require.ErrorContains(t, <-done, "listening at "+r.Addr())
+
+	go listen()
+	require.Empty(t, <-heard)
+	s.Drop(errMoved)
+	require.ErrorContains(t, <-done, "it has moved")
+
+	go listen()
+	require.Empty(t, <-heard)
+	cancel()
+	require.ErrorIs(t, <-done, context.Canceled)
+
+	ctx = t.Context()
+	go listen()
+	require.Empty(t, <-heard)
+	require.NoError(t, s.Close())
+	require.ErrorIs(t, <-done, context.Canceled)
+	require.Error(t, s.Listen(ctx, "news", func([]byte) {}), "the store is closed")
+}
+
+// TestForeignPool neither drops nor listens.
+func TestForeignPool(t *testing.T) {
+	r := testutil.Redis(t, nil)
+	pool := &redis.Pool{Dial: func() (redis.Conn, error) { return redis.Dial("tcp", r.Addr()) }, MaxIdle: 1}
+	defer func() { _ = pool.Close() }()
+	s := redigo.FromPool(pool, redigo.PoolOptions{Timeout: patience})
+	s.Drop(errMoved)
+	must(t, s, "PING")
+	require.ErrorIs(t, s.Listen(t.Context(), "news", func([]byte) {}), driver.ErrUnavailable)
+	require.NoError(t, s.Close())
+}
