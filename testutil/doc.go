@@ -4,6 +4,10 @@
 //   - [Redis] starts a private redis-server, with TLS, ACLs or on a unix socket
 //     where asked, and kills, pauses and restarts it.
 //
+//   - [Cluster] starts a Redis Cluster and [Failover] a set of servers under
+//     Sentinels, of real processes too. Their methods move slots and change
+//     masters while clients go on.
+//
 //   - [FakeRedis] is a Redis in this process that needs nothing installed.
 //
 //   - [Memory] is the store of this process's memory.
@@ -21,7 +25,8 @@
 //     }
 //
 // Everything that a function of this package starts ends with the test that
-// started it. The package does not import package caches, so the tests of
+// started it, and servers on Linux with the process where that ends without
+// cleaning up. The package does not import package caches, so the tests of
 // caches can use it from inside and outside.
 //
 // Tests that need a real redis-server are skipped, with a reason, where there

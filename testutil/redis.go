@@ -5,11 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +24,7 @@ import (
 const (
 	startTimeout = 20 * time.Second // of one start; a loaded machine is slow
 	startTries   = 5                // a free port may be taken before the server has it
+	logTail      = 20               // lines of a server's log that go into an error
 )
 
 // RedisOptions say what kind of server [Redis] starts. The zero value, and a
@@ -48,9 +52,19 @@ type RedisServer struct {
 	dir     string
 	addr    string
 	certs   *certificates
+	part    part
 
 	mu      sync.Mutex
 	process *process // nil while killed
+	paused  bool
+}
+
+// A part is what a server has that is one of several: a node of a cluster, a
+// master, a replica, a Sentinel. Each field may be nil.
+type part struct {
+	args  []string               // of the command line, behind the file
+	lines func() []string        // of redis.conf, asked anew at each try to find free ports
+	ready func(redis.Conn) error // done at each start before anybody else hears of it
 }
 
 // A process is one run of redis-server.
@@ -73,7 +87,14 @@ func Redis(t testing.TB, o *RedisOptions) *RedisServer {
 	if s.options.TLS {
 		s.certs = newCertificates(t, s.dir)
 	}
-	t.Cleanup(s.Kill)
+	s.startSomewhere()
+	return s
+}
+
+// startPart starts a server that is one of several, which share certificates.
+func startPart(t testing.TB, o RedisOptions, certs *certificates, p part) *RedisServer {
+	t.Helper()
+	s := &RedisServer{t: t, options: o, dir: t.TempDir(), certs: certs, part: p}
 	s.startSomewhere()
 	return s
 }
@@ -90,13 +111,18 @@ func needRedis(t testing.TB) {
 	t.Skip(how)
 }
 
-// startSomewhere starts the server on a port that nobody else got first.
+// startSomewhere starts the server on a port that nobody else got first, and
+// sees to its end.
 func (s *RedisServer) startSomewhere() {
 	s.t.Helper()
+	s.t.Cleanup(s.Kill)
 	var err error
 	for range startTries {
 		s.addr = s.place()
-		if err = s.start(); err == nil || s.options.Port != 0 {
+		if err = s.configure(); err == nil {
+			err = s.start()
+		}
+		if err == nil || s.options.Port != 0 {
 			break
 		}
 	}
@@ -119,43 +145,86 @@ func (s *RedisServer) place() string {
 	case s.options.Port != 0:
 		return fmt.Sprintf("127.0.0.1:%d", s.options.Port)
 	}
-	return freeAddr(s.t)
+	return fmt.Sprintf("127.0.0.1:%d", freePort(s.t))
 }
 
-func freeAddr(t testing.TB) string {
+// freePort returns a port of 127.0.0.1 that nobody listens on. It lies below
+// those that systems give to outgoing connections: one of those could take the
+// port while its server is down, and the server could not start again.
+func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const low, high = 10_000, 32_768
+	var err error
+	for range 100 {
+		port := low + rand.IntN(high-low)
+		var l net.Listener
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	t.Fatalf("no port is free: %v", err)
+	return 0
 }
+
+// configure writes the configuration, once: what the server writes into it
+// later, a Sentinel its state or a replica its master, a restart shall find.
+// It is a file, not arguments: a password on a command line is for all to see.
+func (s *RedisServer) configure() error {
+	return os.WriteFile(s.confFile(), []byte(s.conf()), 0o600)
+}
+
+func (s *RedisServer) confFile() string { return filepath.Join(s.dir, "redis.conf") }
 
 // start runs the process and waits for its first answer.
 func (s *RedisServer) start() error {
-	conf := filepath.Join(s.dir, "redis.conf")
-	// A file, not arguments: a password on a command line is for all to see.
-	if err := os.WriteFile(conf, []byte(s.conf()), 0o600); err != nil {
+	p, err := run(exec.Command("redis-server", append([]string{s.confFile()}, s.part.args...)...))
+	if err != nil {
 		return err
 	}
-	cmd := exec.Command("redis-server", conf)
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	p := &process{cmd.Process, make(chan struct{})}
-	go func() {
-		defer close(p.ended)
-		_ = cmd.Wait() // "signal: killed" is what was asked for
-	}()
 	s.mu.Lock()
-	s.process = p
+	s.process, s.paused = p, false
 	s.mu.Unlock()
-	err := s.awaitAnswer(p)
+	if err = s.awaitAnswer(p); err == nil {
+		err = s.prepare()
+	}
 	if err != nil {
 		s.Kill()
 	}
 	return err
+}
+
+// run starts cmd. The thread that starts it waits for its end, for the system
+// counts a process as its parent's only while that thread lives: see dieWithUs.
+func run(cmd *exec.Cmd) (*process, error) {
+	dieWithUs(cmd)
+	p := &process{ended: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		defer close(p.ended)
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		p.Process = cmd.Process
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // "signal: killed" is what was asked for
+		}
+	}()
+	return p, <-started
+}
+
+// prepare does what the server's part asks for.
+func (s *RedisServer) prepare() error {
+	if s.part.ready == nil {
+		return nil
+	}
+	c, err := s.dial()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	return s.part.ready(c)
 }
 
 func (s *RedisServer) conf() string {
@@ -168,6 +237,9 @@ func (s *RedisServer) conf() string {
 		lines = append(lines, "requirepass "+s.options.Password)
 	}
 	lines = append(lines, s.options.ACL...)
+	if s.part.lines != nil {
+		lines = append(lines, s.part.lines()...)
+	}
 	lines = append(lines, s.options.Config...)
 	return strings.Join(lines, "\n") + "\n"
 }
@@ -195,12 +267,12 @@ func (s *RedisServer) listen() []string {
 func (s *RedisServer) awaitAnswer(p *process) error {
 	var err error
 	for end := time.Now().Add(startTimeout); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
-		if _, err = s.do("PING"); err == nil {
+		if err = s.answers(p.Pid); err == nil {
 			return nil
 		}
 		var refused redis.Error
 		if errors.As(err, &refused) && !strings.HasPrefix(refused.Error(), "LOADING") {
-			return nil // an ACL may forbid even PING: the server is there
+			return nil // an ACL may forbid even this: the server is there
 		}
 		select {
 		case <-p.ended:
@@ -211,12 +283,37 @@ func (s *RedisServer) awaitAnswer(p *process) error {
 	return err
 }
 
+// answers is nil once the server that answers is the process pid and not one
+// that took the port first.
+func (s *RedisServer) answers(pid int) error {
+	info, err := redis.String(s.do("INFO", "server"))
+	if err != nil {
+		return err
+	}
+	if got := infoField(info, "process_id"); got != strconv.Itoa(pid) {
+		return fmt.Errorf("process %s answers at %s", got, s.addr)
+	}
+	return nil
+}
+
+// infoField returns one value of what INFO or CLUSTER INFO says, or "".
+func infoField(info, name string) string {
+	for line := range strings.Lines(info) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// log returns the end of the server's log.
 func (s *RedisServer) log() string {
 	b, err := os.ReadFile(filepath.Join(s.dir, "redis.log"))
 	if err != nil {
 		return "(no log)"
 	}
-	return string(b)
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.Join(lines[max(0, len(lines)-logTail):], "\n")
 }
 
 // Addr returns host:port, or the path of the unix socket.
@@ -240,10 +337,7 @@ func (s *RedisServer) KeyFile() string { return s.certs.file("key.pem") }
 // redis+unix://. It holds Password where that is set, else the first user of
 // ACL that has a password.
 func (s *RedisServer) DSN() string {
-	user := ""
-	if name, password := s.credentials(); password != "" {
-		user = url.UserPassword(name, password).String() + "@"
-	}
+	user := s.userinfo()
 	switch {
 	case s.options.Unix:
 		return "redis+unix://" + user + s.addr
@@ -251,6 +345,15 @@ func (s *RedisServer) DSN() string {
 		return "rediss://" + user + s.addr + "/0?" + s.tlsQuery()
 	}
 	return "redis://" + user + s.addr + "/0"
+}
+
+// userinfo returns what a DSN has before the host.
+func (s *RedisServer) userinfo() string {
+	name, password := s.credentials()
+	if password == "" {
+		return ""
+	}
+	return url.UserPassword(name, password).String() + "@"
 }
 
 func (s *RedisServer) tlsQuery() string {
@@ -303,7 +406,7 @@ func (s *RedisServer) Kill() {
 	}
 	_ = s.process.Kill() // fails only where it is gone already
 	<-s.process.ended
-	s.process = nil
+	s.process, s.paused = nil, false
 }
 
 // Restart kills the server if it runs and starts it again, empty, at the same
@@ -317,12 +420,12 @@ func (s *RedisServer) Restart() {
 }
 
 // Pause stops the process (SIGSTOP): connections stay open and nobody answers.
-func (s *RedisServer) Pause() { s.signal(pause) }
+func (s *RedisServer) Pause() { s.signal(pause, true) }
 
 // Resume lets a paused server go on.
-func (s *RedisServer) Resume() { s.signal(resume) }
+func (s *RedisServer) Resume() { s.signal(resume, false) }
 
-func (s *RedisServer) signal(send func(*os.Process) error) {
+func (s *RedisServer) signal(send func(*os.Process) error, paused bool) {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -332,6 +435,14 @@ func (s *RedisServer) signal(send func(*os.Process) error) {
 	if err := send(s.process.Process); err != nil {
 		s.t.Fatal(err)
 	}
+	s.paused = paused
+}
+
+// up reports whether the server can answer: neither killed nor paused.
+func (s *RedisServer) up() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.process != nil && !s.paused
 }
 
 // Do runs one command on a connection of its own, for a look behind a client's
@@ -342,23 +453,32 @@ func (s *RedisServer) Do(cmd string, args ...any) (any, error) {
 }
 
 func (s *RedisServer) do(cmd string, args ...any) (any, error) {
-	network := "tcp"
-	if s.options.Unix {
-		network = "unix"
-	}
-	user, password := "", s.options.Password
-	for _, line := range s.options.ACL {
-		if strings.HasPrefix(line, "user default ") {
-			user, password = s.credentials()
-		}
-	}
-	c, err := redis.Dial(network, s.addr,
-		redis.DialUseTLS(s.options.TLS), redis.DialTLSConfig(s.TLSConfig()),
-		redis.DialUsername(user), redis.DialPassword(password),
-		redis.DialConnectTimeout(startTimeout), redis.DialReadTimeout(startTimeout))
+	c, err := s.dial()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = c.Close() }()
 	return c.Do(cmd, args...)
+}
+
+func (s *RedisServer) dial() (redis.Conn, error) {
+	network := "tcp"
+	if s.options.Unix {
+		network = "unix"
+	}
+	user, password := s.login()
+	return redis.Dial(network, s.addr,
+		redis.DialUseTLS(s.options.TLS), redis.DialTLSConfig(s.TLSConfig()),
+		redis.DialUsername(user), redis.DialPassword(password),
+		redis.DialConnectTimeout(startTimeout), redis.DialReadTimeout(startTimeout))
+}
+
+// login returns as whom Do speaks.
+func (s *RedisServer) login() (user, password string) {
+	for _, line := range s.options.ACL {
+		if strings.HasPrefix(line, "user default ") {
+			return s.credentials()
+		}
+	}
+	return "", s.options.Password
 }

@@ -2,8 +2,11 @@ package testutil_test
 
 import (
 	"crypto/tls"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -119,6 +122,23 @@ func (r *reported) Skip(args ...any) { r.skipped = args[0].(string); panic(r) }
 func (r *reported) Fatal(args ...any) {
 	r.failed = args[0].(string)
 	panic(r)
+}
+func (r *reported) Fatalf(format string, args ...any) {
+	r.failed = fmt.Sprintf(format, args...)
+	panic(r)
+}
+
+func TestRedisSaysWhyItDoesNotStart(t *testing.T) {
+	first := testutil.Redis(t, nil)
+	_, port, err := net.SplitHostPort(first.Addr())
+	require.NoError(t, err)
+	n, err := strconv.Atoi(port)
+	require.NoError(t, err)
+	r := &reported{TB: t}
+	assert.PanicsWithValue(t, r, func() { testutil.Redis(r, &testutil.RedisOptions{Port: n}) })
+	assert.Contains(t, r.failed, "Address already in use")
+	_, err = first.Do("PING")
+	require.NoError(t, err)
 }
 
 func TestRedisMissing(t *testing.T) {
