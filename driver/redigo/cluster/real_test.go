@@ -1,0 +1,116 @@
+package cluster_test
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gomodule/redigo/redis"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gocaches/caches/driver/redigo"
+	"github.com/gocaches/caches/driver/redigo/cluster"
+	"github.com/gocaches/caches/testutil"
+)
+
+// refreshes returns how often the servers were asked who has which slot.
+func refreshes(t testing.TB, c *testutil.ClusterServers) (n int) {
+	t.Helper()
+	for _, addr := range c.Addrs() {
+		stats, err := redis.String(c.Node(addr).Do("INFO", "commandstats"))
+		require.NoError(t, err)
+		_, rest, _ := strings.Cut(stats, "cmdstat_cluster|shards:calls=")
+		count, _, _ := strings.Cut(rest, ",")
+		calls, _ := strconv.Atoi(count)
+		n += calls
+	}
+	return n
+}
+
+// Slots that move under traffic cost nobody an error, and no value is wrong.
+func TestReshardUnderLoad(t *testing.T) {
+	t.Parallel()
+	c := testutil.Cluster(t, 3, 0)
+	s := open(t, cluster.Config{Seeds: c.Addrs()[:1]})
+	l := startLoad(t, s, 16)
+	before, begun := refreshes(t, c), time.Now()
+	masters := c.Masters()
+	slots := c.Slots(masters[0])[:300]
+	for _, to := range []string{masters[1], masters[2], masters[0]} {
+		c.MoveSlots(to, slots...)
+	}
+	took := time.Since(begun)
+	asked := refreshes(t, c) - before
+	assert.Empty(t, l.end())
+	l.settle(false)
+	t.Logf("%d refreshes in %v, stats %+v", asked, took, s.Stats())
+	assert.LessOrEqual(t, asked, int(took/(100*time.Millisecond))+2)
+}
+
+// Masters and replicas that change roles under traffic cost no value.
+func TestFailoverUnderLoad(t *testing.T) {
+	t.Parallel()
+	c := testutil.Cluster(t, 3, 1)
+	s := open(t, cluster.Config{Seeds: c.Addrs()[:1]})
+	l := startLoad(t, s, 16)
+	for _, addr := range c.Addrs()[:3] {
+		c.Failover(addr)
+	}
+	errs := l.end()
+	l.settle(false)
+	assert.Empty(t, errs)
+}
+
+// A master that is killed costs errors of the two kinds that say what has run,
+// until its replica has taken over; and the calls find that one soon.
+func TestKillUnderLoad(t *testing.T) {
+	t.Parallel()
+	c := testutil.Cluster(t, 3, 1)
+	s := open(t, cluster.Config{Seeds: c.Addrs()[:1], Node: redigo.Config{Timeout: time.Second}})
+	l := startLoad(t, s, 8)
+	victim := c.Masters()[1]
+	slot := c.Slots(victim)[0]
+	key := "{" + tagOf(s, slot) + "}"
+	must(t, s, "SET", key, "v")
+	c.Node(victim).Kill()
+
+	served := make(chan time.Time, 1)
+	go func() {
+		for {
+			begun := time.Now()
+			_, err := run(s, 0, "SET", key, "v")
+			switch {
+			case err == nil:
+				served <- time.Now()
+				return
+			case time.Since(begun) > 5*time.Second: // of one second, on a busy machine
+				assert.Fail(t, "a call did not end by its deadline")
+			}
+		}
+	}()
+	var over time.Time
+	eventually(t, func() bool { over = time.Now(); return c.Owner(slot) != "" }, "the replica has taken over")
+	at := <-served
+	t.Logf("first success %v after the replica was seen to have taken over", at.Sub(over))
+	assert.Less(t, at.Sub(over), 5*time.Second)
+	c.Wait()
+	for n := range 100 { // nothing fails any more
+		_, err := run(s, 0, "SET", key+strconv.Itoa(n), "v")
+		assert.NoError(t, err)
+	}
+	for kind := range l.end() {
+		assert.Contains(t, []string{"unavailable", "unknown outcome"}, kind)
+	}
+	l.settle(true)
+}
+
+// tagOf returns a text that lives on a slot.
+func tagOf(s *cluster.Store, slot int) string {
+	for n := 0; ; n++ {
+		if tag := strconv.Itoa(n); s.Slot("", tag) == slot {
+			return tag
+		}
+	}
+}

@@ -1,0 +1,251 @@
+package cluster_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/driver/redigo/cluster"
+)
+
+const allSlots = ":0\r\n:16383\r\n"
+
+// peerReply is one server of CLUSTER SHARDS, as pairs of fields and values that
+// are on the wire already.
+func peerReply(fields ...string) string {
+	for i := 0; i < len(fields); i += 2 {
+		fields[i] = bulk(fields[i])
+	}
+	return array(fields...)
+}
+
+// oneShard is CLUSTER SHARDS where one shard has all slots.
+func oneShard(peers ...string) string {
+	return array(array(bulk("slots"), "*2\r\n"+allSlots, bulk("nodes"), array(peers...), bulk("new"), ":1\r\n"))
+}
+
+// Whatever a server calls itself and the others, it is found.
+func TestNamesOfServers(t *testing.T) {
+	f := fakes(t, 2, echo)
+	host, port, err := net.SplitHostPort(f.nodes[1].addr)
+	require.NoError(t, err)
+	port = ":" + port + "\r\n"
+	master, online := bulk("master"), bulk("online")
+	for name, shards := range map[string]string{
+		"by address":        peerReply("port", port, "ip", bulk(host), "endpoint", bulk(host), "role", master, "health", online),
+		"not by itself":     peerReply("port", port, "ip", bulk(""), "endpoint", bulk(""), "role", master, "health", online),
+		"by whoever asks":   peerReply("port", port, "ip", bulk("10.0.0.1"), "endpoint", "$-1\r\n", "role", master, "health", online),
+		"by a missing host": peerReply("port", port, "ip", bulk(host), "endpoint", bulk("?"), "hostname", bulk(""), "role", master, "health", online),
+		"by a name":         peerReply("port", port, "ip", bulk("10.0.0.1"), "endpoint", bulk("localhost"), "hostname", bulk("localhost"), "role", master, "health", online),
+		"without TLS":       peerReply("port", port, "tls-port", ":1\r\n", "ip", bulk(host), "endpoint", bulk(host), "role", master, "health", online),
+		"failed":            peerReply("port", port, "ip", bulk(host), "endpoint", bulk(host), "role", master, "health", bulk("fail")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f.mu.Lock()
+			f.shards = func(*fake, int) string { return oneShard(shards) }
+			f.mu.Unlock()
+			before := f.nodes[1].count("GET a")
+			assert.Equal(t, bulk("a"), must(t, f.open(cluster.Config{}), "GET", "a"))
+			assert.Equal(t, before+1, f.nodes[1].count("GET a"))
+		})
+	}
+}
+
+// A master that has failed and lost its slots is not one, nor is its replacement
+// there twice.
+func TestMastersAreThoseThatServe(t *testing.T) {
+	f := fakes(t, 3, echo)
+	f.shards = func(f *fake, _ int) string {
+		return array(
+			shardReply([]string{":0\r\n", ":16383\r\n"}, f.nodes[0].addr, "master", "online", f.nodes[2].addr, "replica", "online"),
+			shardReply(nil, "127.0.0.1:1", "master", "fail"),
+			shardReply(nil, f.nodes[1].addr, "master", "online"),
+		)
+	}
+	s := f.open(cluster.Config{})
+	masters, err := s.Masters(t.Context())
+	require.NoError(t, err)
+	var names []string
+	for _, m := range masters {
+		names = append(names, fmt.Sprint(m))
+	}
+	assert.Equal(t, []string{"redis " + f.nodes[0].addr, "redis " + f.nodes[1].addr}, names)
+}
+
+// Commands without a key run on the server whose Store it is, the others where
+// their keys are.
+func TestMasters(t *testing.T) {
+	f := fakes(t, 3, func(n *fakeNode, conn int, cmd []string) string {
+		switch cmd[0] {
+		case "DBSIZE":
+			return fmt.Sprintf(":%d\r\n", n.at)
+		case "UNLINK":
+			return fmt.Sprintf(":%d\r\n", len(cmd)-1)
+		}
+		return echo(n, conn, cmd)
+	})
+	s := f.open(cluster.Config{})
+	masters, err := s.Masters(t.Context())
+	require.NoError(t, err)
+	require.Len(t, masters, 3)
+	for i, m := range masters {
+		p := driver.NewPipeline(0)
+		p.Cmd("UNLINK").Bytes([]byte(on(s, 0, 3, 0))).Bytes([]byte(on(s, 1, 3, 0))).Bytes([]byte(on(s, 0, 3, 1)))
+		p.Cmd("DBSIZE")
+		p.Cmd("GET").Key(on(s, 2, 3, 0))
+		require.NoError(t, m.Do(t.Context(), p))
+		want := fmt.Sprintf(":3\r\n:%d\r\n%s", i, bulk(on(s, 2, 3, 0)))
+		assert.Equal(t, want, string(p.Replies().Raw()))
+		p.ResetReplies()
+		require.NoError(t, m.(driver.Starter).Start(t.Context(), p).Finish())
+		assert.Equal(t, want, string(p.Replies().Raw()))
+		assert.NoError(t, m.Close())
+		p.Free()
+	}
+	assert.Equal(t, "PONG", string(must(t, masters[0], "PING")[1:5]), "Close closes nothing")
+	f.nodes[1].kill()
+	_, err = run(masters[1], driver.ReadOnly, "DBSIZE")
+	assert.True(t, errors.Is(err, driver.ErrUnavailable) || errors.Is(err, driver.ErrUnknownOutcome), "no other server has those keys: %v", err)
+	for range 6 {
+		_, err = run(s, driver.ReadOnly, "TIME")
+		assert.NoError(t, err, "any other will do")
+	}
+}
+
+// A server that does not answer CLUSTER SHARDS is asked for CLUSTER SLOTS.
+func TestSlotsInPlaceOfShards(t *testing.T) {
+	f := fakes(t, 2, nil)
+	entry := func(n *fakeNode, host string) string {
+		_, port, _ := net.SplitHostPort(n.addr)
+		return array(host, ":"+port+"\r\n", bulk("id"), array())
+	}
+	for _, refusal := range []string{"-ERR unknown subcommand 'SHARDS'. Try CLUSTER HELP.\r\n", "-NOPERM no\r\n"} {
+		f.nodes[0].set(func(n *fakeNode, conn int, cmd []string) string {
+			switch strings.Join(cmd, " ") {
+			case "CLUSTER SHARDS":
+				return refusal
+			case "CLUSTER SLOTS":
+				return array(
+					array(":0\r\n", ":99\r\n", entry(f.nodes[0], bulk("127.0.0.1"))),
+					array(":100\r\n", ":8191\r\n", entry(f.nodes[1], "$-1\r\n"), entry(f.nodes[0], bulk(""))),
+					array(":8192\r\n", ":16383\r\n", entry(f.nodes[0], bulk("?"))),
+				)
+			}
+			return echo(n, conn, cmd)
+		})
+		f.nodes[1].set(echo)
+		s := f.open(cluster.Config{})
+		must(t, s, "GET", on(s, 1, 2, 0))
+		must(t, s, "GET", on(s, 0, 2, 0))
+		masters, err := s.Masters(t.Context())
+		require.NoError(t, err)
+		assert.Len(t, masters, 2)
+	}
+	assert.Equal(t, 2, f.nodes[0].count("GET "+on(f.open(cluster.Config{}), 1, 2, 0)))
+	assert.Equal(t, 2, f.nodes[1].count("GET "+on(f.open(cluster.Config{}), 0, 2, 0)))
+}
+
+// What is no such answer at all is an error, and another server is asked.
+func TestAnswersThatAreNone(t *testing.T) {
+	f := fakes(t, 1, echo)
+	var odd *fake
+	for _, text := range []string{
+		"+OK\r\n", ":1\r\n", "*-1\r\n", "*1\r\n+x\r\n", "*1\r\n*2\r\n$5\r\nslots\r\n+x\r\n", "*1\r\n*2\r\n$5\r\nnodes\r\n*1\r\n:1\r\n",
+		array(array(bulk("slots"), array(":0\r\n", ":16384\r\n"))), array(array(bulk("slots"), array(":9\r\n", ":1\r\n"))),
+		array(array(bulk("slots"), array(":-1\r\n", ":1\r\n"))), array(array(bulk("slots"), array("+a\r\n", ":1\r\n"))),
+		array(array(":1\r\n", ":2\r\n")), oneShard(peerReply("port", bulk("x"))), oneShard(peerReply("role", ":1\r\n")),
+	} {
+		odd = fakes(t, 1, func(_ *fakeNode, _ int, cmd []string) string {
+			if cmd[0] == "CLUSTER" {
+				return text
+			}
+			return ""
+		})
+		s := open(t, cluster.Config{Seeds: []string{odd.nodes[0].addr, f.nodes[0].addr}})
+		assert.Equal(t, bulk("a"), must(t, s, "GET", "a"), text)
+		assert.Empty(t, odd.nodes[0].commands())
+	}
+}
+
+// Addresses that servers name are mapped before they are dialled, those of
+// redirects too.
+func TestMap(t *testing.T) {
+	f := fakes(t, 2, echo)
+	f.shards = func(f *fake, _ int) string {
+		return array(shardReply([]string{":0\r\n", ":8191\r\n"}, "10.0.0.1:6379", "master", "online"),
+			shardReply([]string{":8192\r\n", ":16383\r\n"}, "[fd00::2]:6379", "master", "online"))
+	}
+	s := f.open(cluster.Config{Map: func(address string) string {
+		switch address {
+		case "10.0.0.1:6379":
+			return f.nodes[0].addr
+		case "[fd00::2]:6379":
+			return f.nodes[1].addr
+		}
+		return "not an address"
+	}})
+	a, b := on(s, 0, 2, 0), on(s, 1, 2, 0)
+	must(t, s, "GET", a)
+	must(t, s, "GET", b)
+	f.nodes[0].set(redirecting(fmt.Sprintf("-MOVED %d fd00::2:6379\r\n", s.Slot("", a)), a))
+	assert.Equal(t, bulk(a), must(t, s, "GET", a))
+	assert.Equal(t, 1, f.nodes[1].count("GET "+a))
+
+	odd := fmt.Sprintf("-MOVED %d 10.9.9.9:1\r\n", s.Slot("", b))
+	f.nodes[1].set(redirecting(odd, b))
+	assert.Equal(t, odd, must(t, s, "GET", b), "nobody can be asked there")
+}
+
+// A redirect without a host names a port of the server that answers.
+func TestRedirectWithoutHost(t *testing.T) {
+	f := fakes(t, 2, echo)
+	s := f.open(cluster.Config{})
+	a := on(s, 0, 2, 0)
+	_, port, _ := net.SplitHostPort(f.nodes[1].addr)
+	for _, host := range []string{"", "?"} {
+		f.nodes[0].set(redirecting(fmt.Sprintf("-ASK %d %s:%s\r\n", s.Slot("", a), host, port), a))
+		assert.Equal(t, bulk(a), must(t, s, "GET", a))
+	}
+	assert.Equal(t, 2, f.nodes[1].count("GET "+a))
+}
+
+// A server that nobody names any more is left; who still calls it goes where its
+// slots are.
+func TestServerThatLeaves(t *testing.T) {
+	f := fakes(t, 3, echo)
+	s := f.open(cluster.Config{})
+	keys := []string{on(s, 0, 3, 0), on(s, 1, 3, 0), on(s, 2, 3, 0)}
+	for _, key := range keys {
+		must(t, s, "GET", key)
+	}
+	all := make([]int, 16384)
+	for slot := range all {
+		all[slot] = slot
+	}
+	f.mu.Lock()
+	f.shards = func(f *fake, _ int) string {
+		return array(shardReply([]string{":0\r\n", ":16383\r\n"}, f.nodes[0].addr, "master", "online"))
+	}
+	f.mu.Unlock()
+	f.give(0, all...)
+	f.nodes[1].set(redirecting(f.moved(s.Slot("", keys[1])), keys[1]))
+	must(t, s, "GET", keys[1]) // has the others asked
+	eventually(t, func() bool {
+		must(t, s, "GET", keys[2])
+		return f.nodes[0].count("GET "+keys[2]) > 0
+	}, "all slots are the first's")
+	before := len(f.nodes[2].commands())
+	for _, key := range keys {
+		assert.Equal(t, bulk(key), must(t, s, "GET", key))
+	}
+	assert.Len(t, f.nodes[2].commands(), before)
+	stats := s.Stats()
+	assert.GreaterOrEqual(t, stats.Calls, int64(7), "those that have left count")
+	assert.GreaterOrEqual(t, stats.Dials, int64(3))
+}
