@@ -1,0 +1,338 @@
+package failover_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/driver/redigo"
+	"github.com/gocaches/caches/driver/redigo/failover"
+	"github.com/gocaches/caches/testutil"
+	"github.com/gomodule/redigo/redis"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Tests of real servers and Sentinels.
+
+// rounds is how often a master is lost: CACHES_TEST_FAILOVERS, or few.
+func rounds(t *testing.T) int {
+	n, err := strconv.Atoi(os.Getenv("CACHES_TEST_FAILOVERS"))
+	if err != nil {
+		return 2
+	}
+	t.Logf("%d rounds", n)
+	return n
+}
+
+func openSet(t *testing.T, f *testutil.FailoverServers, c failover.Config) *failover.Store {
+	t.Helper()
+	c.Sentinels, c.Master = f.SentinelAddrs(), f.MasterName()
+	return open(t, c)
+}
+
+// TestStore is the suite that every store passes.
+func TestStore(t *testing.T) {
+	f := testutil.Failover(t, 1, 1)
+	testutil.TestStore(t, func(t *testing.T) driver.Store {
+		_, err := f.Node(f.Master()).Do("FLUSHALL")
+		require.NoError(t, err)
+		return openSet(t, f, failover.Config{})
+	})
+}
+
+// TestSecured talks to everybody over TLS, and to Sentinels as another user than
+// to the master.
+func TestSecured(t *testing.T) {
+	f := testutil.FailoverWith(t, 3, 1, &testutil.FailoverOptions{
+		TLS: true, Password: "nodes-secret", SentinelUser: "watcher", SentinelPassword: "sentinels-secret",
+	})
+	config := failover.Config{
+		SentinelUsername: "watcher", SentinelPassword: "sentinels-secret",
+		Node: redigo.Config{Password: "nodes-secret", TLS: f.Node(f.Master()).TLSConfig()}, ReadReplicas: true,
+	}
+	s := openSet(t, f, config)
+	must(t, s, "SET", "k", "v")
+	f.Failover()
+	require.Eventually(t, func() bool {
+		reply, err := run(s, 0, "GET", "k")
+		return err == nil && reply == bulk("v")
+	}, patience, time.Millisecond)
+
+	config.SentinelPassword = "wrong"
+	wrong := openSet(t, f, config)
+	_, err := run(wrong, 0, "GET", "k")
+	require.ErrorIs(t, err, driver.ErrUnavailable)
+	assert.ErrorContains(t, err, "WRONGPASS")
+	assert.NotContains(t, err.Error(), "secret")
+}
+
+// A load is checked traffic: counters that are only ever counted up.
+type load struct {
+	s    driver.Store
+	stop chan struct{}
+	all  sync.WaitGroup
+
+	plain, safe counts
+	begin       atomic.Int64 // Unix nanoseconds from which on …
+	first       atomic.Int64 // … this is the first success; 0 for none
+	overrun     atomic.Int64 // of a deadline, the worst
+	stall       atomic.Int64 // of this process, the worst: for so long it had no processor
+	odd         atomic.Value // a reply that is none
+}
+
+// counts are the outcomes of calls that count up one key.
+type counts struct {
+	acked, unknown, refused atomic.Int64
+	marked                  atomic.Int64 // when, in Unix nanoseconds; 0 for not at all
+	since                   atomic.Int64 // acknowledged of those that began after that
+}
+
+// timeLimit is what each call gets.
+const timeLimit = 250 * time.Millisecond
+
+// newLoad starts callers. Half of them count up a key; the others count up
+// another one, and take it as counted only once a replica has it, too (WAIT):
+// what only the master knows is lost with it.
+func newLoad(s driver.Store, callers int) *load {
+	l := &load{s: s, stop: make(chan struct{})}
+	l.all.Go(l.watch)
+	for i := range callers {
+		l.all.Go(func() {
+			for !l.ended() {
+				if i%2 == 0 {
+					l.call(&l.plain, 0, l.count)
+				} else {
+					l.call(&l.safe, driver.Own, l.countSafely)
+				}
+			}
+		})
+	}
+	return l
+}
+
+// watch sleeps and wakes. What it oversleeps is no doing of the store's.
+func (l *load) watch() {
+	for last := time.Now(); !l.ended(); last = time.Now() {
+		time.Sleep(time.Millisecond)
+		longest(&l.stall, time.Since(last))
+	}
+}
+
+func longest(of *atomic.Int64, d time.Duration) {
+	for old := of.Load(); int64(d) > old && !of.CompareAndSwap(old, int64(d)); old = of.Load() {
+	}
+}
+
+func (l *load) ended() bool {
+	select {
+	case <-l.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *load) call(c *counts, mode driver.Mode, count func(ctx context.Context, p *driver.Pipeline) (bool, error)) {
+	p := driver.NewPipeline(mode)
+	defer p.Free()
+	ctx, cancel := context.WithTimeout(context.Background(), timeLimit)
+	defer cancel()
+	begun, marked := time.Now(), c.marked.Load()
+	ok, err := count(ctx, p)
+	now := time.Now()
+	longest(&l.overrun, now.Sub(begun)-timeLimit)
+	var refusal *driver.ServerError
+	switch {
+	case err == nil && ok:
+		c.acked.Add(1)
+		if marked != 0 && c.marked.Load() == marked {
+			c.since.Add(1)
+		}
+		if begun.UnixNano() > l.begin.Load() {
+			l.first.CompareAndSwap(0, now.UnixNano())
+		}
+		return
+	case err == nil, errors.Is(err, driver.ErrUnknownOutcome):
+		c.unknown.Add(1)
+	case errors.Is(err, driver.ErrUnavailable), errors.As(err, &refusal):
+		c.refused.Add(1)
+	default:
+		l.odd.Store(err)
+	}
+	time.Sleep(time.Millisecond)
+}
+
+func (l *load) count(ctx context.Context, p *driver.Pipeline) (bool, error) {
+	p.Cmd("INCR").Key("plain")
+	if err := l.s.Do(ctx, p); err != nil {
+		return false, err
+	}
+	_, err := p.Next().Int()
+	return true, err
+}
+
+func (l *load) countSafely(ctx context.Context, p *driver.Pipeline) (bool, error) {
+	p.Cmd("INCR").Key("safe")
+	p.Cmd("WAIT").Int(1).Int(timeLimit.Milliseconds() / 2)
+	if err := l.s.Do(ctx, p); err != nil {
+		return false, err
+	}
+	if _, err := p.Next().Int(); err != nil {
+		return false, err
+	}
+	replicas, err := p.Next().Int()
+	return err == nil && replicas > 0, nil // else it was counted, perhaps in vain
+}
+
+// mark begins to count in since.
+func (c *counts) mark() {
+	c.since.Store(0)
+	c.marked.Store(time.Now().UnixNano())
+}
+
+// unmark ends that and returns the count.
+func (c *counts) unmark() int64 {
+	c.marked.Store(0)
+	return c.since.Load()
+}
+
+// firstSince waits for a success of a call that began after a time that is not
+// long ago, and returns when it came.
+func (l *load) firstSince(t *testing.T, begin time.Time) time.Time {
+	t.Helper()
+	l.begin.Store(begin.UnixNano())
+	l.first.Store(0)
+	require.Eventually(t, func() bool { return l.first.Load() > 0 }, patience, time.Millisecond)
+	return time.Unix(0, l.first.Load())
+}
+
+// end stops the callers and checks the counters on the master.
+func (l *load) end(t *testing.T, f *testutil.FailoverServers) {
+	t.Helper()
+	close(l.stop)
+	l.all.Wait()
+	f.Wait()
+	at := f.Node(f.Master())
+	plain, err := redis.Int64(at.Do("GET", "plain"))
+	require.NoError(t, err)
+	safe, err := redis.Int64(at.Do("GET", "safe"))
+	require.NoError(t, err)
+	t.Logf("plain: %d acknowledged, %d unknown, %d refused, counter %d", l.plain.acked.Load(), l.plain.unknown.Load(), l.plain.refused.Load(), plain)
+	t.Logf("safe:  %d acknowledged, %d unknown, %d refused, counter %d", l.safe.acked.Load(), l.safe.unknown.Load(), l.safe.refused.Load(), safe)
+	overrun, stall := time.Duration(l.overrun.Load()), time.Duration(l.stall.Load())
+	t.Logf("worst overrun of a deadline %v; this process had no processor for up to %v", overrun, stall)
+	assert.LessOrEqual(t, plain, l.plain.acked.Load()+l.plain.unknown.Load(), "nothing runs twice")
+	assert.LessOrEqual(t, safe, l.safe.acked.Load()+l.safe.unknown.Load(), "nothing runs twice")
+	assert.GreaterOrEqual(t, safe, l.safe.acked.Load(), "what a replica has is not lost")
+	assert.Nil(t, l.odd.Load())
+	assert.Less(t, overrun, stall+200*time.Millisecond)
+}
+
+// switches returns the times at which the first Sentinel publishes that the
+// master has moved, one for each move.
+func switches(t *testing.T, f *testutil.FailoverServers) <-chan time.Time {
+	t.Helper()
+	first := make(chan time.Time, 64)
+	var mu sync.Mutex
+	seen := make(map[string]bool)
+	var all sync.WaitGroup
+	t.Cleanup(all.Wait) // after the connections are closed: last in, first out
+	for _, addr := range f.SentinelAddrs() {
+		c, err := redis.Dial("tcp", addr)
+		require.NoError(t, err)
+		subscription := redis.PubSubConn{Conn: c}
+		require.NoError(t, subscription.Subscribe("+switch-master"))
+		t.Cleanup(func() { _ = c.Close() })
+		moves := 0
+		all.Go(func() {
+			for {
+				switch m := subscription.ReceiveWithTimeout(0).(type) {
+				case redis.Message:
+					moves++ // they come in the same order from all
+					mu.Lock()
+					if key := strconv.Itoa(moves) + string(m.Data); !seen[key] {
+						seen[key] = true
+						first <- time.Now()
+					}
+					mu.Unlock()
+				case error:
+					return
+				}
+			}
+		})
+	}
+	return first
+}
+
+// TestMasterIsKilled kills the master under calls, again and again. Each time
+// calls succeed again as soon as there is another one.
+func TestMasterIsKilled(t *testing.T) {
+	f := testutil.Failover(t, 3, 2)
+	switched := switches(t, f)
+	s := openSet(t, f, failover.Config{})
+	must(t, s, "SET", "plain", "0")
+	l := newLoad(s, 16)
+	for range rounds(t) {
+		old := f.Master()
+		f.Node(old).Kill()
+		at := <-switched
+		late := l.firstSince(t, at).Sub(at)
+		t.Logf("first success %v after the switch", late)
+		assert.Less(t, late, 500*time.Millisecond)
+		f.WaitSwitch(old)
+		f.Node(old).Restart() // as the master that it was: nobody is led there
+		f.Wait()
+	}
+	l.end(t, f)
+}
+
+// TestFormerMasterLivesOn replaces a master that goes on taking writes: one that
+// was only stopped for a while, and one that the Sentinels replace because they
+// are asked to. Its connections are closed at once, and everything that is
+// acknowledged afterwards is at the new one. (What it has acknowledged before,
+// while Sentinels had a replica promoted and had yet to see it done, is lost.)
+func TestFormerMasterLivesOn(t *testing.T) {
+	f := testutil.Failover(t, 3, 1)
+	switched, left := switches(t, f), make(chan time.Time, 64)
+	s := openSet(t, f, failover.Config{Node: redigo.Config{OnState: func(state driver.State, reason error) {
+		if state == driver.Disconnected && reason != nil && strings.Contains(reason.Error(), "and is at") {
+			left <- time.Now()
+		}
+	}}})
+	must(t, s, "SET", "plain", "0")
+	l := newLoad(s, 16)
+	for name, replace := range map[string]func() (now string){
+		"stopped": func() string {
+			old := f.Master()
+			f.Node(old).Pause()
+			now := f.WaitSwitch(old)
+			f.Node(old).Resume()
+			return now
+		},
+		"asked": f.Failover,
+	} {
+		now := replace()
+		late := (<-left).Sub(<-switched)
+		t.Logf("%s: connections were closed %v after the switch", name, late)
+		assert.Less(t, late, 500*time.Millisecond)
+		time.Sleep(200 * time.Millisecond) // this process may have to wait for a processor to hear of it
+		before, err := redis.Int64(f.Node(now).Do("GET", "plain"))
+		require.NoError(t, err)
+		l.plain.mark()
+		require.Eventually(t, func() bool { return l.plain.since.Load() > 1000 }, patience, time.Millisecond)
+		acked := l.plain.unmark()
+		after, err := redis.Int64(f.Node(now).Do("GET", "plain"))
+		require.NoError(t, err)
+		assert.GreaterOrEqual(t, after-before, acked, name)
+		f.Wait() // the former master has been told
+	}
+	l.end(t, f)
+}

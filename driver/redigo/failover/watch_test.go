@@ -1,0 +1,268 @@
+package failover_test
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/driver/redigo"
+	"github.com/gocaches/caches/driver/redigo/failover"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestAnswers asks Sentinels that are of no use, in as many ways, and one that
+// is. The calls go where that one says; without it they name all and say why.
+func TestAnswers(t *testing.T) {
+	m := master(t)
+	good := sentinel(t, says{master: m.addr, epoch: 1})
+	for name, c := range map[string]struct {
+		answer string
+		why    string
+	}{
+		"unknown name":  {"*-1\r\n", "does not know the master"},
+		"no right":      {"-NOPERM this user has no permissions\r\n", "NOPERM"},
+		"no password":   {"-NOAUTH Authentication required.\r\n", "NOAUTH"},
+		"old":           {"-IDONTKNOW\r\n", "IDONTKNOW"},
+		"an integer":    {":1\r\n", "protocol error"},
+		"empty":         {"*0\r\n", "protocol error"},
+		"half":          {bulks("127.0.0.1"), "protocol error"},
+		"port of words": {bulks("127.0.0.1", "redis"), "no address"},
+		"port too big":  {bulks("127.0.0.1", "65536"), "no address"},
+		"port zero":     {bulks("127.0.0.1", "0"), "no address"},
+		"no host":       {bulks("", "6379"), "no address"},
+		"odd host":      {bulks("a@b", "6379"), "no address"},
+		"nested":        {array(array(), array()), "protocol error"},
+		"nils":          {array("$-1\r\n", "$-1\r\n"), "no address"},
+		"hangs up":      {"", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bad := serve(t, func(cmd []string) string {
+				if cmd[1] == "GET-MASTER-ADDR-BY-NAME" {
+					return c.answer
+				}
+				return "-ERR No such master with that name\r\n"
+			})
+			s := open(t, failover.Config{Sentinels: []string{bad.addr, good.addr}})
+			assert.Equal(t, bulk(m.addr), must(t, s, "GET", "k"))
+
+			alone := open(t, failover.Config{Sentinels: []string{bad.addr}})
+			_, err := run(alone, 0, "GET", "k")
+			require.ErrorIs(t, err, driver.ErrUnavailable)
+			assert.ErrorContains(t, err, bad.addr)
+			assert.ErrorContains(t, err, "mymaster")
+			assert.ErrorContains(t, err, c.why)
+		})
+	}
+}
+
+// TestNobodyThere names all Sentinels, and no password, in the error of a call
+// that finds none of them.
+func TestNobodyThere(t *testing.T) {
+	addrs := []string{closedPort(t), closedPort(t)}
+	s := open(t, failover.Config{Sentinels: addrs, SentinelPassword: "hunter2", Node: redigo.Config{Password: "hunter2"}})
+	_, err := run(s, 0, "SET", "k", "v")
+	require.ErrorIs(t, err, driver.ErrUnavailable)
+	for _, addr := range addrs {
+		assert.ErrorContains(t, err, addr)
+	}
+	assert.NotContains(t, err.Error(), "hunter2")
+}
+
+// leadsTo waits until calls go to a master.
+func leadsTo(t *testing.T, s driver.Store, m *fake) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		reply, err := run(s, driver.ReadOnly, "GET", "k")
+		return err == nil && reply == bulk(m.addr)
+	}, patience, time.Millisecond)
+}
+
+func closedPort(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	return l.Addr().String()
+}
+
+// TestSilentSentinel finds the master at once though a Sentinel does not answer.
+func TestSilentSentinel(t *testing.T) {
+	m := master(t)
+	mute := serve(t, nil)
+	mute.mute()
+	good := sentinel(t, says{master: m.addr})
+	s := open(t, failover.Config{Sentinels: []string{mute.addr, good.addr}})
+	start := time.Now()
+	must(t, s, "GET", "k")
+	assert.Less(t, time.Since(start), 400*time.Millisecond, "less than what a Sentinel gets for an answer")
+}
+
+// TestNewestAnswer takes the answer of the latest failover, from whomever.
+func TestNewestAnswer(t *testing.T) {
+	old, now := master(t), master(t)
+	behind := sentinel(t, says{master: old.addr, epoch: 1})
+	ahead := sentinel(t, says{master: now.addr, epoch: 2})
+	for range 10 {
+		s := open(t, failover.Config{Sentinels: []string{behind.addr, ahead.addr}})
+		leadsTo(t, s, now)
+		for range 20 {
+			require.Equal(t, bulk(now.addr), must(t, s, "GET", "k"))
+		}
+		_ = s.Close()
+	}
+}
+
+// TestNoWayBack loses the Sentinel that is ahead: the one that is behind leads
+// nobody back to a former master.
+func TestNoWayBack(t *testing.T) {
+	old, now := master(t), master(t)
+	behind := sentinel(t, says{master: old.addr, epoch: 1})
+	ahead := sentinel(t, says{master: now.addr, epoch: 2})
+	s := open(t, failover.Config{Sentinels: []string{behind.addr, ahead.addr}})
+	leadsTo(t, s, now)
+	ahead.say(func([]string) string { return "" })
+	polls := behind.count("sentinel myid")
+	require.Eventually(t, func() bool { return behind.count("sentinel myid") > polls+2 }, patience, 10*time.Millisecond)
+	assert.Equal(t, bulk(now.addr), must(t, s, "GET", "k"))
+}
+
+// TestSwitch moves the master: by what a Sentinel publishes at once, and
+// without it by the next poll. Calls under way there end, though the former
+// master does not answer.
+func TestSwitch(t *testing.T) {
+	for _, published := range []bool{true, false} {
+		old, now := master(t), master(t)
+		one := sentinel(t, says{master: old.addr, epoch: 1})
+		s := open(t, failover.Config{Sentinels: []string{one.addr}})
+		must(t, s, "GET", "k")
+		require.Eventually(t, func() bool { return one.subscribers() == 1 }, patience, time.Millisecond)
+
+		old.mute()
+		stuck := make(chan error)
+		go func() {
+			_, err := run(s, 0, "INCR", "n")
+			stuck <- err
+		}()
+		read := make(chan string)
+		go func() {
+			reply, _ := run(s, driver.ReadOnly, "GET", "k")
+			read <- reply
+		}()
+		require.Eventually(t, func() bool { return old.count("incr n")+old.count("get k") == 3 }, patience, time.Millisecond)
+		one.say(says{master: now.addr, epoch: 2}.answer)
+		start := time.Now()
+		if published {
+			one.publish("+switch-master", "another 127.0.0.1 1 127.0.0.1 2")
+			one.publish("+switch-master", "mymaster 127.0.0.1 1 127.0.0.1 2")
+		}
+		err := <-stuck
+		require.ErrorIs(t, err, driver.ErrUnknownOutcome)
+		assert.ErrorContains(t, err, "was at "+old.addr+" and is at "+now.addr)
+		assert.Equal(t, bulk(now.addr), <-read, "a read is sent again")
+		if published {
+			assert.Less(t, time.Since(start), 500*time.Millisecond)
+		}
+		assert.Equal(t, bulk(now.addr), must(t, s, "GET", "k"))
+		require.NoError(t, s.Close())
+	}
+}
+
+// TestSubscriptionMovesOn loses the Sentinel that is listened to: another one is
+// listened to then.
+func TestSubscriptionMovesOn(t *testing.T) {
+	m := master(t)
+	one, two := sentinel(t, says{master: m.addr}), sentinel(t, says{master: m.addr})
+	s := open(t, failover.Config{Sentinels: []string{one.addr, two.addr}})
+	must(t, s, "GET", "k")
+	sum := func() int { return one.subscribers() + two.subscribers() }
+	require.Eventually(t, func() bool { return sum() == 1 }, patience, time.Millisecond)
+	first, second := one, two
+	if two.subscribers() == 1 {
+		first, second = two, one
+	}
+	first.hangUp()
+	require.Eventually(t, func() bool { return second.subscribers() == 1 }, patience, time.Millisecond)
+}
+
+// TestDiscovery asks a Sentinel that only another one has named, when that one
+// is gone.
+func TestDiscovery(t *testing.T) {
+	old, now := master(t), master(t)
+	two := sentinel(t, says{master: old.addr, epoch: 1, id: "two"})
+	down := sentinel(t, says{master: old.addr, epoch: 1, id: "down"})
+	one := sentinel(t, says{master: old.addr, epoch: 1, id: "one", peers: []string{
+		entry(two.addr, "sentinel", "runid", "two"),
+		entry(down.addr, "sentinel,s_down", "runid", "down"),
+		entry("", "sentinel"), "*0\r\n", ":1\r\n",
+	}})
+	s := open(t, failover.Config{Sentinels: []string{one.addr}})
+	must(t, s, "GET", "k")
+	require.Eventually(t, func() bool { return two.count("sentinel myid") > 0 }, patience, time.Millisecond)
+	one.say(func([]string) string { return "" })
+	two.say(says{master: now.addr, epoch: 2}.answer)
+	leadsTo(t, s, now)
+	assert.Zero(t, down.count("sentinel myid"), "one that is down is not asked")
+}
+
+// TestTwin knows a Sentinel by the name that was configured and by the address
+// that others have of it. It ends up with one.
+func TestTwin(t *testing.T) {
+	m := master(t)
+	two := sentinel(t, says{master: m.addr, id: "two"})
+	_, port, _ := net.SplitHostPort(two.addr)
+	one := sentinel(t, says{master: m.addr, id: "one", peers: []string{entry(two.addr, "sentinel", "runid", "two")}})
+	s := open(t, failover.Config{Sentinels: []string{one.addr, "localhost:" + port}})
+	must(t, s, "GET", "k")
+	require.Eventually(t, func() bool { return one.count("sentinel myid") > 3 }, patience, 10*time.Millisecond)
+	// It may have been asked twice in the first rounds.
+	ones, twos := one.count("sentinel myid"), two.count("sentinel myid")
+	require.Eventually(t, func() bool { return one.count("sentinel myid") > ones+2 }, patience, 10*time.Millisecond)
+	assert.LessOrEqual(t, two.count("sentinel myid")-twos, one.count("sentinel myid")-ones+1)
+}
+
+// TestMap dials what Map makes of addresses.
+func TestMap(t *testing.T) {
+	m := master(t)
+	two := sentinel(t, says{master: "10.0.0.1:6379", epoch: 2, id: "two"})
+	one := sentinel(t, says{master: "10.0.0.1:6379", epoch: 1, id: "one", peers: []string{entry("10.0.0.2:26379", "sentinel", "runid", "two")}})
+	s := open(t, failover.Config{Sentinels: []string{one.addr}, Map: func(address string) string {
+		return map[string]string{"10.0.0.1:6379": m.addr, "10.0.0.2:26379": two.addr}[address]
+	}})
+	assert.Equal(t, bulk(m.addr), must(t, s, "GET", "k"))
+	require.Eventually(t, func() bool { return two.count("sentinel myid") > 0 }, patience, time.Millisecond)
+}
+
+// TestNotAMaster is sent to a server that is none: nothing is asked of it, the
+// call waits for as long as it may, and goes through where the Sentinels come to
+// say better.
+func TestNotAMaster(t *testing.T) {
+	m := master(t)
+	replica := serve(t, func(cmd []string) string {
+		if cmd[0] == "ROLE" {
+			return array(bulk("slave"), bulk("127.0.0.1"), ":1\r\n", bulk("connected"), ":0\r\n")
+		}
+		return bulk("wrong")
+	})
+	one := sentinel(t, says{master: replica.addr, epoch: 1})
+	short := open(t, failover.Config{Sentinels: []string{one.addr}, Node: redigo.Config{Timeout: 100 * time.Millisecond}})
+	_, err := run(short, 0, "GET", "k")
+	require.ErrorIs(t, err, driver.ErrUnavailable)
+	assert.ErrorContains(t, err, "not a master")
+
+	s := open(t, failover.Config{Sentinels: []string{one.addr}})
+	time.AfterFunc(50*time.Millisecond, func() { one.say(says{master: m.addr, epoch: 2}.answer) })
+	assert.Equal(t, bulk(m.addr), must(t, s, "GET", "k"))
+	assert.Zero(t, replica.count("get k"))
+}
+
+// TestNothingBeforeUse opens and closes without a goroutine or a connection.
+func TestNothingBeforeUse(t *testing.T) {
+	one := sentinel(t, says{})
+	s := open(t, failover.Config{Sentinels: []string{one.addr}, ReadReplicas: true})
+	require.NoError(t, s.Close())
+	require.NoError(t, s.Close())
+	_, err := run(s, 0, "GET", "k")
+	require.ErrorIs(t, err, driver.ErrUnavailable)
+	assert.Zero(t, one.count("sentinel myid"))
+}
