@@ -20,6 +20,8 @@ import (
 	"github.com/gocaches/caches/driver"
 	"github.com/gocaches/caches/driver/memory"
 	"github.com/gocaches/caches/driver/redigo"
+	"github.com/gocaches/caches/driver/redigo/cluster"
+	"github.com/gocaches/caches/driver/redigo/failover"
 	"github.com/kelseyhightower/envconfig"
 )
 
@@ -443,25 +445,22 @@ func (d *DSN) fill(option, value string) error {
 type scheme struct {
 	scope scope
 	auth  bool                                   // has user and password
+	one   bool                                   // its hosts are asked for one store
 	place func(d *DSN, hosts, path string) error // parses where it is
 	open  func(d *DSN, o *ConnOptions) (driver.Store, error)
 }
 
 // builtins are the schemes of this package.
 var builtins = map[string]scheme{
-	"redis":      {inRedis, true, placeRedis, openRedis},
-	"rediss":     {inRediss, true, placeRedis, openRedis},
-	"redis+unix": {inUnix, true, placeUnix, openRedis},
-	"locmem":     {inLocmem, false, placeNames, openMemory},
-	"dummy":      {inDummy, false, placeNothing, openDummy},
-}
-
-// later are schemes that are kept for what they will be.
-var later = map[string]string{
-	"redis+cluster":   "Redis Cluster",
-	"rediss+cluster":  "Redis Cluster",
-	"redis+sentinel":  "Redis Sentinel",
-	"rediss+sentinel": "Redis Sentinel",
+	"redis":           {inRedis, true, false, placeRedis, openRedis},
+	"rediss":          {inRediss, true, false, placeRedis, openRedis},
+	"redis+unix":      {inUnix, true, false, placeUnix, openRedis},
+	"redis+cluster":   {inCluster, true, true, placeCluster, openCluster},
+	"rediss+cluster":  {inClusters, true, true, placeCluster, openCluster},
+	"redis+sentinel":  {inSentinel, true, true, placeSentinel, openSentinel},
+	"rediss+sentinel": {inSentinels, true, true, placeSentinel, openSentinel},
+	"locmem":          {inLocmem, false, false, placeNames, openMemory},
+	"dummy":           {inDummy, false, false, placeNothing, openDummy},
 }
 
 // registered are the schemes of [Register].
@@ -483,12 +482,11 @@ func Register(name string, open func(*DSN) (driver.Store, error)) {
 	registered.Lock()
 	defer registered.Unlock()
 	_, builtin := builtins[name]
-	_, planned := later[name]
 	_, twice := registered.byName[name]
 	switch {
 	case !schemeName(name):
 		panic(fmt.Sprintf("caches: Register: %q is not the name of a scheme", name))
-	case builtin, planned, twice:
+	case builtin, twice:
 		panic(fmt.Sprintf("caches: Register: there is a scheme %q already", name))
 	case open == nil:
 		panic(fmt.Sprintf("caches: Register: the opener of %q is nil", name))
@@ -496,7 +494,7 @@ func Register(name string, open func(*DSN) (driver.Store, error)) {
 	if registered.byName == nil {
 		registered.byName = make(map[string]scheme)
 	}
-	registered.byName[name] = scheme{inCustom, true, placeCustom, func(d *DSN, _ *ConnOptions) (driver.Store, error) {
+	registered.byName[name] = scheme{inCustom, true, false, placeCustom, func(d *DSN, _ *ConnOptions) (driver.Store, error) {
 		return open(d)
 	}}
 }
@@ -511,9 +509,6 @@ func schemeName(s string) bool {
 func schemeOf(name string) (scheme, error) {
 	if s, ok := builtins[name]; ok {
 		return s, nil
-	}
-	if what, ok := later[name]; ok {
-		return scheme{}, fmt.Errorf("not yet: this version does not speak to %s (%s); redis:// with several hosts shards over plain servers", what, name)
 	}
 	registered.RLock()
 	defer registered.RUnlock()
@@ -581,14 +576,50 @@ func openDummy(*DSN, *ConnOptions) (driver.Store, error) {
 	return memory.Open(memory.Options{Forget: true})
 }
 
-// openRedis opens a server. What code says goes before what the DSN says, and
-// zero leaves it to the driver, whose defaults are documented there.
+// openRedis opens a server.
 func openRedis(d *DSN, o *ConnOptions) (driver.Store, error) {
-	c := redigo.Config{
+	c, err := d.config(o)
+	if err != nil {
+		return nil, err
+	}
+	if c.DB = d.DB; d.Scheme == "redis+unix" {
+		c.Network, c.Address = "unix", d.Path()
+	} else {
+		c.Address = d.Hosts[0]
+	}
+	return redigo.Open(c)
+}
+
+// openCluster opens a Redis Cluster.
+func openCluster(d *DSN, o *ConnOptions) (driver.Store, error) {
+	c, err := d.config(o)
+	if err != nil {
+		return nil, err
+	}
+	return cluster.Open(cluster.Config{Seeds: d.Hosts, Node: c, ReadReplicas: o.Replicas || d.options.replicas, Map: o.Map})
+}
+
+// openSentinel opens the master that Sentinels name.
+func openSentinel(d *DSN, o *ConnOptions) (driver.Store, error) {
+	c, err := d.config(o)
+	if err != nil {
+		return nil, err
+	}
+	c.DB = d.DB
+	return failover.Open(failover.Config{
+		Sentinels: d.Hosts, Master: d.master, Node: c, ReadReplicas: o.Replicas || d.options.replicas, Map: o.Map,
+		SentinelUsername: d.options.sentinelUser, SentinelPassword: d.options.sentinelPassword.reveal(),
+	})
+}
+
+// config is how servers are talked to, wherever they are. What code says goes
+// before what the DSN says, and zero leaves it to the driver, whose defaults are
+// documented there.
+func (d *DSN) config(o *ConnOptions) (c redigo.Config, err error) {
+	c = redigo.Config{
 		Username:       d.Username,
 		Password:       d.Password(),
 		Credentials:    o.Credentials,
-		DB:             d.DB,
 		ClientName:     cmp.Or(o.ClientName, d.options.clientName),
 		Conns:          cmp.Or(o.Conns, d.options.conns),
 		OwnConns:       cmp.Or(o.OwnConns, d.options.maxsize),
@@ -603,27 +634,19 @@ func openRedis(d *DSN, o *ConnOptions) (driver.Store, error) {
 	if o.Credentials != nil { // the Config takes one of the two
 		c.Username, c.Password = "", ""
 	}
-	if d.Scheme == "redis+unix" {
-		c.Network, c.Address = "unix", d.Path()
-		return redigo.Open(c)
-	}
-	c.Address = d.Hosts[0]
-	var err error
-	if c.TLS, err = tlsConfig(d, o.TLS); err != nil {
-		return nil, err
-	}
-	return redigo.Open(c)
+	c.TLS, err = tlsConfig(d, o.TLS)
+	return c, err
 }
 
 // tlsConfig returns nil for a scheme without TLS.
 func tlsConfig(d *DSN, code *tls.Config) (*tls.Config, error) {
-	switch {
-	case d.Scheme == "rediss" && code != nil:
+	switch secured := d.of.scope&inTLS != 0; {
+	case secured && code != nil:
 		return code, nil
-	case d.Scheme == "rediss":
+	case secured:
 		return d.tls()
-	case code != nil:
-		return nil, errors.New("ConnOptions.TLS is set and redis goes without TLS: write rediss")
+	case code != nil && d.Scheme != "redis+unix":
+		return nil, fmt.Errorf("ConnOptions.TLS is set and %s goes without TLS: write rediss", d.Scheme)
 	}
 	return nil, nil
 }

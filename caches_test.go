@@ -374,7 +374,7 @@ func TestRegister(t *testing.T) {
 	_, err = caches.Open("test://?nil=1")
 	require.EqualError(t, err, "caches: open test://: the opener of test returned no store")
 	_, err = caches.ParseDSN("nonsense://")
-	require.ErrorContains(t, err, "there are dummy, locmem, redis, redis+unix, rediss, test")
+	require.ErrorContains(t, err, "there are dummy, locmem, redis, redis+cluster, redis+sentinel, redis+unix, rediss, rediss+cluster, rediss+sentinel, test")
 }
 
 // Nothing that prints a connection, a registry or options shows a password.

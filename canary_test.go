@@ -89,7 +89,7 @@ func malformedDSNs() []string {
 	registerTestScheme()
 	return []string{
 		canary, canary + "@h", ":" + canary + "@h", "redis:" + canary, "redis:/" + canary,
-		"ftp://app:" + canary + "@h", "redis+cluster://app:" + canary + "@h", "redis+sentinel://app:" + canary + "@h/m/0",
+		"ftp://app:" + canary + "@h", "redis+cluster://app:" + canary + "@h/1", "redis+sentinel://app:" + canary + "@h/",
 		"redis://app:" + canary + "@h:x", "redis://app:" + canary + "@h:99999", "redis://app:" + canary + "@[::1",
 		"redis://app:" + canary + "@a,,b", "redis://app:" + canary + "@h/x", "redis://app:" + canary + "@h#a b",
 		"redis://app:" + canary + "%zz@h", "redis://" + canary + "%zz:x@h", "redis://" + canary + ":@h",

@@ -401,10 +401,32 @@ func (f *former) forget(ctx context.Context, key string) error {
 	return everyOf(f.shards, func(i int) error { return unlinkOn(ctx, f.shards[i], key) })
 }
 
-// everyServer is everyShard, the shards that are gone included.
-func (c *Conn) everyServer(f func(s shard) error) error {
-	servers := append(slices.Clone(c.shards), c.former.gone()...)
-	return everyOf(servers, func(i int) error { return f(servers[i]) })
+// everyServer calls f for all servers at once, those included that keys were
+// divided among before, and joins their errors as everyShard does.
+func (c *Conn) everyServer(ctx context.Context, f func(s shard) error) error {
+	servers, err := c.servers(ctx)
+	return errors.Join(err, everyOf(servers, func(i int) error { return f(servers[i]) }))
+}
+
+// servers returns all shards, those included that keys were divided among
+// before, and in place of a cluster its masters. One that cannot say who they are
+// is an error, and left out.
+func (c *Conn) servers(ctx context.Context) (all []shard, err error) {
+	for _, s := range slices.Concat(c.shards, c.former.gone()) {
+		divided, ok := s.store.(driver.Cluster)
+		if !ok {
+			all = append(all, s)
+			continue
+		}
+		masters, e := divided.Masters(ctx)
+		if e != nil {
+			err = errors.Join(err, fmt.Errorf("shard %s: %w", s.name, e))
+		}
+		for _, m := range masters {
+			all = append(all, shard{s.name, m})
+		}
+	}
+	return all, err
 }
 
 // A move is a key whose place has changed, under a call.
@@ -608,7 +630,7 @@ func (f *former) trip(ctx context.Context, moves []*move, there bool, mode drive
 
 // look asks which keys are at their old places.
 func (f *former) look(ctx context.Context, moves []*move) {
-	f.trip(ctx, moves, true, driver.ReadOnly, func(p *driver.Pipeline, m *move) {
+	f.trip(ctx, moves, true, driver.ReadOnly|driver.Master, func(p *driver.Pipeline, m *move) {
 		p.CmdKey("EXISTS", "", m.key)
 	}, func(p *driver.Pipeline, m *move) error {
 		n, err := p.Next().Int()
@@ -683,7 +705,7 @@ func (f *former) tryAnnounce(ctx context.Context, moves []*move) {
 
 // read reads the old places.
 func (f *former) read(ctx context.Context, moves []*move) {
-	f.trip(ctx, moves, true, driver.ReadOnly, func(p *driver.Pipeline, m *move) {
+	f.trip(ctx, moves, true, driver.ReadOnly|driver.Master, func(p *driver.Pipeline, m *move) {
 		p.CmdKey("DUMP", "", m.key)
 		p.CmdKey("PTTL", "", m.key)
 		if m.namespace != "" {

@@ -106,6 +106,16 @@ type ConnOptions struct {
 	// DSN's.
 	ClientName string
 
+	// Replicas has replicas answer what only reads: the option "replicas" of
+	// Redis Cluster and Redis Sentinel. They may be behind the last write. What
+	// slides a time to live and what vouches for a result is asked of masters.
+	Replicas bool
+
+	// Map, if it is not nil, gives the address to dial for one that a server of
+	// a Redis Cluster or a Sentinel has named, both host:port: behind NAT, servers
+	// know themselves by other addresses. Many goroutines call it at once.
+	Map func(address string) string `json:"-"`
+
 	// Hooks hear of what goes on. Nil means none; [LogHooks] makes some that
 	// write to a log.
 	Hooks *Hooks `json:"-"`
@@ -344,7 +354,7 @@ func (g *group) formerShard(c *Conn, name string, o ConnOptions) (formerShard, e
 	if d.Scheme != "redis" && d.Scheme != "rediss" {
 		return formerShard{}, fmt.Errorf("there is no shard %q, and a %s has no other hosts", name, d.Scheme)
 	}
-	host, err := parseHost(name)
+	host, err := parseHost(name, "6379")
 	if err != nil {
 		return formerShard{}, err
 	}
@@ -534,13 +544,14 @@ func (c *Conn) LogValue() slog.Value {
 // outcome, later ones fail with [ErrUnavailable]. A second Close does nothing.
 func (c *Conn) Close() error {
 	c.near.close()
-	return c.everyServer(func(s shard) error { return s.store.Close() })
+	servers := slices.Concat(c.shards, c.former.gone())
+	return everyOf(servers, func(i int) error { return servers[i].store.Close() })
 }
 
 // Ping asks all shards for an answer at once (PING). Its error joins those of
 // the shards that gave none, each with the shard's name.
 func (c *Conn) Ping(ctx context.Context) error {
-	return c.everyServer(func(s shard) error { return simple(ctx, s, driver.ReadOnly, "PING") })
+	return c.everyServer(ctx, func(s shard) error { return simple(ctx, s, driver.ReadOnly, "PING") })
 }
 
 // UnsafeFlush removes all keys of the databases that the shards live in, those
@@ -549,7 +560,7 @@ func (c *Conn) Ping(ctx context.Context) error {
 // then.
 func (c *Conn) UnsafeFlush(ctx context.Context) error {
 	defer c.near.flush()
-	return c.everyServer(func(s shard) error { return simple(ctx, s, 0, "FLUSHDB") })
+	return c.everyServer(ctx, func(s shard) error { return simple(ctx, s, 0, "FLUSHDB") })
 }
 
 // simple runs a command whose reply says no more than that it ran.
@@ -578,7 +589,7 @@ func (c *Conn) UnsafeClear(ctx context.Context, pattern string) (removed int64, 
 	}
 	defer c.near.flush()
 	var count atomic.Int64
-	err = c.everyServer(func(s shard) error {
+	err = c.everyServer(ctx, func(s shard) error {
 		n, err := clearShard(ctx, s, pattern)
 		count.Add(n)
 		return err
@@ -655,8 +666,9 @@ func turnPage(p, next *driver.Pipeline, pattern string) (removed int64, err erro
 //
 // Arguments are strings, []byte, integers, floats and bools (as 1 and 0). Keys
 // are full keys: nothing is put in front of them. The command goes to the shard
-// of its first key. With several shards, keys elsewhere are not found, and a
-// command without a key (such as DBSIZE) is an error; with one, all goes there.
+// of its first key. With several servers, keys elsewhere are not found (a Redis
+// Cluster says CROSSSLOT), and a command without a key, such as DBSIZE, is an
+// error; with one, all goes there.
 //
 // Other callers share the connections, so commands that would change one for
 // all (SELECT, MULTI, SUBSCRIBE, CLIENT REPLY, …) or block it (BLPOP, …) are
@@ -669,12 +681,11 @@ func (c *Conn) Do(ctx context.Context, cmd string, args ...any) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("caches: Do: %w", err)
 	}
-	shard := 0
-	if len(c.shards) > 1 {
-		key := firstKey(cmd, words)
-		if key < 0 {
-			return nil, fmt.Errorf("caches: Do: %q names no key, and the connection has %d shards", cmd, len(c.shards))
-		}
+	key, shard := firstKey(cmd, words), 0
+	if _, divided := c.shards[0].store.(driver.Cluster); key < 0 && (divided || len(c.shards) > 1) {
+		return nil, fmt.Errorf("caches: Do: %q names no key, and the connection has several servers", cmd)
+	}
+	if key >= 0 {
 		shard = c.shardOf("", words[key])
 	}
 	if err := c.do(ctx, shard, p); err != nil {

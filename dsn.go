@@ -24,13 +24,16 @@ import (
 //	redis://localhost:6379/0            a Redis server, 7.0 or newer
 //	rediss://cache.example.com/0        the same over TLS, verified
 //	redis+unix:///run/redis.sock?db=0   the same over a socket of this machine
+//	redis+cluster://cache01,cache02/    a Redis Cluster; the hosts are some of its servers
+//	redis+sentinel://s1,s2,s3/mymaster/0  the master of that name, wherever these Sentinels say it is
+//	rediss+cluster, rediss+sentinel     both over TLS
 //	locmem://                           this process's memory, nobody else's
 //	locmem://name                       the same, shared by all in the process who use the name
 //	dummy://                            stores nothing, answers as an empty server
 //
 // and [Register] adds others. The host defaults to localhost, the port to
-// 6379, the database to 0. Several hosts are shards of one connection, as are
-// several DSNs of one name.
+// 6379, of Sentinels to 26379, the database to 0. Several hosts of redis and
+// rediss are shards of one connection, as are several DSNs of one name.
 //
 // User, password, socket path, name and the values of options are
 // percent-decoded: a "/", "?", "#" or "@" in a password is written %2F, %3F,
@@ -58,7 +61,10 @@ import (
 //	client_name      what CLIENT LIST shows
 //	db               redis+unix: the database
 //	allow_no_auth    see above
-//	tls_ca           rediss: PEM file of the authorities to trust, instead of the system's
+//	replicas         redis+cluster, redis+sentinel: 1 has replicas answer what only reads, and
+//	                 may be behind the last write; never what slides a time to live, nor a stamp
+//	sentinel_user, sentinel_password  for the Sentinels; those in front of the hosts are for the servers
+//	tls_ca           rediss and other schemes with TLS: PEM file of the authorities to trust, instead of the system's
 //	tls_cert         rediss: PEM file of the client's certificate, …
 //	tls_key          … and of its key
 //	tls_server_name  rediss: the name in the server's certificate; the host by default
@@ -81,6 +87,7 @@ type DSN struct {
 
 	of       scheme // what Scheme names
 	path     secret // of a registered scheme, whose path may be a token
+	master   string // of redis+sentinel
 	password secret
 	raw      rawOptions
 	options  options
@@ -98,6 +105,9 @@ type options struct {
 	allowNoAuth, tlsInsecure bool
 	tlsCA, tlsCert, tlsKey   string
 	tlsServerName            string
+	replicas                 bool
+	sentinelUser             string
+	sentinelPassword         secret
 }
 
 // A secret keeps text inside a closure. Whatever prints by reflection, with or
@@ -249,7 +259,9 @@ func (d *DSN) check() error {
 		return errors.New("the option minsize is greater than maxsize")
 	case (o.tlsCert == "") != (o.tlsKey == ""):
 		return errors.New("of the options tls_cert and tls_key there is one without the other")
-	case o.node != "" && len(d.Hosts) > 1:
+	case (o.sentinelUser != "") && o.sentinelPassword.reveal() == "":
+		return errors.New("the option sentinel_user is there without sentinel_password")
+	case o.node != "" && len(d.Hosts) > 1 && !d.of.one:
 		return errors.New("the option node names one shard, and there are several hosts: write one DSN for each")
 	}
 	return nil
@@ -292,6 +304,8 @@ func (d DSN) String() string {
 	switch d.Scheme {
 	case "redis", "rediss":
 		fmt.Fprintf(&b, "/%d", d.DB)
+	case "redis+sentinel", "rediss+sentinel":
+		fmt.Fprintf(&b, "/%s/%d", d.master, d.DB)
 	case "redis+unix":
 		b.WriteString(escape(d.Path()))
 		if d.DB != 0 {
@@ -336,13 +350,16 @@ func formatSafe(f fmt.State, verb rune, v interface {
 	}
 }
 
-// node returns the name of a DSN of one host as a shard.
+// node returns the name of a DSN of one shard. What several hosts are asked for
+// is called by the first of them, or what it is.
 func (d *DSN) node() string {
 	host := d.Scheme
 	if len(d.Hosts) > 0 {
 		host = d.Hosts[0]
 	}
 	switch {
+	case d.options.node == "" && d.master != "":
+		return d.master + "/" + strconv.Itoa(d.DB)
 	case d.options.node != "":
 		return d.options.node
 	case d.Scheme == "redis+unix":
@@ -353,9 +370,10 @@ func (d *DSN) node() string {
 	return host + "/" + strconv.Itoa(d.DB)
 }
 
-// shards returns d once for each of its hosts, or as it is without any.
+// shards returns d once for each of its hosts, or as it is without any, or where
+// they are all asked for one.
 func (d *DSN) shards() []*DSN {
-	if len(d.Hosts) < 2 {
+	if len(d.Hosts) < 2 || d.of.one {
 		return []*DSN{d}
 	}
 	all := make([]*DSN, len(d.Hosts))
@@ -370,24 +388,55 @@ func (d *DSN) shards() []*DSN {
 // The parts of the grammar, per scheme.
 
 // placeRedis reads hosts and database.
-func placeRedis(d *DSN, hosts, path string) (err error) {
+func placeRedis(d *DSN, hosts, path string) error {
+	return placeHosts(d, hosts, strings.TrimPrefix(path, "/"), "6379")
+}
+
+func placeHosts(d *DSN, hosts, db, port string) (err error) {
 	for i, host := range strings.Split(hosts, ",") {
 		if hosts != "" && host == "" {
 			return fmt.Errorf("host %d is empty", i+1)
 		}
-		address, err := parseHost(host)
+		address, err := parseHost(host, port)
 		if err != nil {
 			return fmt.Errorf("host %d: %w", i+1, err)
 		}
 		d.Hosts = append(d.Hosts, address)
 	}
-	if path = strings.TrimPrefix(path, "/"); path == "" {
+	if db == "" {
 		return nil
 	}
-	if d.DB, err = parseCount(path, 0); err != nil {
+	if d.DB, err = parseCount(db, 0); err != nil {
 		return errors.New("the database behind the host is not a whole number from 0 on")
 	}
 	return nil
+}
+
+// placeCluster reads servers of a cluster, which has one database.
+func placeCluster(d *DSN, hosts, path string) error {
+	if err := placeRedis(d, hosts, path); err != nil {
+		return err
+	}
+	if d.DB != 0 {
+		return errors.New("a Redis Cluster has no database but 0: give each use a prefix of its own")
+	}
+	return nil
+}
+
+// placeSentinel reads Sentinels, the name of their master and the database.
+func placeSentinel(d *DSN, hosts, path string) error {
+	name, db, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	name, err := unescape("name of the master", name)
+	switch {
+	case err != nil:
+		return err
+	case name == "":
+		return fmt.Errorf("the name of the master is missing: %s://s1,s2,s3/mymaster/0", d.Scheme)
+	case !allIn(name, nameBytes):
+		return errors.New("the name of the master has other characters than letters, digits, dot, _ and -")
+	}
+	d.master = name
+	return placeHosts(d, hosts, db, "26379")
 }
 
 // placeUnix reads the path of a socket.
@@ -456,7 +505,7 @@ const (
 )
 
 // parseHost returns "host:port", with the defaults for what is missing.
-func parseHost(s string) (string, error) {
+func parseHost(s, defaultPort string) (string, error) {
 	host, port := s, ""
 	if strings.HasPrefix(s, "[") {
 		inside, after, ok := strings.Cut(s[1:], "]")
@@ -480,7 +529,7 @@ func parseHost(s string) (string, error) {
 		return "", errors.New("it is not a host name")
 	}
 	if port = strings.TrimPrefix(port, ":"); port == "" {
-		return net.JoinHostPort(host, "6379"), nil
+		return net.JoinHostPort(host, defaultPort), nil
 	}
 	n, err := parseCount(port, 1)
 	if err != nil || n > math.MaxUint16 {
@@ -511,7 +560,7 @@ type dsnOption struct {
 }
 
 // A scope is a set of schemes.
-type scope uint8
+type scope uint16
 
 const (
 	inRedis scope = 1 << iota
@@ -520,9 +569,15 @@ const (
 	inLocmem
 	inDummy
 	inCustom
+	inCluster
+	inClusters // with TLS
+	inSentinel
+	inSentinels // with TLS
 
-	inServers = inRedis | inRediss | inUnix
-	inAll     = inServers | inLocmem | inDummy | inCustom
+	inTLS      = inRediss | inClusters | inSentinels
+	inReplicas = inCluster | inClusters | inSentinel | inSentinels
+	inServers  = inRedis | inRediss | inUnix | inReplicas
+	inAll      = inServers | inLocmem | inDummy | inCustom
 )
 
 // dsnOptions are all options but db, in the order in which errors list them.
@@ -541,11 +596,14 @@ var dsnOptions = []dsnOption{
 	{"connect_timeout", inServers, func(o *options, v string) error { return setSpan(&o.connectTimeout, v, "for the default") }},
 	{"client_name", inServers, setClientName},
 	{"allow_no_auth", inServers, func(o *options, v string) error { return setSwitch(&o.allowNoAuth, v) }},
-	{"tls_ca", inRediss, func(o *options, v string) error { return setText(&o.tlsCA, v) }},
-	{"tls_cert", inRediss, func(o *options, v string) error { return setText(&o.tlsCert, v) }},
-	{"tls_key", inRediss, func(o *options, v string) error { return setText(&o.tlsKey, v) }},
-	{"tls_server_name", inRediss, func(o *options, v string) error { return setText(&o.tlsServerName, v) }},
-	{"tls_insecure", inRediss, func(o *options, v string) error { return setSwitch(&o.tlsInsecure, v) }},
+	{"replicas", inReplicas, func(o *options, v string) error { return setSwitch(&o.replicas, v) }},
+	{"sentinel_user", inSentinel | inSentinels, func(o *options, v string) error { return setText(&o.sentinelUser, v) }},
+	{"sentinel_password", inSentinel | inSentinels, setSentinelPassword},
+	{"tls_ca", inTLS, func(o *options, v string) error { return setText(&o.tlsCA, v) }},
+	{"tls_cert", inTLS, func(o *options, v string) error { return setText(&o.tlsCert, v) }},
+	{"tls_key", inTLS, func(o *options, v string) error { return setText(&o.tlsKey, v) }},
+	{"tls_server_name", inTLS, func(o *options, v string) error { return setText(&o.tlsServerName, v) }},
+	{"tls_insecure", inTLS, func(o *options, v string) error { return setSwitch(&o.tlsInsecure, v) }},
 }
 
 // optionNamed returns the option of a name, or nil.
@@ -639,7 +697,7 @@ func (d *DSN) setDB(value string) (err error) {
 	switch d.of.scope {
 	case inCustom:
 		return nil
-	case inRedis, inRediss:
+	case inRedis, inRediss, inSentinel, inSentinels:
 		return fmt.Errorf("the option db belongs to redis+unix; in %s the database stands behind the host, /1", d.Scheme)
 	case inUnix:
 		if d.DB, err = parseCount(value, 0); err != nil {
@@ -697,6 +755,14 @@ func setNode(o *options, v string) error {
 		return errors.New("has other characters than letters, digits and _ - . : / [ ]")
 	}
 	return setText(&o.node, v)
+}
+
+func setSentinelPassword(o *options, v string) error {
+	if v == "" {
+		return errEmpty
+	}
+	o.sentinelPassword = func() string { return v }
+	return nil
 }
 
 // setClientName allows what CLIENT SETNAME does.

@@ -298,7 +298,7 @@ const (
 
 // tryLook is look for an entry that is not near.
 func tryLook[T any](ctx context.Context, s *subject) (f found[T], err error) {
-	t := newTrip(s.conn, driver.ReadOnly)
+	t := newTrip(s.conn, driver.ReadOnly|driver.Master) // a replica's stamp may be one that was invalidated
 	if s.slide {
 		t.mode = driver.Repeatable
 	}
@@ -642,12 +642,16 @@ type mget struct {
 	index []map[string]int          // where in keys one is
 	lives []map[string]driver.Reply // of those keys whose time to live is asked for
 	vals  [][][]byte                // views; nil for what is not there
+	bad   map[string]error          // of keys that a server of a cluster owes
 	errs  []error                   // of each shard
 }
 
 func newMget(conn *Conn) *mget {
 	n := len(conn.shards)
-	return &mget{newTrip(conn, driver.ReadOnly), make([][]string, n), make([]map[string]int, n), make([]map[string]driver.Reply, n), make([][][]byte, n), make([]error, n)}
+	return &mget{
+		trip: newTrip(conn, driver.ReadOnly|driver.Master), keys: make([][]string, n), index: make([]map[string]int, n),
+		lives: make([]map[string]driver.Reply, n), vals: make([][][]byte, n), errs: make([]error, n),
+	}
 }
 
 func (m *mget) want(shard int, key string) {
@@ -663,6 +667,9 @@ func (m *mget) want(shard int, key string) {
 func (m *mget) got(shard int, key string) ([]byte, bool, error) {
 	if m.errs[shard] != nil {
 		return nil, false, m.errs[shard]
+	}
+	if err := m.bad[key]; err != nil {
+		return nil, false, err
 	}
 	data := m.vals[shard][m.index[shard][key]]
 	return data, data != nil, nil
@@ -712,10 +719,15 @@ func (m *mget) run(ctx context.Context) {
 func (m *mget) read(shard int) error {
 	e, err := m.on(shard).Next().Elems()
 	for err == nil && e.Len() > 0 {
-		var data []byte
-		var ok bool
-		if data, ok, err = e.Next().Bytes(); ok && data == nil {
+		data, ok, err := e.Next().Bytes()
+		if ok && data == nil {
 			data = []byte{}
+		}
+		if err != nil {
+			if m.bad == nil {
+				m.bad = make(map[string]error)
+			}
+			m.bad[m.keys[shard][len(m.vals[shard])]] = err
 		}
 		m.vals[shard] = append(m.vals[shard], data)
 	}

@@ -30,6 +30,10 @@ var (
 	// connection as may be.
 	ErrBusy = driver.ErrBusy
 
+	// ErrCrossSlot reports keys of several slots of a Redis Cluster where there
+	// must be one: see [HashTag].
+	ErrCrossSlot = driver.ErrCrossSlot
+
 	// ErrTooLarge reports a reply or a value beyond a configured limit.
 	ErrTooLarge = driver.ErrTooLarge
 

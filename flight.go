@@ -333,7 +333,7 @@ func (l *load[A, T]) stands(ctx context.Context) func(*joined[T]) bool {
 		case l.fault != nil || fence.token == "": // a run without the server is for those who cannot ask it
 			return l.fault != nil && fence.token == ""
 		}
-		t := newTrip(l.s.conn, driver.ReadOnly)
+		t := newTrip(l.s.conn, driver.ReadOnly|driver.Master)
 		defer t.free()
 		l.s.ask(t, "", sideKey(l.s.front, l.s.key, leaseEnd), false)
 		if err := t.run(ctx); err != nil {

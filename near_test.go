@@ -65,10 +65,10 @@ func gets[T any](t testing.TB, c caches.Cache[T], want T) func() {
 	}
 }
 
-func TestNearServesUntilAnybodyWrites(t *testing.T) {
-	t.Parallel()
-	server := testutil.Redis(t, nil)
-	conn, other := open(t, server.DSN()+patience), open(t, server.DSN()+patience)
+func TestNearServesUntilAnybodyWrites(t *testing.T) { eachServer(t, testNearServesUntilAnybodyWrites) }
+
+func testNearServesUntilAnybodyWrites(t *testing.T, dsn string) {
+	conn, other := open(t, dsn), open(t, dsn)
 	near := caches.Cache[string]{Options: nearly("n")}.On(conn).Key(1)
 	far := caches.Cache[string]{Options: caches.Options{Prefix: "n"}}.On(other).Key(1)
 	ctx := t.Context()
@@ -96,9 +96,10 @@ func TestNearServesUntilAnybodyWrites(t *testing.T) {
 }
 
 // What this process writes it reads, at once.
-func TestNearReadsItsOwnWrites(t *testing.T) {
-	t.Parallel()
-	conn := open(t, realRedis(t))
+func TestNearReadsItsOwnWrites(t *testing.T) { eachServer(t, testNearReadsItsOwnWrites) }
+
+func testNearReadsItsOwnWrites(t *testing.T, dsn string) {
+	conn := open(t, dsn)
 	c := caches.Cache[int]{Options: nearly("own")}.On(conn)
 	ctx := t.Context()
 	require.NoError(t, c.Key(0).Set(ctx, 0))
@@ -129,9 +130,10 @@ func TestNearReadsItsOwnWrites(t *testing.T) {
 }
 
 // Whole dicts and sets are kept, and given away as copies.
-func TestNearCopies(t *testing.T) {
-	t.Parallel()
-	conn := open(t, realRedis(t))
+func TestNearCopies(t *testing.T) { eachServer(t, testNearCopies) }
+
+func testNearCopies(t *testing.T, dsn string) {
+	conn := open(t, dsn)
 	dict := caches.DictCache[string, int]{Options: nearly("d")}.On(conn).Key(1)
 	set := caches.SetCache[int]{Options: nearly("s")}.On(conn).Key(1)
 	ctx := t.Context()
@@ -281,8 +283,14 @@ func BenchmarkNearHit(b *testing.B) {
 // Results of cached functions are kept near, and go with their key, their tags
 // and their namespace.
 func TestNearCachedFollowsKeyTagsAndNamespace(t *testing.T) {
-	t.Parallel()
-	dsns := []string{realRedis(t), realRedis(t), realRedis(t)}
+	eachServer(t, func(t *testing.T, dsn string) { testNearCachedFollowsKeyTagsAndNamespace(t, dsn) })
+	t.Run("sharded", func(t *testing.T) {
+		t.Parallel()
+		testNearCachedFollowsKeyTagsAndNamespace(t, realRedis(t), realRedis(t), realRedis(t))
+	})
+}
+
+func testNearCachedFollowsKeyTagsAndNamespace(t *testing.T, dsns ...string) {
 	conn, other := open(t, dsns...), open(t, dsns...)
 	var runs atomic.Int64
 	loader := func(conn *caches.Conn) *caches.CachedFunc[int, int64] {

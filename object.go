@@ -254,6 +254,9 @@ func (q *query) begin(ctx context.Context, o *Object, op string, mode driver.Mod
 	q.shard = conn.shardOf(q.front, q.key)
 	q.slide = o.opts.TTLPolicy == SlideOnRead && q.ms > 0
 	q.fixed = o.opts.TTLPolicy == FromCreation
+	if o.opts.Near != nil { // what a replica says may be kept after the news that it is old
+		mode |= driver.Master
+	}
 	q.p = driver.NewPipeline(mode)
 	if o.opts.Near != nil && mode&driver.ReadOnly == 0 {
 		q.near = conn.nearSpace(&o.opts)

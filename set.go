@@ -450,10 +450,12 @@ func appendKeys(p *driver.Pipeline, keys []string) {
 	}
 }
 
-// together reports whether all keys are on the query's shard.
+// together reports whether all keys are on the query's shard, and in its slot
+// where the shard is a cluster: so that one command may have them all.
 func (q *query) together(keys []string) bool {
+	divided, _ := q.conn.shards[q.shard].store.(driver.Cluster)
 	for _, key := range keys {
-		if q.conn.shardOf("", key) != q.shard {
+		if q.conn.shardOf("", key) != q.shard || divided != nil && divided.Slot("", key) != divided.Slot(q.front, q.key) {
 			return false
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -28,6 +30,7 @@ func TestMain(m *testing.M) {
 	}
 	caches.SetDefault(registry)
 	code := m.Run()
+	lasting.end()
 	if err := errors.Join(registry.Close(), goleak.Find()); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
@@ -36,7 +39,8 @@ func TestMain(m *testing.M) {
 }
 
 // eachBackend runs one test of objects on every store that there is: this
-// process's memory, four shards of it, the fake Redis and a real one.
+// process's memory, four shards of it, the fake Redis, a real one, a Redis Cluster
+// and a master that Sentinels name.
 func eachBackend(t *testing.T, test func(t *testing.T, ctx context.Context, conn *caches.Conn)) {
 	t.Helper()
 	for _, backend := range []struct {
@@ -49,11 +53,101 @@ func eachBackend(t *testing.T, test func(t *testing.T, ctx context.Context, conn
 		}},
 		{"fake", func(t *testing.T) []string { return []string{testutil.FakeRedis(t).DSN() + patience} }},
 		{"redis", func(t *testing.T) []string { return []string{realRedis(t)} }},
+		{"cluster", func(t *testing.T) []string { return []string{sharedCluster.take(t)} }},
+		{"sentinel", func(t *testing.T) []string { return []string{sharedFailover.take(t)} }},
 	} {
 		t.Run(backend.name, func(t *testing.T) {
 			t.Parallel()
 			test(t, t.Context(), open(t, backend.dsns(t)...))
 		})
+	}
+}
+
+// eachServer is eachBackend on servers alone: a real Redis, a Redis Cluster of
+// three masters, and a master that Sentinels name.
+func eachServer(t *testing.T, test func(t *testing.T, dsn string)) {
+	t.Helper()
+	t.Run("redis", func(t *testing.T) {
+		t.Parallel()
+		test(t, realRedis(t))
+	})
+	for _, s := range []*sharedServers{sharedCluster, sharedFailover} {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, s.take(t))
+		})
+	}
+}
+
+// A sharedServers is a set of servers that takes seconds to start, which tests
+// therefore have one after the other.
+type sharedServers struct {
+	name  string
+	start func() (dsn string)
+	mu    sync.Mutex // held by the test that has them
+}
+
+var (
+	sharedCluster = &sharedServers{name: "cluster", start: sync.OnceValue(func() string {
+		return testutil.Cluster(lasting, 3, 0).DSN() + patience
+	})}
+	sharedFailover = &sharedServers{name: "sentinel", start: sync.OnceValue(func() string {
+		return testutil.Failover(lasting, 3, 1).DSN() + patience
+	})}
+)
+
+// take gives the servers, empty, to a test until its end.
+func (s *sharedServers) take(t *testing.T) (dsn string) {
+	t.Helper()
+	s.mu.Lock()
+	t.Cleanup(s.mu.Unlock) // after all that the test closes
+	dsn = s.start()
+	conn, err := caches.Open(dsn)
+	require.NoError(t, err)
+	require.NoError(t, conn.UnsafeFlush(t.Context()))
+	require.NoError(t, conn.Close())
+	return dsn
+}
+
+// A lastingTB is what servers are started for that outlive a test: they end when
+// all tests have. What goes wrong with one ends the tests.
+type lastingTB struct {
+	testing.TB // nil: what is not below is not called
+	mu         sync.Mutex
+	cleanups   []func() // guarded by mu
+}
+
+var lasting = &lastingTB{}
+
+func (l *lastingTB) Helper()                           {}
+func (l *lastingTB) Name() string                      { return "lasting" }
+func (l *lastingTB) Failed() bool                      { return false }
+func (l *lastingTB) Log(args ...any)                   { fmt.Fprintln(os.Stderr, args...) }
+func (l *lastingTB) Logf(format string, args ...any)   { l.Log(fmt.Sprintf(format, args...)) }
+func (l *lastingTB) Fatal(args ...any)                 { panic(fmt.Sprint(args...)) }
+func (l *lastingTB) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+func (l *lastingTB) Errorf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+func (l *lastingTB) Error(args ...any)                 { panic(fmt.Sprint(args...)) }
+
+func (l *lastingTB) Cleanup(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cleanups = append(l.cleanups, f)
+}
+
+func (l *lastingTB) TempDir() string {
+	dir, err := os.MkdirTemp("", "caches")
+	if err != nil {
+		l.Fatal(err)
+	}
+	l.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// end runs the clean-ups, the last one first.
+func (l *lastingTB) end() {
+	for _, f := range slices.Backward(l.cleanups) {
+		f()
 	}
 }
 

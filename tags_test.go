@@ -279,10 +279,12 @@ func (r *racer) run(t *testing.T) {
 // A result that was invalidated while it was computed, by its key, a tag or its
 // namespace, in whatever process, is served to nobody who asks afterwards.
 func TestStaleStoreRace(t *testing.T) {
-	r := newRacer(t, realRedis(t), fullOr(10_000, 600), false)
-	r.run(t)
-	t.Logf("%d rounds, %d stale values", len(r.rows), r.stale.Load())
-	require.Zero(t, r.stale.Load())
+	eachServer(t, func(t *testing.T, dsn string) {
+		r := newRacer(t, dsn, fullOr(10_000, 600), false)
+		r.run(t)
+		t.Logf("%d rounds, %d stale values", len(r.rows), r.stale.Load())
+		require.Zero(t, r.stale.Load())
+	})
 }
 
 // The control: without the guard the same rounds find stale values.

@@ -393,7 +393,11 @@ func (m *many) get(ctx context.Context, found func(data []byte, i int) error) er
 	if m.opts.TTLPolicy == SlideOnRead {
 		return m.getSliding(ctx, found)
 	}
-	return m.run(ctx, driver.ReadOnly, func(p *driver.Pipeline, group []int) error {
+	mode := driver.ReadOnly
+	if m.fills != nil { // see query.begin
+		mode |= driver.Master
+	}
+	return m.run(ctx, mode, func(p *driver.Pipeline, group []int) error {
 		m.chunks(p, "MGET", group)
 		if m.fills != nil {
 			m.each(p, "PTTL", group)
