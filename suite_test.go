@@ -56,6 +56,9 @@ func eachBackend(t *testing.T, test func(t *testing.T, ctx context.Context, conn
 		{"cluster", func(t *testing.T) []string { return []string{sharedCluster.take(t)} }},
 		{"sentinel", func(t *testing.T) []string { return []string{sharedFailover.take(t)} }},
 	} {
+		if testing.Short() && (backend.name == "cluster" || backend.name == "sentinel") {
+			continue // make cover, which runs all again: they cover nothing besides
+		}
 		t.Run(backend.name, func(t *testing.T) {
 			t.Parallel()
 			test(t, t.Context(), open(t, backend.dsns(t)...))
