@@ -11,7 +11,7 @@ import (
 
 // keepBuffer is the largest buffer that a freed Pipeline keeps for the next
 // user: one large value must not stay in memory for ever.
-const keepBuffer = 64 << 10
+const keepBuffer = 256 << 10
 
 // A Pipeline is one or more commands that travel together, and their replies.
 //
@@ -299,7 +299,7 @@ func (c Command) Name() string { return string(c.Args[0]) }
 // Command returns command i.
 func (p *Pipeline) Command(i int) Command {
 	frame, n := p.Frame(i), p.cmds[i].args
-	p.scratch = p.scratch[:0]
+	p.scratch = slices.Grow(p.scratch[:0], n)
 	_, frame = number(frame[1:]) // the count
 	for range n {
 		size, rest := number(frame[1:])

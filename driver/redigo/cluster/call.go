@@ -77,7 +77,7 @@ func (s *Store) newCall(ctx context.Context, p *driver.Pipeline, home *node, beg
 	return c
 }
 
-const keepBuffer = 64 << 10 // the largest buffer that a call keeps for the next
+const keepBuffer = 256 << 10 // the largest buffer that a call keeps for the next
 
 // free gives the call back, with the memory that its lists have grown to, and
 // nothing in it.

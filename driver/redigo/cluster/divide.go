@@ -183,6 +183,11 @@ func (c *call) gather(out []byte, pieces []unit) []byte {
 	for i := range pieces {
 		c.scatter(&pieces[i])
 	}
+	size := 16
+	for _, elem := range d.elems {
+		size += len(elem)
+	}
+	out = slices.Grow(out, size)
 	out = append(strconv.AppendInt(append(out, '*'), int64(n), 10), "\r\n"...)
 	for _, elem := range d.elems {
 		out = append(out, elem...)
