@@ -100,7 +100,7 @@ func (o ourBatch) batchGet(ctx context.Context, d *data, from, n int) error {
 	b := caches.NewBatch()
 	promises := make([]*caches.Promise[string], n)
 	for i := range promises {
-		promises[i] = caches.Later(b, o.cache.Key(d.id(from+i)).Get)
+		promises[i] = caches.Later(b, o.cache.Key(d.ids[from+i]).Get)
 	}
 	if err := b.Run(ctx); err != nil {
 		return err
@@ -117,7 +117,7 @@ func (o ourBatch) batchGet(ctx context.Context, d *data, from, n int) error {
 func (o ourBatch) batchSet(ctx context.Context, d *data, from, n int) error {
 	b := caches.NewBatch()
 	for i := from; i < from+n; i++ {
-		b.Do(func(ctx context.Context) error { return o.cache.Key(d.id(i)).Set(ctx, d.values[i]) })
+		b.Do(func(ctx context.Context) error { return o.cache.Key(d.ids[i]).Set(ctx, d.values[i]) })
 	}
 	return b.Run(ctx)
 }
@@ -129,7 +129,7 @@ type ourMany struct{ cache caches.Cache[string] }
 func (o ourMany) batchGet(ctx context.Context, d *data, from, n int) error {
 	ids := make([]int, n)
 	for i := range ids {
-		ids[i] = d.id(from + i)
+		ids[i] = d.ids[from+i]
 	}
 	values, err := caches.GetMany(ctx, o.cache, ids)
 	for i, id := range ids {
@@ -143,7 +143,7 @@ func (o ourMany) batchGet(ctx context.Context, d *data, from, n int) error {
 func (o ourMany) batchSet(ctx context.Context, d *data, from, n int) error {
 	values := make(map[int]string, n)
 	for i := from; i < from+n; i++ {
-		values[d.id(i)] = d.values[i]
+		values[d.ids[i]] = d.values[i]
 	}
 	return caches.SetMany(ctx, o.cache, values)
 }

@@ -94,6 +94,49 @@ func TestLanesOfCachesPrintTheirRatios(t *testing.T) {
 	}
 }
 
+func TestTheLaneOfClustersPrintsItsRatios(t *testing.T) {
+	var out strings.Builder
+	err := run([]string{"-lane", "cluster", "-rounds", "1", "-turn", "2ms", "-g", "1,4", "-check"}, &out)
+	require.NoError(t, err, out.String())
+	for _, peer := range []string{"go-redis", "rueidis"} {
+		for _, what := range []string{"get-many n=1000 g=1", "get g=4", "set-many n=100 g=4"} {
+			assert.Contains(t, out.String(), fmt.Sprintf("\nratio cluster %s ours/%s ", what, peer))
+		}
+	}
+	assert.Contains(t, out.String(), "\nbound reads cluster get-many n=1000 g=1 ours ")
+	assert.NotContains(t, out.String(), "WRONG")
+}
+
+// Each client of a cluster must read what another has written, and see that it is
+// not something else; and each must write.
+func TestClientsOfAClusterCheckTheirReplies(t *testing.T) {
+	var all servers
+	t.Cleanup(all.stop)
+	nodes, err := all.startCluster(clusterMasters)
+	require.NoError(t, err)
+	p, err := newProbe(nodes.addrs()...)
+	require.NoError(t, err)
+	defer p.close()
+	clients, closeAll, err := openCluster(nodes.addrs(), nil)
+	require.NoError(t, err)
+	defer closeAll()
+	d, ctx := newClusterData(), context.Background()
+	for i, c := range clients {
+		writer := clients[(i+1)%len(clients)]
+		require.NoError(t, p.flush())
+		require.NoError(t, d.store(writer), writer.name)
+		stored, err := p.keys()
+		require.NoError(t, err)
+		assert.Equal(t, clusterKeys, stored, writer.name)
+		require.NoError(t, c.batchGet(ctx, d, 7, clusterBatch), c.name)
+		require.NoError(t, c.getOne(ctx, d, 7), c.name)
+		bad := *d
+		bad.values = append([]string{"another"}, d.values[1:]...)
+		assert.ErrorIs(t, c.batchGet(ctx, &bad, 0, 2), errWrong, c.name)
+		assert.ErrorIs(t, c.getOne(ctx, &bad, 0), errWrong, c.name)
+	}
+}
+
 // A loader that is fast because it is wrong must say so in its row.
 func TestWatchSeesWhatIsWrong(t *testing.T) {
 	p, err := newProbe(start(t).addr)
@@ -137,11 +180,11 @@ func (l *badLoader) get(ctx context.Context, id int) (User, error) {
 		u = userOf(id + 1)
 	case "twice":
 		_, err = l.source.load(ctx, id)
-		_, _ = l.probe.conn.Do("SET", fmt.Sprint(l.how, id, "again"), "")
+		_, _ = l.probe.conns[0].Do("SET", fmt.Sprint(l.how, id, "again"), "")
 	case "careless":
 		return u, err
 	}
-	_, _ = l.probe.conn.Do("SET", fmt.Sprint(l.how, id), "")
+	_, _ = l.probe.conns[0].Do("SET", fmt.Sprint(l.how, id), "")
 	return u, err
 }
 

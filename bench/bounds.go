@@ -28,7 +28,8 @@ func (b bound) sign() string {
 }
 
 // bounds returns all that the transport was built to reach, on two cores shared
-// with the server, and how many runs and commands functions and tags may cost.
+// with the server, how many runs and commands functions and tags may
+// cost, and how many reads a batch in a cluster.
 // "The better of two peers" is one bound for each of them.
 func bounds() []bound {
 	var all []bound
@@ -78,6 +79,9 @@ func bounds() []bound {
 	for _, g := range []int{1, 64} {
 		most(0, "allocs near get g=%d caches", g)
 		most(1, "cmds tags read tags=3 g=%d ours", g)
+	}
+	for _, what := range []string{"get-many n=1000", "set-many n=100"} { // one pipeline for each master
+		most(clusterMasters, "reads cluster %s g=1 ours", what)
 	}
 	least(0.85, "ratio object get g=64 object/transport")
 	return all

@@ -74,7 +74,7 @@ func parseRedisBenchmark(out string) (turn, error) {
 	for i, name := range rows[0] {
 		figures[name], _ = strconv.ParseFloat(rows[1][i], 64) // the first is a word
 	}
-	t := turn{rate: figures["rps"], allocs: math.NaN(), bytes: math.NaN(), runs: math.NaN(), commands: math.NaN()}
+	t := turn{rate: figures["rps"], allocs: math.NaN(), bytes: math.NaN(), runs: math.NaN(), commands: math.NaN(), reads: math.NaN()}
 	t.p50, t.p99 = figures["p50_latency_ms"]*1e3, figures["p99_latency_ms"]*1e3
 	if t.rate <= 0 {
 		return turn{}, fmt.Errorf("redis-benchmark printed %q", out)

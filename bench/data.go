@@ -22,39 +22,55 @@ const (
 // stands again behind the last one, so that a batch can begin anywhere. Each
 // value begins with its key: a reply that is another's does not pass.
 type data struct {
+	count        int // without the batch that stands again
+	ids          []int
 	keys, values []string
+	bytes        [][]byte // the values
 }
 
 var errWrong = errors.New("not the value that was stored")
 
+// makeData returns the data of the keys whose numbers are those of order, in
+// batches of the given size, and stores nothing.
+func makeData(order []int, batch int) *data {
+	d := &data{count: len(order)}
+	for _, i := range append(slices.Clone(order), order[:batch]...) {
+		key := fmt.Sprintf("%s.%d", keyPrefix, keyBase+i)
+		d.ids, d.keys = append(d.ids, keyBase+i), append(d.keys, key)
+		d.values = append(d.values, key+strings.Repeat("v", valueSize-len(key)))
+	}
+	for _, v := range d.values {
+		d.bytes = append(d.bytes, []byte(v))
+	}
+	return d
+}
+
 // newData also stores the values, and the same number of values at the keys
 // that redis-benchmark asks for.
 func newData(addr string) (*data, error) {
-	d := &data{}
 	conn, err := redis.Dial("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
+	order := make([]int, keyCount)
+	for i := range order {
+		order[i] = i
+	}
+	d := makeData(order, batch)
 	for i := range keyCount {
-		key := fmt.Sprintf("%s.%d", keyPrefix, keyBase+i)
-		value := key + strings.Repeat("v", valueSize-len(key))
-		d.keys, d.values = append(d.keys, key), append(d.values, value)
-		if err := errors.Join(conn.Send("SET", key, value), conn.Send("SET", fmt.Sprintf("key:%012d", i), value)); err != nil {
+		if err := errors.Join(conn.Send("SET", d.keys[i], d.values[i]),
+			conn.Send("SET", fmt.Sprintf("key:%012d", i), d.values[i])); err != nil {
 			return nil, err
 		}
 	}
 	_, err = conn.Do("")
-	d.keys, d.values = append(d.keys, d.keys[:batch]...), append(d.values, d.values[:batch]...)
 	return d, err
 }
 
 // at returns the n-th key to use. Neighbours in time are not neighbours in
 // memory, here or in the server.
-func (d *data) at(n int) int { return n * 7919 % keyCount }
-
-// id returns what stands in the i-th key behind the prefix.
-func (d *data) id(i int) int { return keyBase + i%keyCount }
+func (d *data) at(n int) int { return n * 7919 % d.count }
 
 // op returns the operation of the given name, one of rawOps, on c.
 func (d *data) op(name string, c client) op {

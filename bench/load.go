@@ -131,6 +131,7 @@ func (l *load) sum(took time.Duration, before, after *runtime.MemStats) (turn, e
 		ops:      done,
 		runs:     math.NaN(),
 		commands: math.NaN(),
+		reads:    math.NaN(),
 	}, errors.Join(errs...)
 }
 

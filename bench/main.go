@@ -20,12 +20,13 @@
 //	batch    a batch beside other clients' pipelines, and beside bulk loaders
 //	tags     tagged values beside gocache's
 //	stampede a cold key that many ask for at once, in one client and in several
+//	cluster  objects in a Redis Cluster of three masters beside go-redis and rueidis
 //
 // All peers have the same codec (JSON), time to live and number of connections,
 // where these can be chosen; where not, their row says so. So it does where a
 // value was wrong, where a function ran more often than is promised, or where a
 // result was lost. Columns of those lanes: runs/op of the function, cmds/op that
-// the server ran. Results that are stored later are waited for, in the time of
+// the servers ran, reads/op that they took to receive them. Results that are stored later are waited for, in the time of
 // the turn.
 //
 // Each case prints a table of medians over the rounds, and lines to grep for:
@@ -73,6 +74,8 @@ var lanes = map[string]lane{
 	"batch":    {batches, 5, 80 * time.Millisecond},
 	"tags":     {tags, 5, 200 * time.Millisecond},
 	"stampede": {stampede, 3, 500 * time.Millisecond},
+
+	"cluster": {cluster, 5, 150 * time.Millisecond},
 }
 
 // settings are the command's flags. What is zero is the lane's to choose.
@@ -87,11 +90,12 @@ type settings struct {
 
 // A bench is what a lane is given. Lanes share the server, which each finds
 // empty, and the report; each opens its own clients and closes them, so that no lane runs
-// beside another's idle connections.
+// beside another's idle connections. A lane that starts further servers stops them.
 type bench struct {
 	settings
-	addr string // of the redis-server
-	out  *report
+	addr    string // of the redis-server
+	servers *servers
+	out     *report
 }
 
 func main() {
@@ -123,12 +127,13 @@ func run(args []string, w io.Writer) error {
 		return err
 	}
 	defer stopProfile()
-	server, err := startRedis()
+	all := &servers{}
+	defer all.stop()
+	all.stopOnSignal()
+	server, err := all.start()
 	if err != nil {
 		return err
 	}
-	defer server.stop()
-	server.stopOnSignal()
 	out := newReport(w)
 	out.header(server.addr)
 	for _, name := range strings.Split(*names, ",") {
@@ -139,7 +144,7 @@ func run(args []string, w io.Writer) error {
 		if err := server.flush(); err != nil {
 			return err
 		}
-		if err := l.run(bench{s.or(l), server.addr, out}); err != nil {
+		if err := l.run(bench{s.or(l), server.addr, all, out}); err != nil {
 			return fmt.Errorf("lane %s: %w", name, err)
 		}
 	}
@@ -195,7 +200,7 @@ func chosen(asked []string, all ...string) []string {
 
 // allOps returns what -ops may name, allPeers what -peers may.
 func allOps() []string {
-	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(rawOps, cachedOps, batchOps, nearOps, tagsOps))))
+	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(rawOps, cachedOps, batchOps, nearOps, tagsOps, clusterOps))))
 }
 
 func allPeers() []string {

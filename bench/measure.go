@@ -23,7 +23,8 @@ type turn struct {
 	bytes    float64 // per operation, likewise
 	ops      float64 // how many operations
 	runs     float64 // of the function that is remembered, per operation; NaN where nobody counts
-	commands float64 // that the server ran, per operation, likewise
+	commands float64 // that the servers ran, per operation, likewise
+	reads    float64 // of the servers from their clients, per operation, likewise
 }
 
 // What can be asked of a turn, for median and ratio.
@@ -34,6 +35,7 @@ func allocs(t turn) float64 { return t.allocs }
 func size(t turn) float64   { return t.bytes }
 func runs(t turn) float64   { return t.runs }
 func cmds(t turn) float64   { return t.commands }
+func reads(t turn) float64  { return t.reads }
 
 // A result is one contender's turns, one a round.
 type result struct {

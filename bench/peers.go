@@ -177,7 +177,7 @@ func (c redigoPool) close() { _ = c.pool.Close() }
 // goRedis is go-redis, with auto-pipelining where cmds is an AutoPipeliner. It
 // has both clients' methods in common; closing the client closes that as well.
 type goRedis struct {
-	client *goredis.Client
+	client goredis.UniversalClient
 	cmds   goredis.Cmdable
 }
 

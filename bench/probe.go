@@ -1,9 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -11,41 +11,91 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// A probe asks the server itself what it has done and what it holds, over a
-// connection that no contender has.
-type probe struct{ conn redis.Conn }
+// A probe asks servers themselves what they have done and what they hold, over
+// connections that no contender has.
+type probe struct{ conns []redis.Conn }
 
-func newProbe(addr string) (*probe, error) {
-	conn, err := redis.Dial("tcp", addr)
-	return &probe{conn}, err
+func newProbe(addrs ...string) (*probe, error) {
+	p := &probe{}
+	for _, addr := range addrs {
+		conn, err := redis.Dial("tcp", addr)
+		if err != nil {
+			p.close()
+			return nil, err
+		}
+		p.conns = append(p.conns, conn)
+	}
+	return p, nil
 }
 
-// commands returns how many commands the server has run, those of scripts and
-// those of probes included.
-func (p *probe) commands() (float64, error) {
-	info, err := redis.String(p.conn.Do("INFO", "stats"))
-	if err != nil {
-		return 0, err
+// A count is what servers have done since they started, all of them together.
+type count struct {
+	commands float64 // those of scripts and those of probes included
+	// reads from connections of clients, each of what had arrived, up to 16 KiB:
+	// commands that are sent together take one, and so do those that arrive
+	// together.
+	reads float64
+}
+
+func (p *probe) count() (sum count, err error) {
+	for _, conn := range p.conns {
+		info, err := redis.String(conn.Do("INFO", "stats"))
+		if err != nil {
+			return sum, err
+		}
+		commands, reads := stat(info, "total_commands_processed"), stat(info, "total_reads_processed")
+		if math.IsNaN(commands + reads) {
+			return sum, errors.New("the server does not count its commands, or its reads")
+		}
+		sum.commands += commands
+		sum.reads += reads
 	}
-	lines := bufio.NewScanner(strings.NewReader(info))
-	for lines.Scan() {
-		if n, ok := strings.CutPrefix(lines.Text(), "total_commands_processed:"); ok {
-			return strconv.ParseFloat(n, 64)
+	return sum, nil
+}
+
+// since returns what was done from before on, without what the first of the two
+// counts has added to the second: INFO is a command that is counted when it is
+// done, and a read that is counted when it begins.
+func (c count) since(p *probe, before count) count {
+	own := float64(len(p.conns))
+	return count{max(c.commands-before.commands-own, 0), max(c.reads-before.reads-own, 0)}
+}
+
+// stat returns the number at a name in what INFO says, NaN where it has none.
+func stat(info, name string) float64 {
+	for line := range strings.Lines(info) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			if n, err := strconv.ParseFloat(strings.TrimSpace(value), 64); err == nil {
+				return n
+			}
 		}
 	}
-	return 0, errors.New("the server does not count its commands")
+	return math.NaN()
 }
 
-// keys returns how many keys the server holds.
-func (p *probe) keys() (int, error) { return redis.Int(p.conn.Do("DBSIZE")) }
+// keys returns how many keys the servers hold.
+func (p *probe) keys() (sum int, err error) {
+	for _, conn := range p.conns {
+		n, err := redis.Int(conn.Do("DBSIZE"))
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
 
 // flush removes all keys.
 func (p *probe) flush() error {
-	_, err := p.conn.Do("FLUSHALL", "SYNC")
-	return err
+	for _, conn := range p.conns {
+		if _, err := conn.Do("FLUSHALL", "SYNC"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// await returns once the server holds n keys, or holds no more than it did some
+// await returns once the servers hold n keys, or hold no more than they did some
 // time ago. It returns how many are missing.
 func (p *probe) await(n int) (missing int, err error) {
 	most, since := -1, time.Now()
@@ -69,4 +119,8 @@ func (p *probe) await(n int) (missing int, err error) {
 // store. It is no measure: who is slower loses results, which is said.
 const patience = 300 * time.Millisecond
 
-func (p *probe) close() { _ = p.conn.Close() }
+func (p *probe) close() {
+	for _, conn := range p.conns {
+		_ = conn.Close()
+	}
+}

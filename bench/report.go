@@ -59,6 +59,7 @@ func (b bench) compare(lane, what string, all []contender) error {
 	}
 	b.out.note("runs", lane+" "+what, ours.name, ours.median(runs))
 	b.out.note("cmds", lane+" "+what, ours.name, ours.median(cmds))
+	b.out.note("reads", lane+" "+what, ours.name, ours.median(reads))
 	// To a tenth, as the table shows them: what a sync.Pool loses to a garbage
 	// collection is made again, some thousand allocations a turn.
 	b.out.measured[fmt.Sprintf("allocs %s %s %s", lane, what, ours.name)] = math.Round(ours.median(allocs)*10) / 10
@@ -80,14 +81,15 @@ func (r *report) table(what string, results []result) {
 	watched := !math.IsNaN(results[0].median(cmds))
 	fmt.Fprintf(table, "%s\tops/s\tp50 µs\tp99 µs\tallocs/op\tB/op\t", what)
 	if watched {
-		fmt.Fprint(table, "runs/op\tcmds/op\t")
+		fmt.Fprint(table, "runs/op\tcmds/op\treads/op\t")
 	}
 	fmt.Fprintln(table)
 	for _, c := range results {
 		fmt.Fprintf(table, "%s\t%.0f\t%.1f\t%.1f\t%s\t%s\t", c.name, c.median(rate), c.median(p50), c.median(p99),
 			seen("%.1f", c.median(allocs)), seen("%.0f", c.median(size)))
 		if watched {
-			fmt.Fprintf(table, "%s\t%s\t", seen("%.2f", c.median(runs)), seen("%.2f", c.median(cmds)))
+			fmt.Fprintf(table, "%s\t%s\t%s\t", seen("%.2f", c.median(runs)), seen("%.2f", c.median(cmds)),
+				seen("%.2f", c.median(reads)))
 		}
 		fmt.Fprintln(table, prefixed("  ", c.remark))
 	}

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,8 +21,8 @@ type server struct {
 	cmd  *exec.Cmd
 }
 
-// startRedis starts a server and waits until it answers.
-func startRedis() (*server, error) {
+// startRedis starts a server with further arguments and waits until it answers.
+func startRedis(args ...string) (*server, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -31,8 +32,8 @@ func startRedis() (*server, error) {
 		return nil, err
 	}
 	s := &server{addr: addr.String(), dir: dir}
-	s.cmd = exec.Command("redis-server", "--port", strconv.Itoa(addr.Port), "--bind", "127.0.0.1",
-		"--dir", dir, "--save", "", "--appendonly", "no")
+	s.cmd = exec.Command("redis-server", append([]string{"--port", strconv.Itoa(addr.Port), "--bind", "127.0.0.1",
+		"--dir", dir, "--save", "", "--appendonly", "no"}, args...)...)
 	if err := s.cmd.Start(); err != nil {
 		_ = os.RemoveAll(dir)
 		return nil, fmt.Errorf("redis-server is needed (Debian: apt-get install redis-server): %w", err)
@@ -76,8 +77,41 @@ func (s *server) flush() error {
 	return p.flush()
 }
 
-// stopOnSignal ends the process on an interrupt, and the server with it.
-func (s *server) stopOnSignal() {
+// stop ends the server and removes its directory. A second stop does nothing.
+func (s *server) stop() {
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+	_ = os.RemoveAll(s.dir)
+}
+
+// servers are all that a run has started, so that none outlives it.
+type servers struct {
+	mu  sync.Mutex // held while one starts: who stops them all waits for it
+	all []*server  // guarded by mu
+}
+
+// start is startRedis whose server ends with the others.
+func (s *servers) start(args ...string) (*server, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	started, err := startRedis(args...)
+	if err == nil {
+		s.all = append(s.all, started)
+	}
+	return started, err
+}
+
+func (s *servers) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.all {
+		one.stop()
+	}
+	s.all = nil
+}
+
+// stopOnSignal ends the process on an interrupt, and the servers with it.
+func (s *servers) stopOnSignal() {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
@@ -85,11 +119,4 @@ func (s *server) stopOnSignal() {
 		s.stop()
 		os.Exit(1)
 	}()
-}
-
-// stop ends the server and removes its directory.
-func (s *server) stop() {
-	_ = s.cmd.Process.Kill()
-	_ = s.cmd.Wait()
-	_ = os.RemoveAll(s.dir)
 }

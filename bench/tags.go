@@ -180,6 +180,7 @@ func (i *invalidation) turn(length time.Duration) (turn, error) {
 	return turn{
 		rate: t.ops / total.Seconds(), p50: quantile(i.took, 0.50), p99: quantile(i.took, 0.99),
 		allocs: t.allocs / t.ops, bytes: t.bytes / t.ops, ops: t.ops, runs: math.NaN(), commands: t.commands / t.ops,
+		reads: t.reads / t.ops,
 	}, nil
 }
 
@@ -188,7 +189,7 @@ const theTag = "team"
 
 // once invalidates once, and adds to t what that cost.
 func (i *invalidation) once(t *turn) (took time.Duration, err error) {
-	commands, err := i.probe.commands()
+	counted, err := i.probe.count()
 	if err != nil {
 		return 0, err
 	}
@@ -202,8 +203,10 @@ func (i *invalidation) once(t *turn) (took time.Duration, err error) {
 	runtime.ReadMemStats(&after)
 	t.allocs += float64(after.Mallocs - before.Mallocs)
 	t.bytes += float64(after.TotalAlloc - before.TotalAlloc)
-	ran, err := i.probe.commands()
-	t.commands += ran - commands - 1 // without the first INFO, which is counted after it
+	now, err := i.probe.count()
+	done := now.since(i.probe, counted)
+	t.commands += done.commands
+	t.reads += done.reads
 	return took, err
 }
 

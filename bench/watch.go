@@ -50,7 +50,7 @@ func (w *watch) turn(l *load, do op, length time.Duration) (turn, error) {
 			return turn{}, err
 		}
 	}
-	commands, err := w.probe.commands()
+	before, err := w.probe.count()
 	if err != nil {
 		return turn{}, err
 	}
@@ -63,7 +63,7 @@ func (w *watch) turn(l *load, do op, length time.Duration) (turn, error) {
 			return t, err
 		}
 	}
-	return t, w.count(&t, runs, commands)
+	return t, w.count(&t, runs, before)
 }
 
 // drain waits for the results that are to be stored. The time that it takes is
@@ -80,12 +80,13 @@ func (w *watch) drain(t *turn, keys int) error {
 }
 
 // count puts into the turn what happened in it.
-func (w *watch) count(t *turn, runs, commands float64) error {
-	after, err := w.probe.commands()
+func (w *watch) count(t *turn, runs float64, before count) error {
+	after, err := w.probe.count()
 	if err != nil {
 		return err
 	}
-	t.commands = max(after-commands-1, 0) / t.ops // without the first INFO, which is counted after it
+	done := after.since(w.probe, before)
+	t.commands, t.reads = done.commands/t.ops, done.reads/t.ops
 	if w.source == nil {
 		return nil
 	}
