@@ -307,10 +307,6 @@ func (q *query) witness() {
 	q.conn.observer.called(q.seen.ctx, c)
 }
 
-// quiet keeps the query from being told of: it is a step of a call that its
-// caller tells of.
-func (q *query) quiet() { q.seen = nil }
-
 // begun returns the time, where anybody wants to know it.
 func (m *many) begun() (now time.Time) {
 	if m.conn.observer != nil {

@@ -199,7 +199,7 @@ func TestNearEndsWithTime(t *testing.T) {
 		requireNear(t, s, false, read)
 		time.Sleep(3*time.Second - 1)
 		requireNear(t, s, true, read)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		requireNear(t, s, false, read) // and what it found is of no use either
 		requireNear(t, s, false, read)
 		tell(driver.Synced)
@@ -215,7 +215,7 @@ func TestNearEndsWithTime(t *testing.T) {
 		requireNear(t, s, true, read)
 		time.Sleep(2*time.Second - 1)
 		requireNear(t, s, true, read)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		tell(driver.Synced)
 		requireNear(t, s, false, read)
 

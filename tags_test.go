@@ -165,9 +165,8 @@ func commandCalls(t *testing.T, server *testutil.RedisServer, command string) (n
 
 // A raced is one entry that is invalidated while it is computed.
 type raced struct {
-	row     atomic.Int64 // what the function reads
-	acked   atomic.Int64 // the row whose invalidation was acknowledged
-	started chan struct{}
+	row   atomic.Int64 // what the function reads
+	acked atomic.Int64 // the row whose invalidation was acknowledged
 }
 
 type racer struct {
