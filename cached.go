@@ -395,7 +395,8 @@ func (g *getMany[A, T]) compute(ctx context.Context, s *subject, arg A, seen fou
 }
 
 // Invalidate forgets the result for arg. When it has returned nil, no call that
-// begins gets it, in any process; a run that is under way answers those who wait
+// begins gets it, in any process (but for what others keep [Near], as long as the
+// news travels); a run that is under way answers those who wait
 // for it, and its result is not kept. O(1), UNLINK.
 func (f *CachedFunc[A, T]) Invalidate(ctx context.Context, arg A) error {
 	s, err := f.subject(ctx, arg, "Cached.Invalidate")

@@ -76,8 +76,9 @@ func InvalidateTags(ctx context.Context, tags ...string) error {
 
 // InvalidateTags invalidates everything on the connection that carries one of
 // tags: results of [Cached] functions, values of [Cache.Tagged] objects. When it
-// has returned nil, no read that begins finds them, in any process, and a result
-// that is being computed is not kept. With an error, some of them may still be
+// has returned nil, no read that begins finds them, in any process (but for what
+// others keep [Near], as long as the news travels), and a result that is being
+// computed is not kept. With an error, some of them may still be
 // found: a shard could not be asked. To invalidate twice does no harm.
 //
 // O(len(tags)), however many entries carry them: UNLINK, one round trip per
