@@ -143,7 +143,7 @@ func OpenWith(o *ConnOptions, dsns ...string) (*Conn, error) {
 
 // OpenPool returns a connection over a pool of yours, whose Dial says where and
 // how; [redigo.FromPool] says what to set on it. Closing the connection does
-// not close the pool. Of the options only Name, Prefix, Version, TTL, Timeout
+// not close the pool. Of the options only Name, Prefix, Version, TTL, Hooks, Timeout
 // and Router apply.
 func OpenPool(pool *redis.Pool, o *ConnOptions) (*Conn, error) {
 	return OpenPools(map[string]*redis.Pool{"pool": pool}, o)
@@ -173,7 +173,8 @@ func OpenPools(pools map[string]*redis.Pool, o *ConnOptions) (*Conn, error) {
 
 // NewConn returns a connection over any stores, its shards, which it closes
 // when it is closed. The keys of the map are their names for the router. Of the
-// options only Name, Prefix, Version, TTL and Router apply.
+// options only Name, Prefix, Version, TTL, Hooks, Router, Previous (names of
+// shards) and PreviousRouter apply.
 func NewConn(shards map[string]driver.Store, o *ConnOptions) (*Conn, error) {
 	all := make([]shard, 0, len(shards))
 	for name, store := range shards {
@@ -548,8 +549,9 @@ func (c *Conn) Close() error {
 	return everyOf(servers, func(i int) error { return servers[i].store.Close() })
 }
 
-// Ping asks all shards for an answer at once (PING). Its error joins those of
-// the shards that gave none, each with the shard's name.
+// Ping asks all shards for an answer at once (PING), of a Redis Cluster every
+// master, and the shards of before where there are any. Its error joins those of
+// the servers that gave none, each with the shard's name.
 func (c *Conn) Ping(ctx context.Context) error {
 	return c.everyServer(ctx, func(s shard) error { return simple(ctx, s, driver.ReadOnly, "PING") })
 }

@@ -32,6 +32,11 @@
 // configuration, operations return [ErrNoConnection]; there is no silent
 // localhost.
 //
+// Several servers are one connection as shards, as a Redis Cluster
+// ("redis+cluster://") or as a master that Sentinels name ("redis+sentinel://"). A
+// connection that names the shards of before a change of them finds what is
+// still there.
+//
 // "locmem://" is a store in this process: development and tests need no server.
 // "dummy://" stores nothing, which turns caching off.
 //

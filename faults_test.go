@@ -166,7 +166,9 @@ func TestServerSilent(t *testing.T) {
 		start := time.Now()
 		err := c.call(t.Context())
 		require.ErrorIs(t, err, context.DeadlineExceeded, c.name)
-		require.GreaterOrEqual(t, time.Since(start), 35*time.Millisecond, c.name) // half of it, and two ticks less, are what silence may last
+		// Not the whole time: where the watchdog saw the silence late, on a busy
+		// machine, the connection is given up under the next call.
+		require.GreaterOrEqual(t, time.Since(start), 35*time.Millisecond, c.name)
 		require.Less(t, time.Since(start), 100*time.Millisecond+ample, c.name)
 		if !errors.Is(err, caches.ErrUnavailable) { // a connection of its own, whose greeting had no answer
 			require.ErrorIs(t, err, caches.ErrUnknownOutcome, c.name)
