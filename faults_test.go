@@ -166,8 +166,7 @@ func TestServerSilent(t *testing.T) {
 		start := time.Now()
 		err := c.call(t.Context())
 		require.ErrorIs(t, err, context.DeadlineExceeded, c.name)
-		// Not the whole time: where the watchdog saw the silence late, on a busy
-		// machine, the connection is given up under the next call.
+		// Not the whole time: a call may wait for a dial that began before it.
 		require.GreaterOrEqual(t, time.Since(start), 35*time.Millisecond, c.name)
 		require.Less(t, time.Since(start), 100*time.Millisecond+ample, c.name)
 		if !errors.Is(err, caches.ErrUnavailable) { // a connection of its own, whose greeting had no answer

@@ -89,7 +89,7 @@ func openOurs(addr string) (client, error) {
 func (c ourClient) get(ctx context.Context, key, want string) error {
 	p := driver.NewPipeline(driver.ReadOnly)
 	defer p.Free()
-	p.Cmd("GET").Key(key)
+	p.CmdKey("GET", "", key)
 	if err := c.store.Do(ctx, p); err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func (c ourClient) get(ctx context.Context, key, want string) error {
 func (c ourClient) set(ctx context.Context, key, value string) error {
 	p := driver.NewPipeline(driver.Repeatable)
 	defer p.Free()
-	p.Cmd("SET").Key(key).String(value)
+	p.CmdKey("SET", "", key).String(value)
 	if err := c.store.Do(ctx, p); err != nil {
 		return err
 	}

@@ -38,7 +38,13 @@ type Pipeline struct {
 	next    int // offset in replies.buf of the reply that Next returns
 	taken   int // replies that Next has returned
 
+	kept    any      // see Kept
 	scratch [][]byte // backs Command.Args
+
+	// What most Pipelines need lies beside the rest of them: 64 calls under way
+	// are 64 Pipelines in the processor's cache.
+	firstCmd [1]command
+	firstReq [96]byte
 }
 
 // command is where one command lies in req.
@@ -52,7 +58,11 @@ type command struct {
 	script *Script
 }
 
-var pipelines = sync.Pool{New: func() any { return new(Pipeline) }}
+var pipelines = sync.Pool{New: func() any {
+	p := new(Pipeline)
+	p.cmds, p.req = p.firstCmd[:0], p.firstReq[:0]
+	return p
+}}
 
 // NewPipeline returns an empty Pipeline of the given mode, from a pool.
 func NewPipeline(mode Mode) *Pipeline {
@@ -75,6 +85,11 @@ func (p *Pipeline) Free() {
 	p.Reset(0)
 	pipelines.Put(p)
 }
+
+// Kept is where a Store keeps what serves one Pipeline at a time, from one Do to
+// the next: Free and Reset leave it, so that a pool of Pipelines is one of that
+// too. It may be what another Store has left, of the same kind or not.
+func (p *Pipeline) Kept() *any { return &p.kept }
 
 // Reset empties p for new commands of the given mode.
 func (p *Pipeline) Reset(mode Mode) {

@@ -282,6 +282,14 @@ func (r *Replies) Swap(buf []byte, n int) (old []byte) {
 	return old
 }
 
+// Take returns the buffer of the replies, empty, for a Store to leave replies
+// in that it gives back by Swap.
+func (r *Replies) Take() []byte {
+	buf := r.buf[:0]
+	r.buf = nil
+	return buf
+}
+
 // Append leaves n whole replies as they came from the wire, copied from buf,
 // under the condition of Swap.
 func (r *Replies) Append(buf []byte, n int) {

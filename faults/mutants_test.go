@@ -57,8 +57,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "commands are written in another order than that of the slots", file: "mux.go",
-		old: "\tm.queue = append(m.queue, e)\n",
-		new: "\tm.queue = append(m.queue, e)\n" +
+		old: "\tm.queue = append(m.queue, *e)\n",
+		new: "\tm.queue = append(m.queue, *e)\n" +
 			"\tif n := len(m.queue); m.unsent > 0 {\n\t\tm.queue[n-1], m.queue[n-2] = m.queue[n-2], m.queue[n-1]\n\t}\n",
 		first: "TestMuxOrder",
 	},
@@ -71,14 +71,14 @@ var mutants = []mutant{
 	},
 	{
 		name: "the slot of a caller that went away is used again", file: "mux.go",
-		old:   "\t\t\t\tm.s.stats.abandoned.Add(1)\n",
-		new:   "\t\t\t\tm.s.stats.abandoned.Add(1)\n\t\t\t\tslots.Put(e.slot)\n",
+		old:   "\t\t\tm.s.stats.abandoned.Add(1)\n\t\t\tc.ticket.slot = nil\n",
+		new:   "\t\t\tm.s.stats.abandoned.Add(1)\n",
 		first: "TestMuxCancelStorm|TestMuxSizes",
 	},
 	{
 		name: "the generation of a slot is ignored", file: "slot.go",
-		old:   "\treturn e.slot.state.CompareAndSwap(e.gen<<2|waiting, e.gen<<2|how)\n",
-		new:   "\told := e.slot.state.Load()\n\treturn old&3 == waiting && e.slot.state.CompareAndSwap(old, old|how)\n",
+		old:   "\treturn t.slot.state.CompareAndSwap(t.gen<<2|waiting, t.gen<<2|how)\n",
+		new:   "\told := t.slot.state.Load()\n\treturn old&3 == waiting && t.slot.state.CompareAndSwap(old, old|how)\n",
 		first: "TestSlot",
 	},
 	{

@@ -46,7 +46,7 @@ func FromPool(p *redis.Pool, o PoolOptions) *Store {
 
 // borrow serves the call by a connection of the foreign pool.
 func (c *call) borrow() error {
-	ctx, cancel := context.WithDeadline(c.Context, c.deadline)
+	ctx, cancel := context.WithDeadline(c.Context, base.Add(c.deadline))
 	defer cancel()
 	pc, err := c.s.pool.GetContext(ctx)
 	if err != nil {
@@ -116,7 +116,7 @@ func (b *borrowed) receive(c *call, replies *driver.Replies) error {
 	if c.Done() != nil {
 		reply, err = redis.ReceiveContext(b.Conn, b.ctx)
 	} else {
-		reply, err = redis.ReceiveWithTimeout(b.Conn, max(time.Until(c.deadline), 1))
+		reply, err = redis.ReceiveWithTimeout(b.Conn, max(c.left(), 1))
 	}
 	var refusal redis.Error
 	if errors.As(err, &refusal) {

@@ -32,11 +32,15 @@ type call struct {
 	context.Context // the caller's
 	s               *Store
 	p               *driver.Pipeline
-	begun           time.Duration // after base
-	deadline        time.Time     // the context's or the timeout's, the nearer one
+	deadline        time.Duration // after base: the context's or the timeout's, the nearer one
 
-	lane   *lane // of the first attempt, once it is chosen
-	shared shared
+	// On a shared connection:
+	ticket  ticket        // of the last exchange; without a slot where its reader may still write there
+	asked   time.Duration // when the last exchange began, after base
+	shared  shared
+	lane    *lane // of the first attempt, once it is chosen
+	counted bool  // it is in the statistics
+
 	aside  chan error // the end of a call that a goroutine makes, else nil
 	arg    [1]any     // the call itself: the argument of conn.Do
 	out    []byte     // commands that are not those of p alone
@@ -49,33 +53,43 @@ type call struct {
 	reused bool // on a connection that other calls have used
 }
 
+// newCall returns a call of p's, which p keeps from one to the next: all that a
+// call needs lies together, and comes out of one pool.
 func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
-	s.stats.calls.Add(1)
-	c, ok := s.calls.Get().(*call)
-	if !ok {
-		c = &call{s: s}
+	kept := p.Kept()
+	c, ok := (*kept).(*call)
+	if ok {
+		*kept = nil // until free: a call is never two
+	} else {
+		c = new(call)
 		c.arg[0] = c
 	}
-	c.Context, c.p = ctx, p
-	c.begun = time.Since(base)
-	c.deadline = base.Add(c.begun + s.timeout)
-	// What blocks may be meant to wait for longer than a call takes.
-	if end, ok := ctx.Deadline(); ok && (end.Before(c.deadline) || p.Mode()&driver.Own != 0) {
-		c.deadline = end
+	c.Context, c.s, c.p = ctx, s, p
+	c.asked = time.Since(base)
+	c.deadline = c.asked + s.timeout
+	if end, ok := ctx.Deadline(); ok {
+		// What blocks may be meant to wait for longer than a call takes.
+		if end := end.Sub(base); end < c.deadline || p.Mode()&driver.Own != 0 {
+			c.deadline = end
+		}
 	}
 	return c
 }
 
 func (c *call) free() {
-	c.Context, c.p, c.aside, c.lane, c.asking = nil, nil, nil, nil, false
+	p := c.p
+	c.Context, c.s, c.p, c.lane, c.aside, c.counted, c.asking = nil, nil, nil, nil, nil, false, false
 	if cap(c.out) > keepBuffer {
 		c.out = nil
 	}
-	c.s.calls.Put(c)
+	*p.Kept() = c
 }
 
+// left returns how much time the call has.
+func (c *call) left() time.Duration { return c.deadline - time.Since(base) }
+
 // Deadline is that of [context.Context], the timeout included.
-func (c *call) Deadline() (time.Time, bool) { return c.deadline, true }
+func (c *call) Deadline() (time.Time, bool) { return base.Add(c.deadline), true }
 
 // afterEnd arranges for f to be called once the context has ended. stop takes
 // that back; it is false where f has been called or is about to be.
@@ -90,13 +104,22 @@ func neverCalled() bool { return true }
 
 // Finish makes the call, or what start has left of it, and ends it.
 func (c *call) Finish() error {
-	defer c.free()
+	c.count()
 	err := c.finish()
 	if err != nil {
 		c.s.stats.errors.Add(1)
 		c.p.ResetReplies()
 	}
+	c.free()
 	return err
+}
+
+// count has the statistics count the call, unless a connection does.
+func (c *call) count() {
+	if !c.counted {
+		c.counted = true
+		c.s.stats.calls.Add(1)
+	}
 }
 
 func (c *call) finish() error {
@@ -140,18 +163,24 @@ func (c *call) quick() bool {
 		return false
 	}
 	c.errs = false
-	e, err := m.submit(c, p.Frames(), p.Len())
-	if err != nil || e.slot.errs {
-		c.shared = shared{m: m, early: e, known: true, err: err}
+	if c.ticket.slot == nil {
+		c.ticket.slot = newSlot()
+	}
+	sl := c.ticket.slot
+	if sl.buf == nil {
+		sl.buf = p.Replies().Take() // one buffer goes to and fro
+	}
+	if err := m.submit(c, p.Frames(), p.Len()); err != nil || sl.errs {
+		c.shared = shared{m: m, known: true, err: err}
 		return false
 	}
-	c.shared.held = e.slot
-	c.shared.reuse(p.Replies().Swap(e.slot.buf, p.Len()))
+	p.Replies().Swap(sl.buf, p.Len())
+	sl.buf = nil
 	c.free()
 	return true
 }
 
-func (c *call) begunEarly() bool { return c.shared.known || c.shared.early.slot != nil }
+func (c *call) begunEarly() bool { return c.shared.known || c.shared.early }
 
 // start sends the call's commands, as the first half of its first attempt, or
 // leaves all to Finish where there is nothing to wait for. Where the attempt
@@ -169,10 +198,11 @@ func (c *call) start() {
 			c.errs = false
 			frames, n := c.encode()
 			c.shared.m = m
-			c.shared.early, _ = m.start(c, frames, n)
+			c.shared.early = m.start(c, frames, n) == nil
 			return
 		}
 	}
+	c.count()
 	c.aside = make(chan error, 1)
 	go func() { c.aside <- c.run() }()
 }
@@ -270,7 +300,7 @@ func (c *call) acquire() error {
 		return nil
 	default:
 	}
-	timer := time.NewTimer(time.Until(c.deadline))
+	timer := time.NewTimer(c.left())
 	defer timer.Stop()
 	select {
 	case c.s.slots <- struct{}{}:
@@ -291,7 +321,7 @@ func (c *call) release() { <-c.s.slots }
 // dial makes a connection for the Pool.
 func (s *Store) dial(ctx context.Context) (*conn, error) {
 	c := ctx.(*call) // what attempt gives GetContext
-	inner, cancel := context.WithDeadline(c.Context, c.deadline)
+	inner, cancel := context.WithDeadline(c.Context, base.Add(c.deadline))
 	defer cancel()
 	made, era, err := s.connect(inner)
 	if err != nil {
@@ -374,7 +404,7 @@ func isLoss(err error) bool {
 // an attempt that had a connection is followed by another one at once.
 func (c *call) pauseUnlessSent(n int) bool {
 	if c.wrote || c.reused {
-		return time.Until(c.deadline) > 0
+		return c.left() > 0
 	}
 	return c.pause(n)
 }
@@ -386,7 +416,7 @@ func (c *call) pauseUnlessSent(n int) bool {
 // It is false, at once, where the deadline would pass meanwhile.
 func (c *call) pause(n int) bool {
 	d := rand.N(min(firstPause<<min(n, 10), lastPause))
-	if time.Until(c.deadline) <= d {
+	if c.left() <= d {
 		return false
 	}
 	timer := time.NewTimer(d)
@@ -465,12 +495,12 @@ func (s *Store) starves() bool {
 	if until == 0 {
 		return false
 	}
-	now := time.Now()
-	if now.UnixNano() < until || !s.fastUntil.CompareAndSwap(until, now.Add(fasting).UnixNano()) {
+	now := time.Since(base)
+	if int64(now) < until || !s.fastUntil.CompareAndSwap(until, int64(now+fasting)) {
 		return true
 	}
 	runtime.Gosched()
-	if time.Since(now) > s.starved {
+	if time.Since(base)-now > s.starved {
 		return true
 	}
 	s.fastUntil.Store(0)

@@ -60,7 +60,7 @@ func TestPauseEndsEarly(t *testing.T) {
 			assert.False(t, c.pause(9))
 		}
 		c = inBubble(t, context.Background(), time.Nanosecond)
-		c.deadline = time.Now()
+		c.deadline = time.Since(base)
 		assert.False(t, c.pause(0), "the deadline would pass meanwhile")
 		assert.Equal(t, start, time.Now(), "none of them took any time")
 	})
@@ -94,7 +94,7 @@ func TestAcquireWaits(t *testing.T) {
 		require.ErrorIs(t, err, errBusy)
 		assert.Equal(t, time.Minute, time.Since(start))
 
-		c.deadline = time.Now().Add(time.Minute)
+		c.deadline = time.Since(base) + time.Minute
 		time.AfterFunc(time.Second, c.release)
 		start = time.Now()
 		require.NoError(t, c.acquire())

@@ -7,7 +7,7 @@ import "time"
 func (s *Store) NeverStarve() { s.starved = time.Hour }
 
 // Starve makes this process seem short of processors for a while.
-func (s *Store) Starve(d time.Duration) { s.fastUntil.Store(time.Now().Add(d).UnixNano()) }
+func (s *Store) Starve(d time.Duration) { s.fastUntil.Store(int64(time.Since(base) + d)) }
 
 // The bounds, for tests that reach them.
 const (

@@ -26,46 +26,46 @@ const (
 // writes all of them: it is what makes commands travel together. A timer could
 // not do it: it would make a lone caller wait, too. It is entered with mu held
 // and leaves it free.
-func (m *mux) yield(c *call, e entry) {
+func (m *mux) yield(c *call) {
 	m.state = yielding
 	m.epoch++
-	epoch, before := m.epoch, m.calls
+	epoch, before := m.epoch, m.queued
 	m.mu.Unlock()
-	start := time.Now()
+	start := time.Since(base)
 	runtime.Gosched()
-	took := time.Since(start)
+	now := time.Since(base)
 	m.mu.Lock()
-	m.feel(start, took, m.calls-before)
+	m.feel(now, now-start, int(m.queued-before))
 	if m.epoch != epoch || m.state != yielding || m.dead != nil {
 		m.mu.Unlock() // somebody has written meanwhile, or is about to
 		return
 	}
-	m.flush(c, e)
+	m.flush(c)
 }
 
 // feel notes how long a yield took, and how many calls came in that time. Two
 // in a row without a processor are no accident. It is called with mu held.
-func (m *mux) feel(start time.Time, took time.Duration, calls int) {
+func (m *mux) feel(now, took time.Duration, calls int) {
 	if took <= m.s.starved || time.Duration(calls)*m.s.starved >= took*fedBy {
 		m.hungry = false
 		return
 	}
 	if m.hungry {
-		m.s.fastUntil.Store(start.Add(took + fasting).UnixNano())
+		m.s.fastUntil.Store(int64(now + fasting))
 	}
 	m.hungry = true
 }
 
 // flush writes what is queued, until nothing is. It is entered with mu held, by
-// who found nobody writing, and leaves it free. c and e are the call whose
-// goroutine this is; c is nil for a goroutine of our own.
+// who found nobody writing, and leaves it free. c is the call whose goroutine
+// this is, nil for a goroutine of our own.
 //
 // A caller writes for others only as long as it would wait anyway: once it has
 // its answer, or its time is up, a goroutine goes on in its place.
-func (m *mux) flush(c *call, e entry) {
+func (m *mux) flush(c *call) {
 	m.state = writing
 	for m.unsent > 0 && m.dead == nil {
-		if c != nil && (!e.waits() || c.Context.Err() != nil) {
+		if c != nil && (!c.ticket.waits() || c.Context.Err() != nil) {
 			go m.relieve(nil)
 			m.mu.Unlock()
 			return
@@ -99,7 +99,7 @@ func (m *mux) relieve(rest []byte) {
 	}
 	m.mu.Lock()
 	m.unwritten -= len(rest)
-	m.flush(nil, entry{})
+	m.flush(nil)
 }
 
 // write takes what is queued and writes it, with mu released meanwhile. rest is
@@ -108,6 +108,7 @@ func (m *mux) write(c *call) (rest []byte, err error) {
 	buf, calls := m.out, m.unsent
 	m.s.stats.writes.Add(1)
 	m.s.stats.commands.Add(m.commands)
+	m.countCalls()
 	m.out, m.spare, m.unsent, m.commands = m.spare[:0], nil, 0, 0
 	m.writer = c
 	m.guard.stuck = 0

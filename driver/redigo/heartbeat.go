@@ -24,25 +24,25 @@ const (
 // connection that has nothing else to say, see silence.
 //
 // beat is called with mu held. It reports whether it has let go of it.
-func (w *watchdog) beat(now time.Time) (unlocked bool) {
+func (w *watchdog) beat(now time.Duration) (unlocked bool) {
 	m := w.m
 	// A closed store waits for its calls, and needs no sign of life meanwhile.
-	if !w.armed || now.Sub(w.beaten) < beatEvery || m.s.closed() || m.room(pingSize) != nil {
+	if !w.armed || now-w.beaten < beatEvery || m.s.closed() || m.room(pingSize) != nil {
 		return false
 	}
 	w.beaten = now
 	w.beats++
 	word := strconv.FormatUint(rand.Uint64(), 36) + "." + strconv.FormatUint(w.beats, 10)
-	e := newEntry(now.Add(m.s.timeout), 1)
-	e.slot.beat, e.slot.buf = true, appendBulk(nil, word)
+	e := entry{newSlot().ticket(), now, now + m.s.timeout, 1, true}
+	e.slot.buf = appendBulk(nil, word)
 	idled := w.idle
-	m.enqueue(e, appendBulk(appendBulk([]byte("*2\r\n"), "PING"), word))
+	m.enqueue(&e, appendBulk(appendBulk([]byte("*2\r\n"), "PING"), word))
 	w.idle = idled // a heartbeat is no use of the connection
 	m.ensureReader()
 	if m.state != idle {
 		return false // who yields or writes takes it along
 	}
-	m.flush(nil, entry{})
+	m.flush(nil)
 	return true
 }
 
@@ -52,14 +52,14 @@ const pingSize = 64
 // verify checks the reply to a heartbeat. An error is taken for an answer: a
 // user may have no right to PING, and a server that loads or that runs a script
 // refuses everything.
-func (s *slot) verify(raw []byte) error {
-	if !s.beat || raw[0] == '-' || bytes.Equal(raw, s.buf) {
+func (e *entry) verify(raw []byte) error {
+	if raw[0] == '-' || bytes.Equal(raw, e.slot.buf) {
 		return nil
 	}
 	return fmt.Errorf("%w: a heartbeat got the reply to something else", driver.ErrProtocol)
 }
 
 // over reports whether the call, if there is one, has no more time.
-func (c *call) over(now time.Time) bool {
-	return c != nil && (c.Context.Err() != nil || c.deadline.Before(now))
+func (c *call) over(now time.Duration) bool {
+	return c != nil && (c.Context.Err() != nil || c.deadline < now)
 }

@@ -3,6 +3,7 @@ package redigo
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/gocaches/caches/driver"
 )
@@ -81,7 +82,7 @@ func (m *mux) readOn() bool {
 func (m *mux) giveUp() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.state != idle || m.flight.Load() > 0 || m.dead != nil {
+	if m.state != idle || m.flight() > 0 || m.dead != nil {
 		return false
 	}
 	m.reading = false
@@ -96,7 +97,7 @@ func (m *mux) read() (delivered int, err error) {
 	n, err := m.conn.nc.Read(in.buf[in.filled:])
 	if n > 0 {
 		in.filled += n
-		m.progress.Add(int64(n))
+		m.heard.Store(int64(time.Since(base)))
 		m.s.stats.in.Add(int64(n))
 	}
 	for in.start < in.filled {
@@ -104,7 +105,7 @@ func (m *mux) read() (delivered int, err error) {
 		// Before the answers: who is answered may be the last of all. But then
 		// drain must not take it for the end of them.
 		m.answering.Store(true)
-		m.flight.Add(-int32(whole))
+		m.replied.Add(int64(whole))
 		if err := in.deliver(m.taken, whole); err != nil {
 			failure = err
 		}
@@ -131,14 +132,21 @@ func (m *mux) frame() (whole int, err error) {
 	in.ends = in.ends[:0]
 	for at := in.start; at < in.filled; whole++ {
 		if !in.begun {
-			e, ok := m.head(whole)
+			n, ok := m.head(whole)
 			if !ok && whole > 0 {
 				return whole, nil
 			}
 			if !ok {
 				return 0, fmt.Errorf("%w: bytes that nobody asked for", driver.ErrProtocol)
 			}
-			in.framer.begin(int(e.slot.n))
+			if n == 1 {
+				if size := in.framer.whole(in.buf[at:in.filled]); 0 < size && size < handOver {
+					at += size
+					in.ends = append(in.ends, end{at, false})
+					continue
+				}
+			}
+			in.framer.begin(n)
 			in.begun = true
 		}
 		if err := in.framer.advance(in.buf[at:in.filled]); err != nil {
@@ -179,29 +187,30 @@ func (in *intake) makeRoom() {
 	in.buf, in.start = to, 0
 }
 
-// head returns the call whose replies come after those of ahead others. When all
+// head returns how many replies come after those to ahead other calls, for the
+// next. When all
 // that were taken are answered it takes all that are queued and sent: one hold
 // of mu for a batch of replies. Those that no write has taken stay: what comes
 // before they are sent is not for them.
-func (m *mux) head(ahead int) (entry, bool) {
+func (m *mux) head(ahead int) (replies int, ok bool) {
 	in := &m.in
 	if in.at+ahead < len(m.taken) {
-		return m.taken[in.at+ahead], true
+		return int(m.taken[in.at+ahead].n), true
 	}
 	if ahead > 0 {
-		return entry{}, false
+		return 0, false
 	}
 	m.mu.Lock()
 	m.take()
 	in.at = 0
-	if over := m.peak - int(m.flight.Load()); over > 0 {
+	if over := m.peak - m.flight(); over > 0 {
 		m.peak -= (over + 15) / 16 // follows the load down, slowly
 	}
 	m.mu.Unlock()
 	if len(m.taken) == 0 {
-		return entry{}, false
+		return 0, false
 	}
-	return m.taken[0], true
+	return int(m.taken[0].n), true
 }
 
 // take replaces taken, which the reader is through with, by the calls of queue
@@ -232,9 +241,11 @@ func (m *mux) culprit(err error) *entry {
 // deliver answers the calls whose replies frame has found whole.
 func (in *intake) deliver(taken []entry, whole int) error {
 	for _, next := range in.ends[:whole] {
-		e, raw := taken[in.at], in.buf[in.start:next.at]
-		if err := e.slot.verify(raw); err != nil {
-			return err
+		e, raw := &taken[in.at], in.buf[in.start:next.at]
+		if e.beat {
+			if err := e.verify(raw); err != nil {
+				return err
+			}
 		}
 		in.at++
 		in.start = next.at

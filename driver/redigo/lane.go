@@ -51,7 +51,7 @@ func (l *lane) get(c *call) (*mux, error) {
 	if err != nil {
 		return nil, err
 	}
-	timer := time.NewTimer(time.Until(c.deadline))
+	timer := time.NewTimer(c.left())
 	defer timer.Stop()
 	select {
 	case <-d.done:
@@ -182,41 +182,37 @@ func (l *lane) close(end time.Time) {
 // shared is a lane's connection as the link of one call.
 type shared struct {
 	m     *mux
-	held  *slot // whose buffer the call has
-	early entry // of an exchange that was begun already
+	c     *call // once it has replies there
+	early bool  // an exchange was begun already
 	known bool  // it has ended, by …
 	err   error // … this error, or well
 }
 
 func (l *shared) exchange(c *call, frames []byte, n int) ([]byte, error) {
-	e, err := l.early, l.err
+	err := l.err
 	switch {
 	case l.known:
-	case e.slot != nil:
-		err = l.m.wait(c, e)
+	case l.early:
+		err = l.m.wait(c)
 	default:
-		e, err = l.m.submit(c, frames, n)
+		c.asked = time.Since(base)
+		err = l.m.submit(c, frames, n)
 	}
-	l.early, l.known, l.err = entry{}, false, nil
+	l.early, l.known, l.err = false, false, nil
 	if err != nil {
 		return nil, err
 	}
-	c.errs = c.errs || e.slot.errs
-	l.held = e.slot
-	return e.slot.buf, nil
+	l.c = c
+	c.errs = c.errs || c.ticket.slot.errs
+	return c.ticket.slot.buf, nil
 }
 
-// reuse gives the slot back, with a buffer for the next replies.
+// reuse gives the slot a buffer for the next replies.
 func (l *shared) reuse(buf []byte) {
-	if l.held == nil {
-		return
+	if cap(buf) > keepBuffer {
+		buf = nil
 	}
-	l.held.buf = nil
-	if cap(buf) <= keepBuffer {
-		l.held.buf = buf
-	}
-	slots.Put(l.held)
-	l.held = nil
+	l.c.ticket.slot.buf = buf
 }
 
 // share makes an attempt on the lane's connection.

@@ -16,7 +16,7 @@ const listenAfter = 100 * time.Microsecond
 // itself, without a hop to another goroutine. It is entered with mu held and
 // leaves it free. Its error is the call's own, which then has its end; without
 // one the call still waits for its slot.
-func (m *mux) alone(c *call, e entry) error {
+func (m *mux) alone(c *call) error {
 	m.reading, m.state = true, writing
 	rest, err := m.write(c)
 	switch {
@@ -28,18 +28,18 @@ func (m *mux) alone(c *call, e entry) error {
 		// Others have come. The role goes before their commands do: a server
 		// that waits for its replies to be taken would keep us in the write.
 		m.wake <- struct{}{}
-		m.flush(c, e)
+		m.flush(c)
 		return nil
 	}
 	m.state = idle
-	if !e.waits() {
+	if !c.ticket.waits() {
 		m.wake <- struct{}{} // our time was up in the write
 		m.mu.Unlock()
 		return nil
 	}
 	m.reader = c
 	m.mu.Unlock()
-	err = m.readFor(e)
+	err = m.readFor(c.ticket)
 	m.mu.Lock()
 	m.reader = nil
 	return m.readAlone(err)
@@ -61,7 +61,7 @@ func (m *mux) readAlone(err error) error {
 			return err
 		}
 		return nil
-	case m.flight.Load() > 0:
+	case m.flight() > 0:
 		m.wake <- struct{}{} // for others, or for our own after an interruption
 	default:
 		m.reading = false
@@ -70,9 +70,9 @@ func (m *mux) readAlone(err error) error {
 	return nil
 }
 
-// readFor reads until e is settled.
-func (m *mux) readFor(e entry) error {
-	for e.waits() {
+// readFor reads until t is settled.
+func (m *mux) readFor(t ticket) error {
+	for t.waits() {
 		if _, err := m.read(); err != nil {
 			return err
 		}
@@ -88,12 +88,12 @@ func (m *mux) readFor(e entry) error {
 // this call writes. It may miss the byte that stale takes: the connection then
 // has its end. Called with mu held, by a caller that has queued its commands.
 func (m *mux) stale(c *call) bool {
-	if m.flight.Load() > 1 {
+	if m.flight() > 1 {
 		return false // what comes may well be asked for
 	}
 	before := m.used
-	m.used = c.begun
-	return c.begun-before >= listenAfter && m.conn.check() != nil
+	m.used = c.asked
+	return c.asked-before >= listenAfter && m.conn.check() != nil
 }
 
 // resume reports whether err is only the watchdog's interruption of a read, and

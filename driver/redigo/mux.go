@@ -51,7 +51,8 @@ type mux struct {
 	spare     []byte  // the buffer of the write before
 	unwritten int     // bytes of out, and of the write under way
 	commands  int64   // in out
-	calls     int     // that were queued here so far
+	queued    int64   // calls so far
+	fresh     int64   // those of them that are not in the statistics yet
 	queue     []entry // calls that the reader has not begun with
 	taken     []entry // those that it has; it alone changes them, under mu
 	unsent    int     // the last so many of queue are in out
@@ -68,10 +69,10 @@ type mux struct {
 	wake    chan struct{} // hands it to the reader goroutine; one role, one token
 	gone    chan struct{} // closed by fail
 
-	flight    atomic.Int32 // calls whose replies have not come
+	replied   atomic.Int64 // calls so far whose replies have come
 	answering atomic.Bool  // replies have come whose calls are not answered yet
 	retired   atomic.Bool  // the server is a master no longer: new calls go elsewhere
-	progress  atomic.Int64 // bytes read so far
+	heard     atomic.Int64 // when the last bytes came, nanoseconds after base; zero before any
 	in        intake       // touched by who has the reader's role
 
 	guard watchdog
@@ -109,72 +110,90 @@ var (
 
 // submit is a call's way through: it queues the commands, sees to it that they
 // are written and that somebody reads, and waits.
-func (m *mux) submit(c *call, frames []byte, n int) (entry, error) {
-	e, err := m.push(c, frames, n)
-	if err != nil {
-		return entry{}, err
+func (m *mux) submit(c *call, frames []byte, n int) error {
+	if err := m.push(c, frames, n); err != nil {
+		return err
 	}
 	switch {
 	case m.state != idle:
-		m.join(c, e)
+		m.join(c)
 	case m.stale(c):
 		m.fail(errStale, nil) // nothing of this call was written
 	case !m.reading && len(frames) <= writeAhead:
-		if err := m.alone(c, e); err != nil {
-			return entry{}, err
+		if err := m.alone(c); err != nil {
+			c.ticket.slot = nil
+			return err
 		}
 	default:
 		m.ensureReader()
-		m.yield(c, e)
+		m.yield(c)
 	}
-	return e, m.wait(c, e)
+	return m.wait(c)
 }
 
 // start is submit without the waiting, and so without the reading.
-func (m *mux) start(c *call, frames []byte, n int) (entry, error) {
-	e, err := m.push(c, frames, n)
-	if err != nil {
-		return entry{}, err
+func (m *mux) start(c *call, frames []byte, n int) error {
+	if err := m.push(c, frames, n); err != nil {
+		return err
 	}
 	switch {
 	case m.state != idle:
-		m.join(c, e)
+		m.join(c)
 	case m.stale(c):
 		m.fail(errStale, nil)
-	case m.flight.Load() == 1: // nobody to wait for
+	case m.flight() == 1: // nobody to wait for
 		m.ensureReader()
-		m.flush(c, e)
+		m.flush(c)
 	default:
 		m.ensureReader()
-		m.yield(c, e)
+		m.yield(c)
 	}
-	return e, nil
+	return nil
 }
 
 // push queues a call, or turns it away. It leaves with mu held unless it
 // returns an error.
-func (m *mux) push(c *call, frames []byte, n int) (entry, error) {
+func (m *mux) push(c *call, frames []byte, n int) error {
+	if c.ticket.slot == nil {
+		c.ticket.slot = newSlot()
+	}
+	c.ticket = c.ticket.slot.ticket()
 	m.mu.Lock()
 	if err := m.room(len(frames)); err != nil {
-		return entry{}, m.refuse(c, err)
+		return m.refuse(c, err)
 	}
 	// A connection that has worked may have been lost for a reason of its own;
 	// another one may then do better at once.
-	c.wrote, c.reused = true, m.progress.Load() > 0
-	e := newEntry(c.deadline, n)
-	m.enqueue(e, frames)
-	return e, nil
+	c.wrote, c.reused = true, m.heard.Load() != 0
+	if !c.counted {
+		c.counted = true
+		m.fresh++
+	}
+	m.enqueue(&entry{c.ticket, c.asked, c.deadline, int32(n), false}, frames)
+	return nil
+}
+
+// flight returns the number of calls whose replies have not come. It is called
+// with mu held.
+func (m *mux) flight() int { return int(m.queued - m.replied.Load()) }
+
+// countCalls tells the store of calls, many at once: a counter that each call
+// changed for itself would go from processor to processor with every one. It is
+// called with mu held.
+func (m *mux) countCalls() {
+	m.s.stats.calls.Add(m.fresh)
+	m.fresh = 0
 }
 
 // join is the way of a call that finds somebody at the writing: what it has
 // queued goes along. It is entered with mu held and leaves it free.
-func (m *mux) join(c *call, e entry) {
+func (m *mux) join(c *call) {
 	m.ensureReader()
 	if m.state == yielding && m.unsent >= 8 && m.unsent*3 >= m.peak {
 		// Enough for one write: waiting for all would leave the server idle
 		// meanwhile. A third keeps both sides busy.
 		m.epoch++
-		m.flush(c, e)
+		m.flush(c)
 		return
 	}
 	m.mu.Unlock()
@@ -186,7 +205,7 @@ func (m *mux) room(frames int) error {
 	switch {
 	case m.dead != nil:
 		return m.dead
-	case m.flight.Load() >= maxFlight:
+	case m.flight() >= maxFlight:
 		return errFull
 	case m.unwritten+frames > maxUnwritten:
 		return errUnwritten
@@ -210,15 +229,15 @@ func (m *mux) refuse(c *call, err error) error {
 }
 
 // enqueue puts an entry and its commands in order. It is called with mu held.
-func (m *mux) enqueue(e entry, frames []byte) {
+func (m *mux) enqueue(e *entry, frames []byte) {
 	m.out = append(m.out, frames...)
 	m.unwritten += len(frames)
-	m.commands += int64(e.slot.n)
-	m.calls++
-	m.queue = append(m.queue, e)
+	m.commands += int64(e.n)
+	m.queued++
+	m.queue = append(m.queue, *e)
 	m.unsent++
-	m.peak = max(m.peak, int(m.flight.Add(1)))
-	m.guard.arm(e.slot.deadline.Load())
+	m.peak = max(m.peak, m.flight())
+	m.guard.arm(e.deadline)
 }
 
 // ensureReader gives the reader's role to the goroutine if nobody has it. What
@@ -234,21 +253,38 @@ func (m *mux) ensureReader() {
 
 // wait waits for the replies, or for the caller's end. A call without replies
 // leaves its slot behind, for the reader.
-func (m *mux) wait(c *call, e entry) error {
-	if ended := c.Done(); ended == nil {
-		<-e.slot.done
-	} else {
-		select {
-		case <-e.slot.done:
-		case <-ended:
-			if e.settle(abandoned) {
-				m.s.stats.abandoned.Add(1)
-				return c.Err()
-			}
-			<-e.slot.done
-		}
+func (m *mux) wait(c *call) error {
+	if ended := c.Done(); ended != nil {
+		return m.waitUntil(c, ended)
 	}
-	return e.err()
+	<-c.ticket.slot.done
+	return c.told()
+}
+
+// waitUntil is wait with an end. It is apart for the sake of the others: many
+// stacks are many lines of the processor's cache.
+func (m *mux) waitUntil(c *call, ended <-chan struct{}) error {
+	t := c.ticket
+	select {
+	case <-t.slot.done:
+	case <-ended:
+		if t.settle(abandoned) {
+			m.s.stats.abandoned.Add(1)
+			c.ticket.slot = nil
+			return c.Err()
+		}
+		<-t.slot.done
+	}
+	return c.told()
+}
+
+// told returns what a call has been told.
+func (c *call) told() error {
+	err := c.ticket.err()
+	if err != nil {
+		c.ticket.slot = nil
+	}
+	return err
 }
 
 // fail makes an end of the connection: newcomers are turned away first, then
@@ -266,6 +302,7 @@ func (m *mux) fail(err error, culprit *entry) {
 	_ = m.conn.sock.Close()
 	all := append(append([]entry{}, m.taken...), m.queue...)
 	sent := len(all) - m.unsent
+	m.countCalls()
 	// A reader may be in the middle of what has come: it finds nobody further.
 	m.out, m.spare, m.queue, m.unsent = nil, nil, nil, 0
 	m.mu.Unlock()
@@ -306,9 +343,11 @@ const drainTime = 5 * time.Second
 
 // drain waits until end for the calls under way, and ends the connection.
 func (m *mux) drain(end time.Time) {
-	for (m.flight.Load() > 0 || m.answering.Load()) && !m.isDead() && time.Now().Before(end) {
-		time.Sleep(time.Millisecond)
-	}
 	m.mu.Lock()
+	for (m.flight() > 0 || m.answering.Load()) && m.dead == nil && time.Now().Before(end) {
+		m.mu.Unlock()
+		time.Sleep(time.Millisecond)
+		m.mu.Lock()
+	}
 	m.fail(errClosed, nil)
 }

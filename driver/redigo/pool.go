@@ -124,7 +124,7 @@ func (c *conn) exchange(call *call, frames []byte, n int) ([]byte, error) {
 		return nil, c.broken
 	}
 	call.reused = c.used
-	err := c.nc.SetDeadline(call.deadline)
+	err := c.nc.SetDeadline(base.Add(call.deadline))
 	stop := call.afterEnd(c.interruptFunc)
 	if err == nil {
 		err = c.transfer(call, frames, n)

@@ -133,12 +133,11 @@ type Store struct {
 	cancel context.CancelFunc
 
 	starved   time.Duration // the constant of that name, but in tests
-	fastUntil atomic.Int64  // nanoseconds of Unix time: until then calls go through the pool
+	fastUntil atomic.Int64  // nanoseconds after base: until then calls go through the pool
 
 	slots chan struct{} // one per connection in use, OwnConns at most; nil for a foreign pool
 	done  chan struct{} // closed by Close
 	close sync.Once     // closes done
-	calls sync.Pool     // of *call
 	stats counters
 
 	onState func(driver.State, error) // nil where nobody wants to know

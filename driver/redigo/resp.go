@@ -87,6 +87,42 @@ func (f *framer) advance(buf []byte) error {
 	return nil
 }
 
+// whole returns the size of the reply at the start of buf where that is one of
+// the usual ones, "+OK", a string, a nil or an integer, within the limits and
+// there to its end. Else it returns zero: then begin and advance have to look.
+func (f *framer) whole(buf []byte) int {
+	const ok, none = "+OK\r\n", "$-1\r\n"
+	if len(buf) < len(ok) {
+		return 0
+	}
+	size, n := len(ok), 0
+	if first := string(buf[:len(ok)]); first != ok && first != none {
+		at := 1
+		for ; at < min(len(buf)-2, len("$1234567")) && '0' <= buf[at] && buf[at] <= '9'; at++ {
+			n = n*10 + int(buf[at]-'0')
+		}
+		if at == 1 || buf[at] != '\r' || buf[at+1] != '\n' {
+			return 0
+		}
+		size = at + 2
+		switch {
+		case size > f.limits.Line:
+			return 0
+		case buf[0] == '$':
+			size += n + 2
+			if n > f.limits.Bulk || size > len(buf) || buf[size-2] != '\r' || buf[size-1] != '\n' {
+				return 0
+			}
+		case buf[0] != ':':
+			return 0
+		}
+	}
+	if size > f.limits.Reply || size-n > f.limits.Line {
+		return 0
+	}
+	return size
+}
+
 // item frames one string, number or array header. It is not ok where buf ends
 // before the item does; the item is then looked at again from its start.
 func (f *framer) item(buf []byte) (ok bool, err error) {

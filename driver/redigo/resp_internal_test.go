@@ -40,6 +40,44 @@ var wellFormed = []string{
 	"$70000\r\n" + strings.Repeat("y", 70_000) + "\r\n",
 }
 
+// agree checks that what whole takes for a reply is the one that advance finds.
+func agree(t *testing.T, raw []byte, limits Limits) (size int) {
+	t.Helper()
+	f := framer{limits: limits.orDefaults()}
+	if size = f.whole(raw); size > 0 {
+		rest, whole, err := frame(raw, 1, len(raw), limits)
+		require.NoError(t, err, "%.40q", raw)
+		assert.True(t, whole, "%.40q", raw)
+		assert.Equal(t, len(raw)-len(rest), size, "%.40q", raw)
+	}
+	return size
+}
+
+// TestFrameUsual: the short way finds the usual replies, and nothing but what
+// the long way finds; at a limit it leaves them to that.
+func TestFrameUsual(t *testing.T) {
+	for _, usual := range []string{
+		"+OK\r\n", "$-1\r\n", ":12\r\n", "$0\r\n\r\n", "$5\r\nhello\r\n", "$0070\r\n" + strings.Repeat("y", 70) + "\r\n",
+	} {
+		assert.Equal(t, len(usual), agree(t, []byte(usual), Limits{}), "%q", usual)
+		assert.Equal(t, len(usual), agree(t, []byte(usual+"+OK\r\n$"), Limits{}), "%q", usual)
+		for cut := range usual {
+			assert.Zero(t, agree(t, []byte(usual[:cut]), Limits{}), "%q", usual[:cut])
+			for _, other := range "\x00\r\n-+:$*09" {
+				agree(t, []byte(usual[:cut]+string(other)+usual[cut+1:]), Limits{})
+			}
+		}
+		for n := 1; n < 20; n++ {
+			for _, limits := range []Limits{{Line: n}, {Bulk: n}, {Reply: n}} {
+				agree(t, []byte(usual), limits)
+			}
+		}
+	}
+	for _, limits := range []Limits{{Line: 2}, {Bulk: 4}, {Reply: 8}} {
+		assert.Zero(t, agree(t, []byte("$5\r\nhello\r\n"), limits))
+	}
+}
+
 func TestFrameWellFormed(t *testing.T) {
 	for _, reply := range wellFormed {
 		for _, step := range []int{1, 2, 7, len(reply)} {
@@ -207,6 +245,9 @@ func FuzzFrame(f *testing.F) {
 		_, again, againErr := frame(raw, 1, 1+len(raw)/50, Limits{})
 		assert.Equal(t, err == nil, againErr == nil, "in one go: %v; in pieces: %v", err, againErr)
 		assert.Equal(t, whole, again)
+		for _, limits := range []Limits{{}, {Bulk: 5, Array: 1, Depth: 1, Line: 3, Reply: 12}} {
+			agree(t, raw, limits)
+		}
 		if !whole {
 			return
 		}

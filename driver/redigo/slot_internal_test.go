@@ -1,7 +1,6 @@
 package redigo
 
 import (
-	"math"
 	"testing"
 	"time"
 	"unsafe"
@@ -18,30 +17,31 @@ func TestSlotSize(t *testing.T) {
 // TestSlotIsSettledOnce settles entries twice, and old ones of a slot that is
 // used again: only the first settlement of the present entry counts.
 func TestSlotIsSettledOnce(t *testing.T) {
-	now := time.Now()
-	old := newEntry(now, 1)
+	now := time.Since(base)
+	sl := newSlot()
+	old := entry{ticket: sl.ticket(), deadline: now}
 	assert.True(t, old.waits())
 	old.answer()
 	old.answer()
 	old.fail(driver.ErrProtocol)
-	assert.Len(t, old.slot.done, 1)
+	assert.Len(t, sl.done, 1)
 	assert.NoError(t, old.err())
 	assert.False(t, old.settle(abandoned))
-	<-old.slot.done
-	slots.Put(old.slot)
+	<-sl.done
 
-	e := newEntry(now, 1)
-	for e.slot != old.slot { // the pool may have lost it, under the race detector
-		slots.Put(old.slot)
-		e = newEntry(now, 1)
-	}
+	e := entry{ticket: sl.ticket(), deadline: now}
 	assert.False(t, old.waits())
 	old.fail(driver.ErrProtocol)
 	old.answer()
-	assert.EqualValues(t, math.MaxInt64, old.expire(after(now.Add(time.Hour)), driver.ErrProtocol))
+	next, over := old.expire(now+time.Hour, driver.ErrProtocol)
+	assert.Equal(t, never, next)
+	assert.False(t, over)
 	assert.True(t, e.waits(), "an old entry settles nothing of a new call")
-	assert.Equal(t, after(now), e.expire(after(now.Add(-1)), driver.ErrProtocol))
-	e.expire(after(now), driver.ErrUnknownOutcome)
-	<-e.slot.done
+	next, over = e.expire(now-1, driver.ErrProtocol)
+	assert.Equal(t, now, next)
+	assert.False(t, over)
+	_, over = e.expire(now, driver.ErrUnknownOutcome)
+	assert.True(t, over)
+	<-sl.done
 	assert.ErrorIs(t, e.err(), driver.ErrUnknownOutcome)
 }

@@ -15,9 +15,9 @@ var _ driver.Meter = (*Store)(nil)
 // them, on another processor perhaps. A line of its cache apart, they do not
 // take it from each other.
 type counters struct {
-	calls, errors, retries, abandoned, refused atomic.Int64
-	_                                          [64]byte
-	dials, in, out, commands, writes, desyncs  atomic.Int64
+	errors, retries, abandoned, refused              atomic.Int64
+	_                                                [64]byte
+	calls, dials, in, out, commands, writes, desyncs atomic.Int64
 }
 
 // Stats returns the counts so far. They are read one after the other: a call
@@ -52,7 +52,9 @@ func (s *Store) inFlight() int64 {
 	n := int64(len(s.slots))
 	for i := range s.lanes {
 		if m := s.lanes[i].cur.Load(); m != nil && !m.isDead() {
-			n += int64(m.flight.Load())
+			m.mu.Lock()
+			n += int64(m.flight())
+			m.mu.Unlock()
 		}
 	}
 	return n

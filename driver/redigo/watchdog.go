@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/gocaches/caches/driver"
@@ -33,32 +32,29 @@ type watchdog struct {
 
 	// Guarded by m.mu:
 	armed   bool
-	slow    bool      // it looks every beatEvery only
-	idle    int       // looks in a row that saw nothing under way
-	stuck   int       // looks in a row that saw the same write over its time
-	seen    int64     // progress at the last look that saw some, or a first call
-	since   time.Time // of that look
-	soonest int64     // no call's deadline is before it; nanoseconds after base
-	beaten  time.Time // the last heartbeat
-	beats   uint64    // so far
+	slow    bool          // it looks every beatEvery only
+	idle    int           // looks in a row that saw nothing under way
+	stuck   int           // looks in a row that saw the same write over its time
+	soonest time.Duration // no call's deadline is before it
+	beaten  time.Duration // the last heartbeat
+	beats   uint64        // so far
 }
 
 func (w *watchdog) init(m *mux) {
 	w.m = m
-	w.soonest = math.MaxInt64
-	w.beaten = time.Now()
+	w.soonest = never
+	w.beaten = time.Since(base)
 	w.timer = time.AfterFunc(time.Hour, w.look)
 	w.timer.Stop()
 }
 
 // arm makes the watchdog see to a call with the given deadline. It is called
 // with mu held.
-func (w *watchdog) arm(deadline int64) {
+func (w *watchdog) arm(deadline time.Duration) {
 	w.soonest = min(w.soonest, deadline)
 	w.idle = 0
 	if !w.armed || w.slow {
 		w.armed, w.slow = true, false
-		w.since = time.Time{}
 		w.timer.Reset(tick)
 	}
 }
@@ -77,17 +73,17 @@ func (w *watchdog) look() {
 		m.mu.Unlock()
 		return
 	}
-	now := time.Now()
+	now := time.Since(base)
 	expired := w.expire(now)
 	w.interrupt(now)
 	patience := m.s.timeout
 	if expired {
-		// The silence is noticed up to a look later than it began, and so is a
-		// call's end. Who comes in between would be lost with the connection,
-		// long before its own time is up.
+		// What came last may have come a little after that call. Who comes
+		// between its end and the connection's would be lost with that, long
+		// before its own time is up.
 		patience -= 2 * tick
 	}
-	if w.silence(now) > patience {
+	if m.silence(now) >= patience {
 		m.fail(fmt.Errorf("%w: %w", errSilent, context.DeadlineExceeded), nil)
 		m.lane.silence(errSilent)
 		return
@@ -100,20 +96,22 @@ func (w *watchdog) look() {
 }
 
 // expire ends the calls that wait and whose time is up. It reports whether there
-// may have been one.
-func (w *watchdog) expire(now time.Time) bool {
-	at := after(now)
-	if at < w.soonest {
+// was one.
+func (w *watchdog) expire(now time.Duration) bool {
+	if now < w.soonest {
 		return false
 	}
 	err := fmt.Errorf("%w: %w", driver.ErrUnknownOutcome, context.DeadlineExceeded)
-	w.soonest = math.MaxInt64
+	w.soonest = never
+	expired := false
 	for _, entries := range [...][]entry{w.m.taken, w.m.queue} {
-		for _, e := range entries {
-			w.soonest = min(w.soonest, e.expire(at, err))
+		for i := range entries {
+			next, over := entries[i].expire(now, err)
+			w.soonest = min(w.soonest, next)
+			expired = expired || over
 		}
 	}
-	return true
+	return expired
 }
 
 // interrupt fetches callers out of a read or a write whose time is up. Reader
@@ -121,7 +119,7 @@ func (w *watchdog) expire(now time.Time) bool {
 // deadline under mu: none is left behind for the next one. A caller that was
 // just coming out by itself leaves one, which the next reader or writer takes
 // for an interruption of its own and survives.
-func (w *watchdog) interrupt(now time.Time) {
+func (w *watchdog) interrupt(now time.Duration) {
 	m := w.m
 	if m.reader.over(now) {
 		_ = m.conn.nc.SetReadDeadline(longAgo)
@@ -137,21 +135,28 @@ func (w *watchdog) interrupt(now time.Time) {
 	}
 }
 
-// silence returns for how long nothing has come though something should have.
-// After a whole timeout the connection is given up, for it may be to nowhere.
-func (w *watchdog) silence(now time.Time) time.Duration {
-	progress := w.m.progress.Load()
-	if w.m.flight.Load() == 0 || progress != w.seen || w.since.IsZero() {
-		w.seen, w.since = progress, now
+// silence returns for how long nothing has come though something should have:
+// from the last bytes on, or from the begin of the call that waits longest, if
+// that was later. After a whole timeout the connection is given up, for it may
+// be to nowhere. It is called with mu held.
+func (m *mux) silence(now time.Duration) time.Duration {
+	if m.flight() == 0 {
+		return 0
 	}
-	return now.Sub(w.since)
+	all := int64(len(m.taken) + len(m.queue))
+	at := int(m.replied.Load() - (m.queued - all)) // of taken and queue together
+	waits, before := m.taken, 0
+	if at >= len(m.taken) {
+		waits, before = m.queue, len(m.taken)
+	}
+	return now - max(waits[at-before].begun, time.Duration(m.heard.Load()))
 }
 
 // rest decides when to look again: soon while calls are under way, from time to
 // time for a few heartbeats afterwards, and then not until the next call.
-func (w *watchdog) rest(now time.Time) {
+func (w *watchdog) rest(now time.Duration) {
 	m := w.m
-	if m.flight.Load() > 0 {
+	if m.flight() > 0 {
 		w.slow = false
 		w.timer.Reset(tick)
 		return
@@ -162,7 +167,7 @@ func (w *watchdog) rest(now time.Time) {
 	case w.idle <= quietTicks+idleBeats:
 		m.ensureReader()
 		w.slow = true
-		w.timer.Reset(max(beatEvery-now.Sub(w.beaten), tick))
+		w.timer.Reset(max(beatEvery-(now-w.beaten), tick))
 	default:
 		w.armed, w.slow = false, false
 	}

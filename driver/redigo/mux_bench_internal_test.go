@@ -1,0 +1,91 @@
+package redigo
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+)
+
+// An echo is a server in the same process that answers every command of a size
+// alike: what is left of a call's time is the client's own.
+type echo struct {
+	net.Conn
+	size    int
+	replies string
+	reply   int // bytes
+	written chan int
+	left    string
+	once    sync.Once
+	closed  chan struct{}
+}
+
+func (e *echo) Write(b []byte) (int, error) {
+	e.written <- len(b) / e.size
+	return len(b), nil
+}
+
+func (e *echo) Read(b []byte) (int, error) {
+	if len(e.left) == 0 {
+		select {
+		case n := <-e.written:
+			e.left = e.replies[:n*e.reply]
+		case <-e.closed:
+			return 0, net.ErrClosed
+		}
+	}
+	n := copy(b, e.left)
+	e.left = e.left[n:]
+	return n, nil
+}
+
+func (e *echo) Close() error                     { e.once.Do(func() { close(e.closed) }); return nil }
+func (e *echo) SetReadDeadline(time.Time) error  { return nil }
+func (e *echo) SetWriteDeadline(time.Time) error { return nil }
+
+// BenchmarkMux is the client's share of a GET, without a system call or a
+// server, from many goroutines: with -cpu 1 its figures repeat where those of
+// the module bench do not.
+func BenchmarkMux(b *testing.B) {
+	const key, reply = "0123456789", "$5\r\nhello\r\n"
+	for _, g := range []int{1, 8, 64, 256, 1024} {
+		b.Run(fmt.Sprintf("g=%d", g), func(b *testing.B) {
+			s, err := Open(Config{Address: "127.0.0.1:1"})
+			if err != nil {
+				b.Fatal(err)
+			}
+			s.starved = time.Hour
+			server := &echo{
+				size: len("*2\r\n$3\r\nGET\r\n$10\r\n") + len(key) + 2, reply: len(reply),
+				replies: strings.Repeat(reply, maxFlight), written: make(chan int, maxFlight), closed: make(chan struct{}),
+			}
+			m := newMux(&s.lanes[0], &conn{nc: server, sock: server})
+			m.guard.beaten = time.Since(base) + time.Hour // a PING has another size
+			s.lanes[0].cur.Store(m)
+			defer func() { _ = s.Close() }()
+			b.ReportAllocs()
+			b.ResetTimer()
+			var callers sync.WaitGroup
+			for range g {
+				callers.Go(func() {
+					for range b.N/g + 1 {
+						p := driver.NewPipeline(driver.ReadOnly)
+						p.CmdKey("GET", "", key)
+						err := s.Do(context.Background(), p)
+						v, ok, _ := p.Next().Bytes()
+						if err != nil || !ok || len(v) != 5 {
+							b.Error(err)
+						}
+						p.Free()
+					}
+				})
+			}
+			callers.Wait()
+		})
+	}
+}
