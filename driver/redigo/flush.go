@@ -18,6 +18,9 @@ const (
 	fedBy = 75
 	// fasting is how long calls go through the pool after that.
 	fasting = 500 * time.Millisecond
+	// leastWave is how many calls are worth a write of their own while others are
+	// still on their way to the same one.
+	leastWave = 3
 	// keepOut is the largest write buffer that a connection keeps.
 	keepOut = 1 << 20
 )

@@ -189,7 +189,7 @@ func (m *mux) countCalls() {
 // queued goes along. It is entered with mu held and leaves it free.
 func (m *mux) join(c *call) {
 	m.ensureReader()
-	if m.state == yielding && m.unsent >= 8 && m.unsent*3 >= m.peak {
+	if m.state == yielding && m.unsent >= leastWave && m.unsent*3 >= m.peak {
 		// Enough for one write: waiting for all would leave the server idle
 		// meanwhile. A third keeps both sides busy.
 		m.epoch++

@@ -76,6 +76,10 @@ func (f *framer) begin(n int) {
 // zero; they end at f.pos.
 func (f *framer) advance(buf []byte) error {
 	for f.left > 0 {
+		f.elements(buf)
+		if f.left == 0 {
+			return nil
+		}
 		ok, err := f.item(buf)
 		if err != nil {
 			return err
@@ -121,6 +125,19 @@ func (f *framer) whole(buf []byte) int {
 		return 0
 	}
 	return size
+}
+
+// elements frames the usual elements that come next, those of a GetMany say, as
+// far as the innermost open array goes.
+func (f *framer) elements(buf []byte) {
+	for depth := len(f.open); depth > 0 && depth == len(f.open); {
+		size := f.whole(buf[f.pos:])
+		if size == 0 || f.pos+size-f.start > f.limits.Reply {
+			return
+		}
+		f.need = 0
+		f.close(f.pos + size)
+	}
 }
 
 // item frames one string, number or array header. It is not ok where buf ends
