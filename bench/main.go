@@ -4,13 +4,16 @@
 //	go run . -lane raw -ops get,set -g 1,64 -peers rueidis,redigo
 //	go run . -lane raw,c,hogs,object -check         # all bounds; exit status 1 if one fails
 //
-// It starts the redis-server that it needs, on a free port. What is compared
+// It starts the redis-server that it needs, on a free port, and keeps the
+// processors from sleeping, where it may (Linux, as root): to wake one can take
+// longer than a call. What is compared
 // takes turns within one run, and only ratios are worth quoting: the machine is
 // shared, and its speed changes from one second to the next.
 //
 // The lanes:
 //
-//	raw      the transport beside redigo, go-redis, rueidis and radix
+//	raw      the transport beside redigo, go-redis, rueidis and radix, and beside a
+//	         bare multiplexer, which is what this machine allows
 //	c        the transport beside redis-benchmark at the same depth
 //	hogs     the transport beside redigo's pool in a process short of CPU
 //	object   a Cache's Get beside the transport under it
@@ -86,6 +89,7 @@ type settings struct {
 	callers []int
 	peers   []string
 	cancel  bool
+	asleep  bool
 }
 
 // A bench is what a lane is given. Lanes share the server, which each finds
@@ -117,6 +121,7 @@ func run(args []string, w io.Writer) error {
 	ops, peers := allOps(), allPeers()
 	flags.Func("ops", "operations, by commas: "+strings.Join(ops, ", ")+" (default: all of the lane)", words(&s.ops, ops))
 	flags.Func("peers", "peers, by commas: "+strings.Join(peers, ", ")+" (default: all of the lane)", words(&s.peers, peers))
+	flags.BoolVar(&s.asleep, "asleep", false, "let idle processors sleep, as a machine with little to do would")
 	profile := flags.String("profile", "", "write a CPU profile of the whole run to this file")
 	flags.Func("g", "numbers of goroutines, by commas (default: the lane's)", numbers(&s.callers))
 	if err := flags.Parse(args); err != nil {
@@ -135,7 +140,7 @@ func run(args []string, w io.Writer) error {
 		return err
 	}
 	out := newReport(w)
-	out.header(server.addr)
+	out.header(server.addr, !s.asleep && stayAwake())
 	for _, name := range strings.Split(*names, ",") {
 		l, ok := lanes[name]
 		if !ok {

@@ -31,7 +31,8 @@ type peer struct {
 	open func(addr string) (client, error)
 }
 
-// peers are in their default settings unless the name says otherwise.
+// peers are in their default settings unless the name says otherwise; bare is no
+// client, but a measure.
 var peers = []peer{
 	{"redigo", openRedigo},
 	{"go-redis", openGoRedis},
@@ -39,6 +40,7 @@ var peers = []peer{
 	{"rueidis", func(addr string) (client, error) { return openRueidis(addr, 0) }},
 	{"rueidis-delay", func(addr string) (client, error) { return openRueidis(addr, 20*time.Microsecond) }},
 	{"radix", openRadix},
+	{"bare", openBare},
 }
 
 func peerNames() []string {

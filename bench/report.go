@@ -31,8 +31,13 @@ func newReport(w io.Writer) *report {
 
 // header says what was measured where, as far as it can be found out: figures
 // without it cannot be compared.
-func (r *report) header(addr string) {
-	fmt.Fprintf(r.w, "%s, GOMAXPROCS %d, redis-server at %s\n", runtime.Version(), runtime.GOMAXPROCS(0), addr)
+func (r *report) header(addr string, awake bool) {
+	idle := "may sleep"
+	if awake {
+		idle = "are kept awake"
+	}
+	fmt.Fprintf(r.w, "%s, GOMAXPROCS %d, idle processors %s, redis-server at %s\n",
+		runtime.Version(), runtime.GOMAXPROCS(0), idle, addr)
 	if lo, err := exec.Command("tc", "qdisc", "show", "dev", "lo").Output(); err == nil {
 		fmt.Fprintf(r.w, "loopback: %s\n", strings.TrimSpace(string(lo))) // "netem" there means: shaped
 	}
