@@ -20,6 +20,7 @@ type op func(ctx context.Context, n int) error
 type load struct {
 	callers []caller
 	every   int             // one in so many operations is timed; 0 is none
+	warm    bool            // each caller begins a turn with an operation that is not counted
 	cancel  bool            // each caller has a context that can be cancelled
 	sorted  []time.Duration // of a turn; kept for the next
 }
@@ -53,22 +54,30 @@ func (l *load) contender(name string, do op) contender {
 
 // turn lets the callers loose for length. The goroutines and their contexts are
 // made before the clock starts, and the last turn's garbage is collected, so
-// that neither is charged to this one. An operation under way at the end is
-// counted, and so is the time until it is done.
+// that neither is charged to this one. In a warm load each caller then does the
+// operation once, which fills again what pools the collection has emptied. An
+// operation under way at the end is counted, and so is the time until it is done.
 func (l *load) turn(do op, length time.Duration) (turn, error) {
 	var stop atomic.Bool
-	var running sync.WaitGroup
+	var warm, running sync.WaitGroup
 	gate := make(chan struct{})
+	runtime.GC()
+	warm.Add(len(l.callers))
 	for i := range l.callers {
 		ctx, cancel := l.context()
 		defer cancel()
 		running.Go(func() {
+			c := &l.callers[i]
+			if l.warm {
+				c.err = do(ctx, c.next)
+			}
+			warm.Done()
 			<-gate
-			l.callers[i].loop(ctx, do, l.every, &stop)
+			c.loop(ctx, do, l.every, &stop)
 		})
 	}
 	var before, after runtime.MemStats
-	runtime.GC()
+	warm.Wait()
 	runtime.ReadMemStats(&before)
 	start := time.Now()
 	close(gate)

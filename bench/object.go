@@ -29,6 +29,7 @@ func object(b bench) error {
 	defer conn.Close()
 	for _, g := range b.callersOr(64) {
 		l := newLoad(g, b.cancel)
+		l.warm = true
 		under := l.contender("transport", d.get(transport[0].client))
 		if err := errors.Join(
 			b.compare("object", fmt.Sprintf("get g=%d", g), []contender{l.contender("object", getObject(conn, d)), under}),

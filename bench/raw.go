@@ -34,6 +34,7 @@ func raw(b bench) error {
 func contenders(b bench, d *data, clients []named, name string, g int) []contender {
 	var all []contender
 	l := newLoad(g, b.cancel)
+	l.warm = true
 	for _, c := range clients {
 		all = append(all, l.contender(c.name, d.op(name, c.client)))
 	}
