@@ -1,0 +1,138 @@
+package redigo
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// muxTo returns a store's connection to a server that is the other end of a pipe.
+func muxTo(t *testing.T, timeout time.Duration, server func(net.Conn)) (*Store, *mux) {
+	t.Helper()
+	s, err := Open(Config{Address: "127.0.0.1:1", Timeout: timeout})
+	require.NoError(t, err)
+	s.starved = time.Hour
+	ours, theirs := net.Pipe()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		server(theirs)
+	}()
+	m := newMux(&s.lanes[0], &conn{nc: ours, sock: ours})
+	s.lanes[0].cur.Store(m)
+	t.Cleanup(func() {
+		m.mu.Lock()
+		m.fail(errClosed, nil)
+		require.NoError(t, s.Close())
+		<-served
+	})
+	return s, m
+}
+
+// begin makes a call that is not repeatable, and returns where its error comes.
+func begin(ctx context.Context, s *Store, name string, args ...string) (ended chan error) {
+	ended = make(chan error, 1)
+	go func() {
+		p := driver.NewPipeline(0)
+		defer p.Free()
+		p.Cmd(name)
+		for _, arg := range args {
+			p.String(arg)
+		}
+		ended <- s.Do(ctx, p)
+	}()
+	return ended
+}
+
+// TestSilenceBeginsWithTheCall has the watchdog look late: the silence of a
+// server is counted from the call on that it does not answer, and not from the
+// first look. Else the connection would end after that call has, and under the
+// next one.
+func TestSilenceBeginsWithTheCall(t *testing.T) {
+	const timeout, stall = 200 * time.Millisecond, 150 * time.Millisecond
+	s, m := muxTo(t, timeout, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
+	start := time.Now()
+	ended := begin(context.Background(), s, "INCR", "n")
+	for underWay := false; !underWay; time.Sleep(time.Millisecond) {
+		m.mu.Lock()
+		underWay = m.flight() == 1 && m.state == idle
+		m.mu.Unlock()
+	}
+	m.mu.Lock()
+	time.Sleep(stall)
+	m.mu.Unlock()
+	err := <-ended
+	require.ErrorIs(t, err, driver.ErrUnknownOutcome)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.GreaterOrEqual(t, time.Since(start), timeout)
+	<-m.gone
+	assert.Less(t, time.Since(start), timeout+stall-2*tick)
+}
+
+// TestInterruptedWriteIsResumed has a caller's time end in the middle of its
+// write: the rest of its command is written all the same, and then those of
+// others.
+func TestInterruptedWriteIsResumed(t *testing.T) {
+	large := strings.Repeat("x", 1000)
+	goOn, stuck := make(chan struct{}), make(chan struct{})
+	s, _ := muxTo(t, time.Minute, func(nc net.Conn) {
+		some := make([]byte, 100)
+		_, _ = io.ReadFull(nc, some)
+		close(stuck)
+		<-goOn
+		in := bufio.NewReader(io.MultiReader(bytes.NewReader(some), nc))
+		for _, want := range []string{"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000\r\n" + large + "\r\n", "*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n"} {
+			got := make([]byte, len(want))
+			_, err := io.ReadFull(in, got)
+			assert.NoError(t, err)
+			assert.Equal(t, want, string(got))
+		}
+		_, _ = io.WriteString(nc, "+OK\r\n:1\r\n")
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	late := begin(ctx, s, "SET", "k", large)
+	<-stuck
+	next := begin(t.Context(), s, "INCR", "n")
+	err := <-late
+	require.ErrorIs(t, err, driver.ErrUnknownOutcome)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	close(goOn)
+	require.NoError(t, <-next)
+}
+
+// TestUnsentIsKnown loses a connection in the middle of a write: of the call in
+// it nobody can say whether it was run, of the one behind it everybody.
+func TestUnsentIsKnown(t *testing.T) {
+	lose, stuck := make(chan struct{}), make(chan struct{})
+	s, m := muxTo(t, time.Minute, func(nc net.Conn) {
+		_, _ = io.ReadFull(nc, make([]byte, 10))
+		close(stuck)
+		<-lose
+		_ = nc.Close()
+	})
+	first := begin(t.Context(), s, "INCR", "n")
+	<-stuck
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // it is tried again where nobody listens
+	defer cancel()
+	second := begin(ctx, s, "INCR", "n")
+	for behind := false; !behind; time.Sleep(time.Millisecond) {
+		m.mu.Lock()
+		behind = m.unsent == 1
+		m.mu.Unlock()
+	}
+	close(lose)
+	require.ErrorIs(t, <-first, driver.ErrUnknownOutcome)
+	err := <-second
+	require.ErrorIs(t, err, driver.ErrUnavailable)
+	require.NotErrorIs(t, err, driver.ErrUnknownOutcome)
+}
