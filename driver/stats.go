@@ -16,7 +16,7 @@ type Stats struct {
 	Commands  int64 // written to shared connections, heartbeats included
 	Writes    int64 // to shared connections: Commands/Writes travelled together
 	InFlight  int64 // calls whose replies have not come: now, not since
-	Abandoned int64 // calls that were cancelled while they waited for replies
+	Abandoned int64 // calls that were cancelled, or whose time was up, while they waited for replies
 	Refused   int64 // calls turned away: too many under way, or the server at rest
 	Desyncs   int64 // shared connections given up because replies were not right
 	BytesIn   int64 // of replies

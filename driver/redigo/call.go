@@ -79,6 +79,7 @@ func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
 func (c *call) free() {
 	p := c.p
 	c.Context, c.s, c.p, c.lane, c.aside, c.counted, c.asking = nil, nil, nil, nil, nil, false, false
+	c.shared.m = nil // of a Start that was turned away
 	if cap(c.out) > keepBuffer {
 		c.out = nil
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"math"
 	"net"
 	"strings"
 	"testing"
@@ -135,4 +136,119 @@ func TestUnsentIsKnown(t *testing.T) {
 	err := <-second
 	require.ErrorIs(t, err, driver.ErrUnavailable)
 	require.NotErrorIs(t, err, driver.ErrUnknownOutcome)
+}
+
+// TestSilenceWhileAnswersCome looks at the silence again and again beside a
+// reader that counts replies without the lock.
+func TestSilenceWhileAnswersCome(t *testing.T) {
+	incr := len("*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n")
+	s, m := muxTo(t, time.Minute, func(nc net.Conn) {
+		for got := make([]byte, incr); ; {
+			if _, err := io.ReadFull(nc, got); err != nil {
+				return
+			}
+			if _, err := io.WriteString(nc, ":1\r\n"); err != nil {
+				return
+			}
+		}
+	})
+	m.mu.Lock()
+	m.guard.beaten = time.Since(base) + time.Hour // no PING, which has another size
+	m.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for range 20_000 {
+			if err := <-begin(context.Background(), s, "INCR", "n"); !assert.NoError(t, err) {
+				return
+			}
+		}
+	}()
+	for looks := 0; ; looks++ {
+		select {
+		case <-ended:
+			t.Logf("%d looks", looks)
+			return
+		default:
+			look(m)
+		}
+	}
+}
+
+func look(m *mux) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.silence(time.Since(base))
+}
+
+// TestShortTimeout ends a lone call early by its context: that says nothing about
+// the connection, however short the store's own timeout is.
+func TestShortTimeout(t *testing.T) {
+	const timeout = 2 * tick
+	for seen, tries := 0, 0; seen < 3; tries++ {
+		require.Less(t, tries, 100, "the machine is too slow for this")
+		s, m := muxTo(t, timeout, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		require.ErrorIs(t, <-begin(ctx, s, "INCR", "n"), context.DeadlineExceeded)
+		cancel()
+		dead := m.isDead()
+		if time.Since(start) < timeout*3/4 { // else it may well be
+			seen++
+			assert.False(t, dead)
+		}
+	}
+}
+
+// TestCallsThatHaveEnded: calls that went away behind a write that is stuck have
+// returned, so they are among those that were made.
+func TestCallsThatHaveEnded(t *testing.T) {
+	s, m := muxTo(t, time.Minute, func(nc net.Conn) { _, _ = nc.Read(make([]byte, 1)) })
+	first := begin(t.Context(), s, "INCR", "n")
+	for stuck := false; !stuck; time.Sleep(time.Millisecond) {
+		m.mu.Lock()
+		stuck = m.state == writing
+		m.mu.Unlock()
+	}
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+		require.ErrorIs(t, <-begin(ctx, s, "INCR", "n"), context.DeadlineExceeded)
+		cancel()
+	}
+	stats := s.Stats()
+	assert.EqualValues(t, 4, stats.Calls)
+	assert.EqualValues(t, 3, stats.Errors)
+	assert.EqualValues(t, 3, stats.Abandoned)
+	m.mu.Lock()
+	m.fail(io.ErrUnexpectedEOF, nil)
+	require.Error(t, <-first)
+	assert.EqualValues(t, 4, s.Stats().Calls)
+}
+
+// TestKeptCallHoldsNothing: a Pipeline outlives the Store that it was given to,
+// and must not keep it.
+func TestKeptCallHoldsNothing(t *testing.T) {
+	s, m := muxTo(t, time.Second, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
+	m.mu.Lock()
+	m.unwritten = maxUnwritten // turns all away
+	m.mu.Unlock()
+	p := driver.NewPipeline(0)
+	defer p.Free()
+	p.CmdKey("INCR", "", "n")
+	pending := s.Start(t.Context(), p)
+	require.NoError(t, s.Close())
+	require.Error(t, pending.Finish())
+	c := (*p.Kept()).(*call)
+	assert.Nil(t, c.shared.m)
+	assert.Nil(t, c.s)
+}
+
+// TestHugeTimeout: whoever wants none sets the longest that there is.
+func TestHugeTimeout(t *testing.T) {
+	s, _ := muxTo(t, math.MaxInt64, func(nc net.Conn) {
+		_, _ = nc.Read(make([]byte, 100))
+		time.Sleep(4 * tick)
+		_, _ = io.WriteString(nc, ":1\r\n")
+	})
+	require.NoError(t, <-begin(t.Context(), s, "INCR", "n"))
 }

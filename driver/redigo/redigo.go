@@ -176,7 +176,7 @@ func Open(c Config) (*Store, error) {
 
 func newStore(timeout time.Duration, limits Limits) *Store {
 	s := &Store{
-		timeout: orDefault(timeout, time.Second),
+		timeout: min(orDefault(timeout, time.Second), never/2), // it is added to times
 		limits:  limits.orDefaults(),
 		done:    make(chan struct{}),
 		starved: starved,

@@ -49,10 +49,10 @@ const (
 
 func newSlot() *slot { return &slot{done: make(chan struct{}, 1)} }
 
-// ticket makes the slot ready for the next replies. Only a new slot is, and one
-// that was answered: its caller has taken the answer, and the reader never
-// touches a slot after it has answered. Any other may still be written by a
-// reader that learns late that nobody waits.
+// ticket makes the slot ready for the next replies. Only a new slot is, one that
+// was never queued, and one that was answered: its caller has taken the answer,
+// and the reader never touches a slot after it has answered. Any other may still
+// be written by a reader that learns late that nobody waits.
 func (s *slot) ticket() ticket {
 	gen := s.state.Load()>>2 + 1
 	s.state.Store(gen<<2 | waiting)

@@ -23,6 +23,7 @@ type counters struct {
 // Stats returns the counts so far. They are read one after the other: a call
 // under way may show in some of them only.
 func (s *Store) Stats() Stats {
+	inFlight := s.inFlight() // first: it has connections count their calls
 	return Stats{
 		Calls:     s.stats.calls.Load(),
 		Errors:    s.stats.errors.Load(),
@@ -30,7 +31,7 @@ func (s *Store) Stats() Stats {
 		Retries:   s.stats.retries.Load(),
 		Commands:  s.stats.commands.Load(),
 		Writes:    s.stats.writes.Load(),
-		InFlight:  s.inFlight(),
+		InFlight:  inFlight,
 		Abandoned: s.stats.abandoned.Load(),
 		Refused:   s.stats.refused.Load(),
 		Desyncs:   s.stats.desyncs.Load(),
@@ -53,6 +54,7 @@ func (s *Store) inFlight() int64 {
 	for i := range s.lanes {
 		if m := s.lanes[i].cur.Load(); m != nil && !m.isDead() {
 			m.mu.Lock()
+			m.countCalls()
 			n += int64(m.flight())
 			m.mu.Unlock()
 		}

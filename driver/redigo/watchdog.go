@@ -81,7 +81,7 @@ func (w *watchdog) look() {
 		// What came last may have come a little after that call. Who comes
 		// between its end and the connection's would be lost with that, long
 		// before its own time is up.
-		patience -= 2 * tick
+		patience -= min(2*tick, patience/4)
 	}
 	if m.silence(now) >= patience {
 		m.fail(fmt.Errorf("%w: %w", errSilent, context.DeadlineExceeded), nil)
@@ -109,6 +109,9 @@ func (w *watchdog) expire(now time.Duration) bool {
 			next, over := entries[i].expire(now, err)
 			w.soonest = min(w.soonest, next)
 			expired = expired || over
+			if over && !entries[i].beat {
+				w.m.s.stats.abandoned.Add(1)
+			}
 		}
 	}
 	return expired
@@ -140,11 +143,12 @@ func (w *watchdog) interrupt(now time.Duration) {
 // that was later. After a whole timeout the connection is given up, for it may
 // be to nowhere. It is called with mu held.
 func (m *mux) silence(now time.Duration) time.Duration {
-	if m.flight() == 0 {
+	replied := m.replied.Load() // once: the reader counts on without mu
+	if replied == m.queued {
 		return 0
 	}
 	all := int64(len(m.taken) + len(m.queue))
-	at := int(m.replied.Load() - (m.queued - all)) // of taken and queue together
+	at := int(replied - (m.queued - all)) // of taken and queue together
 	waits, before := m.taken, 0
 	if at >= len(m.taken) {
 		waits, before = m.queue, len(m.taken)

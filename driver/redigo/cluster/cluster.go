@@ -38,6 +38,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -122,7 +123,7 @@ func Open(c Config) (*Store, error) {
 		seeds:    slices.Clone(c.Seeds),
 		open:     opener(c.Node),
 		address:  c.Map,
-		timeout:  c.Node.Timeout,
+		timeout:  min(c.Node.Timeout, math.MaxInt64/4), // it is added to times, and doubled
 		tls:      c.Node.TLS != nil,
 		replicas: c.ReadReplicas,
 		nodes:    make(map[string]*node),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -85,6 +86,7 @@ func TestWriteFollowsItsSlotWhereNothingWasWritten(t *testing.T) {
 	a := on(s, 1, 3, 0)
 	must(t, s, "SET", a, "1")
 	f.nodes[1].kill()
+	time.Sleep(time.Millisecond) // late enough to look first, as in TestPartOfPipelineFails
 	f.give(2, s.Slot("", a))
 	raw := must(t, s, "SET", a, "2")
 	assert.Equal(t, bulk("2"), raw)
@@ -99,12 +101,23 @@ func TestUnavailable(t *testing.T) {
 	a, b := on(s, 0, 2, 0), on(s, 1, 2, 0)
 	must(t, s, "GET", b)
 	f.nodes[1].kill()
+	time.Sleep(time.Millisecond) // late enough to look first, as in TestPartOfPipelineFails
 	for _, mode := range []driver.Mode{0, driver.ReadOnly, driver.Atomic, driver.Own} {
 		_, err := run(s, mode, "GET", b)
 		assert.ErrorIs(t, err, driver.ErrUnavailable)
 	}
 	assert.GreaterOrEqual(t, f.refreshes(), 2)
 	assert.Equal(t, bulk(a), must(t, s, "GET", a), "the other slots are served")
+}
+
+// Whoever wants no time limit sets the longest that there is.
+func TestHugeTimeout(t *testing.T) {
+	f := fakes(t, 2, echo)
+	s := f.open(cluster.Config{Node: redigo.Config{Timeout: math.MaxInt64}})
+	a, b := on(s, 0, 2, 0), on(s, 1, 2, 0)
+	must(t, s, "GET", a)
+	f.give(0, s.Slot("", b))
+	must(t, s, "GET", b)
 }
 
 // Where some servers fail, the replies of the others are there.
