@@ -320,13 +320,13 @@ func TestDeadline(t *testing.T) {
 		}
 		return ""
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_, err := runAll(ctx, s, driver.ReadOnly, []string{"GET", a})
 	assert.ErrorIs(t, err, driver.ErrUnknownOutcome)
 	assert.ErrorIs(t, err, context.DeadlineExceeded)
 
-	short := f.open(cluster.Config{Node: shortly(50 * time.Millisecond)})
+	short := f.open(cluster.Config{Node: shortly(300 * time.Millisecond)})
 	_, err = run(short, 0, "GET", a)
 	assert.ErrorIs(t, err, driver.ErrUnknownOutcome)
 	assert.ErrorIs(t, err, context.DeadlineExceeded)

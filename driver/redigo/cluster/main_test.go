@@ -109,12 +109,12 @@ type fakeNode struct {
 }
 
 // A reply gives what a node answers to a command on the wire, "" for what the
-// node answers by itself; "\x00" closes the connection.
+// node answers by itself; hangUp closes the connection.
 type reply func(n *fakeNode, conn int, cmd []string) string
 
 const (
 	hangUp  = "\x00"
-	silence = "\x01"
+	silence = "\x01" // from now on, on this connection
 )
 
 // fakes starts a cluster of n nodes.
@@ -254,7 +254,9 @@ func (n *fakeNode) talk(c net.Conn, conn int) {
 			return
 		}
 		switch text := n.answer(conn, cmd); text {
-		case silence:
+		case silence: // for good: the next reply would be taken for this one
+			_, _ = io.Copy(io.Discard, r)
+			return
 		case hangUp:
 			return
 		default:
