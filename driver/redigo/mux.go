@@ -237,7 +237,7 @@ func (m *mux) enqueue(e *entry, frames []byte) {
 	m.queue = append(m.queue, *e)
 	m.unsent++
 	m.peak = max(m.peak, m.flight())
-	m.guard.arm(e.deadline)
+	m.guard.arm(e)
 }
 
 // ensureReader gives the reader's role to the goroutine if nobody has it. What

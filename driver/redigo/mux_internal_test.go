@@ -252,3 +252,21 @@ func TestHugeTimeout(t *testing.T) {
 	})
 	require.NoError(t, <-begin(t.Context(), s, "INCR", "n"))
 }
+
+// TestLooksWhenTimeIsUp: the watchdog looks when the first call's time is up, and
+// calls that come then do not put that off.
+func TestLooksWhenTimeIsUp(t *testing.T) {
+	_, m := muxTo(t, time.Second, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Since(base)
+	after := func(begun, deadline time.Duration) time.Duration {
+		m.guard.arm(&entry{begun: now + begun, deadline: now + deadline})
+		return m.guard.next - now
+	}
+	assert.Equal(t, tick, after(0, time.Second))
+	assert.Equal(t, 2*pause, after(pause/2, 2*pause))
+	assert.Equal(t, 2*pause, after(pause, time.Second))
+	assert.Equal(t, 2*pause, after(3*pause/2, 7*pause/4), "sooner than it would look again")
+	assert.Equal(t, pause, after(0, pause/2), "its own pause")
+}

@@ -10,15 +10,18 @@ import (
 )
 
 const (
-	// tick is how often the watchdog looks: so late may a call end whose
-	// context does not say when, or whose goroutine is in a read or a write.
+	// tick is how often the watchdog looks at least: so late may a call end that
+	// is cancelled while its goroutine is in a read or a write.
 	tick = 5 * time.Millisecond
+	// pause is how long it rests between two looks at least: so late may a call
+	// end whose time is up.
+	pause = time.Millisecond
 	// quietTicks is how long a connection must be idle before the watchdog
 	// lets the reader goroutine listen, which hears when the server closes it.
 	quietTicks = 20
-	// stuckLooks is how many looks a write over TLS is given after its caller's
-	// time is up.
-	stuckLooks = 1
+	// stuckFor is how long a write over TLS is given after its caller's time is
+	// up.
+	stuckFor = 5 * time.Millisecond
 )
 
 var errSilent = errors.New("the server has not answered in time")
@@ -34,7 +37,8 @@ type watchdog struct {
 	armed   bool
 	slow    bool          // it looks every beatEvery only
 	idle    int           // looks in a row that saw nothing under way
-	stuck   int           // looks in a row that saw the same write over its time
+	stuck   time.Duration // the first look that saw this write over its time; zero: none
+	next    time.Duration // the look to come
 	soonest time.Duration // no call's deadline is before it
 	beaten  time.Duration // the last heartbeat
 	beats   uint64        // so far
@@ -48,20 +52,27 @@ func (w *watchdog) init(m *mux) {
 	w.timer.Stop()
 }
 
-// arm makes the watchdog see to a call with the given deadline. It is called
-// with mu held.
-func (w *watchdog) arm(deadline time.Duration) {
-	w.soonest = min(w.soonest, deadline)
+// arm makes the watchdog see to a call. It is called with mu held.
+func (w *watchdog) arm(e *entry) {
+	w.soonest = min(w.soonest, e.deadline)
 	w.idle = 0
-	if !w.armed || w.slow {
+	// Only ever sooner: else calls that keep coming would keep it from looking.
+	if !w.armed || w.slow || max(e.deadline, e.begun+pause) < w.next {
 		w.armed, w.slow = true, false
-		w.timer.Reset(tick)
+		w.lookAgain(e.begun)
 	}
+}
+
+// lookAgain sets the time of the next look. It is called with mu held.
+func (w *watchdog) lookAgain(now time.Duration) {
+	after := min(max(w.soonest-now, pause), tick)
+	w.next = now + after
+	w.timer.Reset(after)
 }
 
 // stop ends it. It is called with mu held.
 func (w *watchdog) stop() {
-	w.armed, w.slow = true, false // nobody arms it again
+	w.armed, w.slow, w.next = true, false, 0 // nobody arms it again
 	w.timer.Stop()
 }
 
@@ -131,9 +142,12 @@ func (w *watchdog) interrupt(now time.Duration) {
 		w.stuck = 0
 		return
 	}
+	if w.stuck == 0 {
+		w.stuck = now
+	}
 	// An interrupted write is the end of a TLS connection, so there it must
 	// have been stuck for a while: a server that takes nothing.
-	if w.stuck++; !m.conn.secure || w.stuck > stuckLooks {
+	if !m.conn.secure || now-w.stuck >= stuckFor {
 		_ = m.conn.nc.SetWriteDeadline(longAgo)
 	}
 }
@@ -162,12 +176,13 @@ func (w *watchdog) rest(now time.Duration) {
 	m := w.m
 	if m.flight() > 0 {
 		w.slow = false
-		w.timer.Reset(tick)
+		w.lookAgain(now)
 		return
 	}
+	w.soonest = never
 	switch w.idle++; {
 	case w.idle <= quietTicks:
-		w.timer.Reset(tick)
+		w.lookAgain(now)
 	case w.idle <= quietTicks+idleBeats:
 		m.ensureReader()
 		w.slow = true
