@@ -102,8 +102,8 @@ func (f *freeze) run(s *redigo.Store, rounds, workers, size int) {
 	t.Logf("recoveries: %v", recoveries)
 	assert.Less(t, last, time.Second, "the slowest recovery")
 	report(t, fmt.Sprintf("%s, %d times, %d goroutines, values of %d bytes, %s of %v", f.name, rounds, workers, size, b.calls(), freezeTimeout),
-		"0 wrong of %d answers; every call back at most %v after its deadline; good again after %v (worst)",
-		b.checked.Load(), worst.Round(100*time.Microsecond), last.Round(time.Millisecond))
+		"0 wrong of %d answers; every call back at most %s; good again after %v (worst)",
+		b.checked.Load(), worst, last.Round(time.Millisecond))
 }
 
 // A hole is a server in a network namespace, at the other end of a pair of
@@ -209,6 +209,6 @@ func harass(t *testing.T, p *testutil.Proxy, name string, set func(*testutil.Pro
 		assert.GreaterOrEqual(t, broken, int64(rounds)/2, "connections lost")
 	}
 	report(t, fmt.Sprintf("proxy: %s, %d times, %d goroutines, %s", name, rounds, workers, b.calls()),
-		"0 wrong of %d answers; %d calls without one; every call back at most %v after its deadline",
-		b.checked.Load(), b.unknown.Load()+b.unavailable.Load(), worst.Round(100*time.Microsecond))
+		"0 wrong of %d answers; %d calls without one; every call back at most %s",
+		b.checked.Load(), b.unknown.Load()+b.unavailable.Load(), worst)
 }
