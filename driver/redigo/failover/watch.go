@@ -334,7 +334,8 @@ func (w *watch) poll() {
 }
 
 // upReplicas returns those that most of the Sentinels say are up, of the
-// Sentinels that have answered lately and know the master.
+// Sentinels that have answered lately and know the master. Their order is that
+// of their addresses: who asks them in turn goes on where it was.
 func (w *watch) upReplicas(now time.Time) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -354,6 +355,7 @@ func (w *watch) upReplicas(now time.Time) []string {
 			up = append(up, address)
 		}
 	}
+	slices.Sort(up)
 	return up
 }
 

@@ -61,6 +61,23 @@ func TestBelieve(t *testing.T) {
 	}
 }
 
+// TestReplicasStayInOrder lists those that may be read from in one order, time
+// after time, so that who takes turns among them leaves none out.
+func TestReplicasStayInOrder(t *testing.T) {
+	w := newWatch(&Config{Master: "m"})
+	defer w.close()
+	require.NoError(t, w.open([]string{"s:1", "s:2"}))
+	now := time.Now()
+	w.believe(answer{address: "a", epoch: 1}, now)
+	for i, replicas := range [][]string{{"d", "b", "a", "c"}, {"c", "d", "b"}} {
+		s := w.sentinels[i]
+		s.said, s.at, s.replicas = "a", now, replicas
+	}
+	for range 100 {
+		require.Equal(t, []string{"b", "c", "d"}, w.upReplicas(now))
+	}
+}
+
 // TestForget drops a Sentinel that others have named and that is silent for
 // long, and never one that was configured.
 func TestForget(t *testing.T) {
