@@ -13,7 +13,6 @@ import (
 // failures that it is.
 const failureMark = '\x00'
 
-// failures are the errors that are recognised again, by their letters. What
 // failures are the errors that are recognised again, by their letters.
 var failures = []struct {
 	letter byte

@@ -338,9 +338,9 @@ func (p *Pipeline) Next() Reply {
 		return Reply{}
 	}
 	p.taken++
-	kind, n, data, size := parseReply(p.replies.buf[p.next:], p.taken == p.replies.n)
+	r, size := parseReply(p.replies.buf[p.next:], p.taken == p.replies.n)
 	p.next += size
-	return Reply{kind, n, data}
+	return r
 }
 
 // appendHeader appends "$12\r\n" and its like.

@@ -25,10 +25,12 @@ const (
 // Its methods fail with a *[ServerError] where the reply is the server's error,
 // with a Store's own error where it stands for one (see [AppendFailure]), and
 // with [ErrProtocol] where it is of another kind than asked for.
+//
+// It is four words, the most that Go keeps in registers: with a fifth every
+// reply went through memory, twice.
 type Reply struct {
 	kind Kind
-	n    int    // of an array: elements left
-	data []byte // of an array: those elements; else the payload
+	data []byte // of an array: its length, the line's end and its elements; else the payload
 }
 
 // Kind returns what the reply holds, zero for a reply that is not there.
@@ -101,7 +103,8 @@ func (r Reply) OK() error {
 func (r Reply) Elems() (Elems, error) {
 	switch r.kind {
 	case KindArray:
-		return Elems{n: r.n, data: r.data}, nil
+		n, elements := number(r.data)
+		return Elems{n, elements}, nil
 	case KindNil:
 		return Elems{}, nil
 	}
@@ -124,61 +127,62 @@ func (e *Elems) Next() Reply {
 		return Reply{}
 	}
 	e.n--
-	kind, n, data, size := parseReply(e.data, false)
+	r, size := parseReply(e.data, false)
 	e.data = e.data[size:]
-	return Reply{kind, n, data}
+	return r
 }
 
 // parseReply reads the reply at the start of buf, which holds whole replies
-// only, and returns what a Reply is made of and the reply's size. Where it is
-// the last one, an array's elements are all that is left, and their end need
-// not be looked for. It returns parts, and not a Reply, because those stay in
-// registers.
-func parseReply(buf []byte, last bool) (kind Kind, n int, data []byte, size int) {
+// only, and returns its size too. Where it is the last one, an array's elements
+// are all that is left, and their end need not be looked for.
+func parseReply(buf []byte, last bool) (r Reply, size int) {
 	if len(buf) < 3 {
-		return 0, 0, nil, len(buf)
+		return Reply{}, len(buf)
 	}
 	switch kind := Kind(buf[0]); kind {
 	case KindStatus, KindError, KindInt:
 		line := bytes.IndexByte(buf, '\r')
 		if line < 0 || line+2 > len(buf) {
-			return 0, 0, nil, len(buf)
+			return Reply{}, len(buf)
 		}
-		return kind, 0, buf[1:line], line + 2
+		return Reply{kind, buf[1:line]}, line + 2
 	case KindBulk:
-		n, rest := number(buf[1:])
-		at := len(buf) - len(rest)
-		switch {
-		case n < 0:
-			return KindNil, 0, nil, at
-		case n+2 > len(rest):
-			return 0, 0, nil, len(buf)
+		n, at := 0, 1
+		for ; at < len(buf) && buf[at]-'0' <= 9; at++ {
+			n = n*10 + int(buf[at]-'0')
 		}
-		return KindBulk, 0, rest[:n:n], at + n + 2
+		start, end := at+2, at+2+n
+		switch {
+		case at == 1: // "-1"
+			return Reply{kind: KindNil}, len("$-1\r\n")
+		case n < 0 || end+2 > len(buf):
+			return Reply{}, len(buf)
+		}
+		return Reply{KindBulk, buf[start:end:end]}, end + 2
 	case KindArray:
 		n, rest := number(buf[1:])
 		at := len(buf) - len(rest)
 		switch {
 		case n < 0:
-			return KindNil, 0, nil, at
+			return Reply{kind: KindNil}, at
 		case last:
-			return KindArray, n, rest, len(buf)
+			return Reply{KindArray, buf[1:]}, len(buf)
 		}
 		end := at
 		for range n {
-			_, _, _, size := parseReply(buf[end:], false)
+			_, size := parseReply(buf[end:], false)
 			end += size
 		}
-		return KindArray, n, buf[at:end], end
+		return Reply{KindArray, buf[1:end]}, end
 	}
-	return 0, 0, nil, len(buf)
+	return Reply{}, len(buf)
 }
 
 // CutReply returns the first of the whole, well-formed replies in raw, as it
 // came over the wire, and the others. The elements of an array are such replies
 // behind its first line. O(n) in the reply's elements.
 func CutReply(raw []byte) (reply, rest []byte) {
-	_, _, _, size := parseReply(raw, false)
+	_, size := parseReply(raw, false)
 	return raw[:size:size], raw[size:]
 }
 
@@ -204,7 +208,7 @@ func (r *Replies) Failed() bool {
 			return true
 		}
 		if left > 1 { // where the last one ends need not be looked for
-			_, _, _, size := parseReply(buf, false)
+			_, size := parseReply(buf, false)
 			buf = buf[size:]
 		}
 	}

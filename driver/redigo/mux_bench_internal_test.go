@@ -89,3 +89,26 @@ func BenchmarkMux(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkFrame is what the reader pays for the end of a reply to be found.
+func BenchmarkFrame(b *testing.B) {
+	bulk := "$100\r\n" + strings.Repeat("x", 100) + "\r\n"
+	for name, reply := range map[string]string{
+		"GET":      bulk,
+		"SET":      "+OK\r\n",
+		"MGET 100": "*100\r\n" + strings.Repeat(bulk, 100),
+	} {
+		b.Run(name, func(b *testing.B) {
+			f, buf := framer{limits: Limits{}.orDefaults()}, []byte(reply)
+			for b.Loop() {
+				if f.whole(buf) > 0 {
+					continue
+				}
+				f.begin(1)
+				if err := f.advance(buf); err != nil || f.left > 0 {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -100,24 +100,29 @@ func (f *framer) whole(buf []byte) int {
 		return 0
 	}
 	size, n := len(ok), 0
-	if first := string(buf[:len(ok)]); first != ok && first != none {
+	switch kind := buf[0]; kind {
+	case '$', ':':
 		at := 1
-		for ; at < min(len(buf)-2, len("$1234567")) && '0' <= buf[at] && buf[at] <= '9'; at++ {
+		for ; at < min(len(buf)-2, len("$1234567")) && buf[at]-'0' <= 9; at++ {
 			n = n*10 + int(buf[at]-'0')
 		}
-		if at == 1 || buf[at] != '\r' || buf[at+1] != '\n' {
-			return 0
-		}
-		size = at + 2
 		switch {
-		case size > f.limits.Line:
+		case at == 1:
+			if string(buf[:len(none)]) != none {
+				return 0
+			}
+		case buf[at] != '\r' || buf[at+1] != '\n':
 			return 0
-		case buf[0] == '$':
-			size += n + 2
+		case kind == ':':
+			size, n = at+2, 0
+		default:
+			size = at + n + 4
 			if n > f.limits.Bulk || size > len(buf) || buf[size-2] != '\r' || buf[size-1] != '\n' {
 				return 0
 			}
-		case buf[0] != ':':
+		}
+	default:
+		if string(buf[:len(ok)]) != ok {
 			return 0
 		}
 	}
@@ -130,14 +135,29 @@ func (f *framer) whole(buf []byte) int {
 // elements frames the usual elements that come next, those of a GetMany say, as
 // far as the innermost open array goes.
 func (f *framer) elements(buf []byte) {
-	for depth := len(f.open); depth > 0 && depth == len(f.open); {
-		size := f.whole(buf[f.pos:])
-		if size == 0 || f.pos+size-f.start > f.limits.Reply {
-			return
-		}
-		f.need = 0
-		f.close(f.pos + size)
+	inner := len(f.open) - 1
+	if inner < 0 {
+		return
 	}
+	left, at := f.open[inner], f.pos
+	for left > 0 {
+		size := f.whole(buf[at:])
+		if size == 0 || at+size-f.start > f.limits.Reply {
+			break
+		}
+		left--
+		at += size
+	}
+	switch {
+	case at == f.pos:
+		return
+	case left > 0:
+		f.open[inner], f.pos = left, at
+	default:
+		f.open[inner] = 1
+		f.close(at)
+	}
+	f.need = 0
 }
 
 // item frames one string, number or array header. It is not ok where buf ends
