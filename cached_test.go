@@ -429,6 +429,32 @@ func TestCachedReadFault(t *testing.T) {
 		"an invalidation that did not happen is never swallowed")
 }
 
+// Who claims an entry that another has stored since it was looked at takes that,
+// and leaves no lease behind: the next one who misses it need not wait.
+func TestCachedStoredBeforeTheClaim(t *testing.T) {
+	ctx := t.Context()
+	conn, stores := tripShards(t, 1)
+	var c, other countedLoad
+	o := &caches.CachedOptions[int, string]{Name: "between", Lock: time.Minute}
+	f, g := caches.Cached(usersOn(conn), c.load, o), caches.Cached(usersOn(conn), other.load, o)
+	var between atomic.Bool
+	stores["shard0"].fail(func(command string) error {
+		if command == "SET" && between.CompareAndSwap(false, true) { // f has looked, and is about to claim
+			_, err := g.Get(ctx, 1)
+			return err
+		}
+		return nil
+	})
+	v, err := f.Get(ctx, 1)
+	require.NoError(t, err)
+	require.Equal(t, "user 1, load 1", v)
+	require.Zero(t, c.calls.Load())
+	require.EqualValues(t, 1, other.calls.Load())
+	n, err := conn.Do(ctx, "EXISTS", "{"+usersOn(conn).Key("between", 1).String()+"}%lease")
+	require.NoError(t, err)
+	require.EqualValues(t, 0, n)
+}
+
 // With one of four shards down, the results of the others are read and kept as
 // ever, also where one of them is corrupt.
 func TestCachedGetManyWithoutOneShard(t *testing.T) {

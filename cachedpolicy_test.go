@@ -276,6 +276,26 @@ func TestCachedGetManyTrips(t *testing.T) {
 	}
 }
 
+// A miss that nobody else is at costs the server one script, that of its end, and
+// one whose entry another process computes waits for that.
+func TestCachedClaimsWithoutScript(t *testing.T) {
+	ctx := withTimeout(t, 20*time.Second)
+	server := testutil.Redis(t, nil)
+	one, two := open(t, server.DSN()+patience), open(t, server.DSN()+patience)
+	w := newWaiting()
+	f, g := caches.Cached(usersOn(one), w.load, named[int, string]("plain")), caches.Cached(usersOn(two), w.load, named[int, string]("plain"))
+	done := make(chan error, 1)
+	go func() { _, err := f.Get(ctx, 1); done <- err }()
+	<-w.running
+	require.Zero(t, commandCalls(t, server, "evalsha")+commandCalls(t, server, "eval"))
+	go func() { _, err := g.Get(ctx, 1); done <- err }()
+	require.Eventually(t, func() bool { return commandCalls(t, server, "evalsha") > 0 }, 10*time.Second, time.Millisecond)
+	close(w.release)
+	require.NoError(t, <-done)
+	require.NoError(t, <-done)
+	require.EqualValues(t, 1, w.calls.Load())
+}
+
 // While the server cannot be asked, the function runs once for all who ask for
 // one result, and no more than Fallback times at once.
 func TestCachedFallback(t *testing.T) {
