@@ -16,6 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gocaches/caches"
+	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/testutil"
 )
 
 var errNoUser = errors.New("no such user")
@@ -429,30 +431,67 @@ func TestCachedReadFault(t *testing.T) {
 		"an invalidation that did not happen is never swallowed")
 }
 
+// A claiming is a store whose first claim of an entry is the test's to make.
+type claiming struct {
+	driver.Store
+	claim func(p *driver.Pipeline, make func() error) error
+	once  atomic.Bool
+}
+
+func (s *claiming) Do(ctx context.Context, p *driver.Pipeline) error {
+	do := func() error { return s.Store.Do(ctx, p) }
+	if strings.HasSuffix(string(p.FirstKey(0)), "%lease") && s.once.CompareAndSwap(false, true) {
+		return s.claim(p, do)
+	}
+	return do()
+}
+
 // Who claims an entry that another has stored since it was looked at takes that,
-// and leaves no lease behind: the next one who misses it need not wait.
+// unless it has been invalidated, and leaves no lease behind, also where the reply
+// is lost: the next one who misses it need not wait.
 func TestCachedStoredBeforeTheClaim(t *testing.T) {
-	ctx := t.Context()
-	conn, stores := tripShards(t, 1)
-	var c, other countedLoad
-	o := &caches.CachedOptions[int, string]{Name: "between", Lock: time.Minute}
-	f, g := caches.Cached(usersOn(conn), c.load, o), caches.Cached(usersOn(conn), other.load, o)
-	var between atomic.Bool
-	stores["shard0"].fail(func(command string) error {
-		if command == "SET" && between.CompareAndSwap(false, true) { // f has looked, and is about to claim
-			_, err := g.Get(ctx, 1)
-			return err
-		}
-		return nil
-	})
-	v, err := f.Get(ctx, 1)
-	require.NoError(t, err)
-	require.Equal(t, "user 1, load 1", v)
-	require.Zero(t, c.calls.Load())
-	require.EqualValues(t, 1, other.calls.Load())
-	n, err := conn.Do(ctx, "EXISTS", "{"+usersOn(conn).Key("between", 1).String()+"}%lease")
-	require.NoError(t, err)
-	require.EqualValues(t, 0, n)
+	for name, c := range map[string]struct {
+		lost, invalidated bool
+		want              string
+		runs              int64
+	}{
+		"stored":      {false, false, "user 1, load 1", 1},
+		"lost":        {true, false, "user 1, load 1", 1},
+		"invalidated": {false, true, "user 1, load 2", 2},
+		"both":        {true, true, "user 1, load 2", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			store := &claiming{Store: testutil.Memory(t)}
+			conn, err := caches.NewConn(map[string]driver.Store{"one": store}, nil)
+			require.NoError(t, err)
+			defer func() { require.NoError(t, conn.Close()) }()
+			var load countedLoad
+			o := &caches.CachedOptions[int, string]{Name: "f", Lock: time.Minute, Tags: func(int) []string { return []string{"t"} }}
+			f, g := caches.Cached(usersOn(conn), load.load, o), caches.Cached(usersOn(conn), load.load, o)
+			store.claim = func(p *driver.Pipeline, make func() error) error {
+				_, err := g.Get(ctx, 1)
+				if c.invalidated {
+					err = errors.Join(err, conn.InvalidateTags(ctx, "t"))
+				}
+				if err = errors.Join(err, make()); c.lost {
+					p.ResetReplies()
+					err = errors.Join(err, fmt.Errorf("%w: by the test", driver.ErrUnknownOutcome))
+				}
+				return err
+			}
+			v, err := f.Get(ctx, 1)
+			require.NoError(t, err)
+			require.Equal(t, c.want, v)
+			require.Equal(t, c.runs, load.calls.Load())
+			n, err := conn.Do(ctx, "EXISTS", "{"+usersOn(conn).Key("f", 1).String()+"}%lease")
+			require.NoError(t, err)
+			require.EqualValues(t, 0, n)
+			v, err = g.Get(ctx, 1)
+			require.NoError(t, err)
+			require.Equal(t, c.want, v)
+		})
+	}
 }
 
 // With one of four shards down, the results of the others are read and kept as

@@ -357,18 +357,24 @@ func (l *load[A, T]) run(ctx context.Context, call *joined[T]) (v T, err error) 
 	if l.f.opts.Lock < 0 {
 		way = claimOrShare
 	}
-	for {
+	for first := true; ; first = false {
 		look := call.looks.Add(1)
-		// A claim that was broken off might leave a lease behind.
-		c, err := claimEntry[T](context.WithoutCancel(ctx), l.s, newToken(tokenRunning), way, seen, l.f.opts.lease())
-		switch {
-		case err != nil:
+		c, err := l.claim(ctx, way, seen, first)
+		if err != nil {
 			return l.refused(ctx, call, err)
-		case c.token == "": // another entry than was seen
+		}
+		if c.token == "" || c.own && c.id != seen { // another entry than was seen
 			if v, err, ok := l.f.recall(c.found); ok {
+				if c.own {
+					_, fault := c.end(ctx, cedeEntry, 0, nil, 0)
+					l.swallow(ctx, fault)
+				}
 				call.from = look
 				return v, err
 			}
+		}
+		switch {
+		case c.token == "":
 			seen = c.id
 		case c.own || way == claimOrShare:
 			return l.compute(ctx, call, &c.lease, c.finding.stamps)
@@ -379,6 +385,24 @@ func (l *load[A, T]) run(ctx context.Context, call *joined[T]) (v T, err error) 
 			return v, reasonOf(ctx)
 		}
 	}
+}
+
+// claim claims the entry. Only the first claim of a run is tried by plain
+// commands: who has waited expects an entry to be there, and to claim it would
+// only keep others from it.
+func (l *load[A, T]) claim(ctx context.Context, way, seen string, first bool) (claimed[T], error) {
+	ctx = context.WithoutCancel(ctx) // a claim that was broken off might leave a lease behind
+	token, lost, life := newToken(tokenRunning), "", l.f.opts.lease()
+	if first && way == claimOrWait {
+		c, free, err := claimFree[T](ctx, l.s, token, life)
+		switch {
+		case free, err != nil && !unanswered(ctx, err):
+			return c, err
+		case err != nil:
+			lost, token = token, newToken(tokenRunning)
+		}
+	}
+	return claimEntry[T](ctx, l.s, token, lost, way, seen, life)
 }
 
 // refused is the way of a computation whose claim failed.
@@ -448,7 +472,7 @@ func (l *load[A, T]) compute(ctx context.Context, call *joined[T], c *lease, sta
 	v, err = l.f.fn(ctx, l.arg)
 	took := time.Since(begun)
 	if l.f.unguarded {
-		if late, err := claimEntry[T](ctx, l.s, c.token, claimAlone, "", life); err == nil {
+		if late, err := claimEntry[T](ctx, l.s, c.token, "", claimAlone, "", life); err == nil {
 			c, stamps = &late.lease, late.finding.stamps
 		}
 	}
@@ -537,7 +561,7 @@ func (f *CachedFunc[A, T]) known(err error) error {
 
 // anew is the computation of Refresh: whoever computes loses the lease to it.
 func (l *load[A, T]) anew(ctx context.Context) (T, error) {
-	c, fault := claimEntry[T](ctx, l.s, newToken(tokenRunning), claimAlone, "", l.f.opts.lease())
+	c, fault := claimEntry[T](ctx, l.s, newToken(tokenRunning), "", claimAlone, "", l.f.opts.lease())
 	l.f.flight.forget(flightKey{conn: l.s.conn, key: l.s.front + l.s.key})
 	if fault == nil {
 		done := make(chan struct{})
@@ -604,7 +628,7 @@ func (l *load[A, T]) runAhead(ctx context.Context, call *joined[T]) (v T, err er
 		}
 		<-l.f.early
 	}()
-	c, err := claimEntry[T](ctx, l.s, newToken(tokenRunning), claimOrShare, l.seen.id, l.f.opts.lease())
+	c, err := claimEntry[T](ctx, l.s, newToken(tokenRunning), "", claimOrShare, l.seen.id, l.f.opts.lease())
 	switch {
 	case err != nil:
 		l.swallow(ctx, l.s.fail(err))

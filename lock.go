@@ -323,10 +323,16 @@ type claimed[T any] struct {
 	left     time.Duration // of the entry's life; less than zero where it has no end
 }
 
-// claimEntry claims the entry, and takes its stamps, in one trip.
-func claimEntry[T any](ctx context.Context, s *subject, token, way, seen string, life time.Duration) (c claimed[T], err error) {
-	for again, lost := 0, ""; ; again++ {
+// claimEntry claims the entry, and takes its stamps, in one trip. lost is the
+// token of a claim before whose reply was lost, if there was one.
+func claimEntry[T any](ctx context.Context, s *subject, token, lost, way, seen string, life time.Duration) (c claimed[T], err error) {
+	for again := 0; ; again++ {
 		c, err = tryClaim[T](ctx, s, token, lost, way, seen, life)
+		if err == nil && c.token == "" && lost != "" {
+			// The entry is there, and the lost claim may stand, with nobody behind it.
+			// Should this be lost as well, it ends by itself.
+			_, _ = (&lease{s: s, token: lost, own: true}).end(ctx, cedeEntry, 0, nil, 0)
+		}
 		if again == sendAgain || !unanswered(ctx, err) {
 			return c, err
 		}
@@ -337,11 +343,6 @@ func claimEntry[T any](ctx context.Context, s *subject, token, way, seen string,
 }
 
 func tryClaim[T any](ctx context.Context, s *subject, token, lost, way, seen string, life time.Duration) (c claimed[T], err error) {
-	if way == claimOrWait && lost == "" {
-		if c, free, err := claimFree[T](ctx, s, token, seen, life); free || err != nil {
-			return c, err
-		}
-	}
 	t := newTrip(s.conn, 0)
 	defer t.free()
 	t.on(s.shard).Script(claim, 2).Key(sideKey(s.front, s.key, leaseEnd)).Key(s.front, s.key).
@@ -372,12 +373,18 @@ func tryClaim[T any](ctx context.Context, s *subject, token, lost, way, seen str
 	return c, err
 }
 
-// claimFree claims an entry that nobody computes, as claim does with the way
-// claimOrWait, and by plain commands, which cost the server a fraction of what a
-// script does: SET NX of the lease, then GET of the entry. Once the lease is ours
-// nobody else stores, so the entry that GET finds is the one that will be there.
-// It is not free where somebody stands there: then nothing has happened.
-func claimFree[T any](ctx context.Context, s *subject, token, seen string, life time.Duration) (c claimed[T], free bool, err error) {
+// claimFree claims an entry that nobody computes by plain commands, which cost
+// the server a fraction of what a script does: SET NX of the lease, then GET of
+// the entry. It is not free where somebody stands there: then nothing has
+// happened. Else the lease is the caller's, also where the entry is another than
+// the caller has seen.
+//
+// Who stores does so under a lease, so the entry that GET finds is the one that
+// will be there: but for a server that is changing, of which two may answer the
+// two commands in the other order. Then a function may run twice, each time under
+// a lease. And a claim that comes late, when its caller has gone, stands until it
+// ends, where the script would have seen that there is an entry.
+func claimFree[T any](ctx context.Context, s *subject, token string, life time.Duration) (c claimed[T], free bool, err error) {
 	t := newTrip(s.conn, 0)
 	defer t.free()
 	p := t.on(s.shard)
@@ -405,12 +412,6 @@ func claimFree[T any](ctx context.Context, s *subject, token, seen string, life 
 	}
 	c.lease = lease{s: s, token: token, own: true, life: life}
 	c.found = judge[T](s, data, there, stamps)
-	if there && c.id != seen {
-		// Somebody has stored it since the caller looked. Should this be lost, the
-		// lease ends by itself.
-		_, _ = c.end(ctx, cedeEntry, 0, nil, 0)
-		c.lease = lease{}
-	}
 	return c, true, nil
 }
 
