@@ -434,14 +434,14 @@ func TestCachedReadFault(t *testing.T) {
 // A claiming is a store whose first claim of an entry is the test's to make.
 type claiming struct {
 	driver.Store
-	claim func(p *driver.Pipeline, make func() error) error
+	claim func(do func() error) error
 	once  atomic.Bool
 }
 
 func (s *claiming) Do(ctx context.Context, p *driver.Pipeline) error {
 	do := func() error { return s.Store.Do(ctx, p) }
 	if strings.HasSuffix(string(p.FirstKey(0)), "%lease") && s.once.CompareAndSwap(false, true) {
-		return s.claim(p, do)
+		return s.claim(do)
 	}
 	return do()
 }
@@ -469,13 +469,12 @@ func TestCachedStoredBeforeTheClaim(t *testing.T) {
 			var load countedLoad
 			o := &caches.CachedOptions[int, string]{Name: "f", Lock: time.Minute, Tags: func(int) []string { return []string{"t"} }}
 			f, g := caches.Cached(usersOn(conn), load.load, o), caches.Cached(usersOn(conn), load.load, o)
-			store.claim = func(p *driver.Pipeline, make func() error) error {
+			store.claim = func(do func() error) error {
 				_, err := g.Get(ctx, 1)
 				if c.invalidated {
 					err = errors.Join(err, conn.InvalidateTags(ctx, "t"))
 				}
-				if err = errors.Join(err, make()); c.lost {
-					p.ResetReplies()
+				if err = errors.Join(err, do()); c.lost {
 					err = errors.Join(err, fmt.Errorf("%w: by the test", driver.ErrUnknownOutcome))
 				}
 				return err

@@ -17,6 +17,7 @@ import (
 	"github.com/gocaches/caches"
 	"github.com/gocaches/caches/driver"
 	"github.com/gocaches/caches/driver/memory"
+	"github.com/gocaches/caches/driver/redigo"
 	"github.com/gocaches/caches/testutil"
 )
 
@@ -276,12 +277,19 @@ func TestCachedGetManyTrips(t *testing.T) {
 	}
 }
 
-// A miss that nobody else is at costs the server one script, that of its end, and
-// one whose entry another process computes waits for that.
+// A miss that nobody else is at costs the server one script, that of its end. One
+// whose entry another process computes waits for that, and then asks for the entry
+// without claiming it.
 func TestCachedClaimsWithoutScript(t *testing.T) {
 	ctx := withTimeout(t, 20*time.Second)
 	server := testutil.Redis(t, nil)
-	one, two := open(t, server.DSN()+patience), open(t, server.DSN()+patience)
+	one := open(t, server.DSN()+patience)
+	inner, err := redigo.Open(redigo.Config{Address: server.Addr(), Timeout: 20 * time.Second})
+	require.NoError(t, err)
+	store := &tripStore{Store: inner}
+	two, err := caches.NewConn(map[string]driver.Store{"one": store}, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, two.Close()) })
 	w := newWaiting()
 	f, g := caches.Cached(usersOn(one), w.load, named[int, string]("plain")), caches.Cached(usersOn(two), w.load, named[int, string]("plain"))
 	done := make(chan error, 1)
@@ -294,6 +302,8 @@ func TestCachedClaimsWithoutScript(t *testing.T) {
 	require.NoError(t, <-done)
 	require.NoError(t, <-done)
 	require.EqualValues(t, 1, w.calls.Load())
+	trips, commands := store.took()
+	require.Equal(t, 5, trips, "look, claim, mark, wait, look: %v", commands)
 }
 
 // While the server cannot be asked, the function runs once for all who ask for

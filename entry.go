@@ -209,7 +209,6 @@ type trip struct {
 	ps   []*driver.Pipeline // by shard, nil where nothing is asked
 
 	fresh []stamp // that makeStamps would make
-	short []int   // which of the stamps that madeStamps read do not live long enough
 }
 
 func newTrip(conn *Conn, mode driver.Mode) *trip {
@@ -472,10 +471,11 @@ func (s *subject) stampLife() (least, given int64) {
 // begins again as they are read. Stamps without an end would stay for ever.
 const slidingStamp = 24 * time.Hour
 
-// madeStamps reads what makeStamps has asked for, in the same order. All of them
-// are there.
-func (s *subject) madeStamps(t *trip) ([]stamp, error) {
-	stamps := make([]stamp, s.stamps())
+// madeStamps reads what makeStamps has asked for, in the same order, and lengthens
+// those that would not live long enough. All of them are there.
+func (s *subject) madeStamps(ctx context.Context, t *trip) ([]stamp, error) {
+	stamps, short := make([]stamp, s.stamps()), []int(nil)
+	defer func() { s.lengthen(ctx, short) }()
 	for i := range stamps {
 		_, _, shard := s.stampAt(i)
 		old, stood, err := t.on(shard).Next().Bytes()
@@ -493,7 +493,7 @@ func (s *subject) madeStamps(t *trip) ([]stamp, error) {
 			return nil, err
 		}
 		if least, _ := s.stampLife(); s.ms > 0 && left >= 0 && left < least {
-			t.short = append(t.short, i)
+			short = append(short, i)
 		}
 	}
 	return stamps, nil
@@ -534,9 +534,7 @@ func (s *subject) tryStamps(ctx context.Context) ([]stamp, error) {
 	if err := t.run(ctx); err != nil {
 		return nil, err
 	}
-	stamps, err := s.madeStamps(t)
-	s.lengthen(ctx, t.short)
-	return stamps, err
+	return s.madeStamps(ctx, t)
 }
 
 const sendAgain = 3

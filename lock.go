@@ -365,8 +365,7 @@ func tryClaim[T any](ctx context.Context, s *subject, token, lost, way, seen str
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return c, err
 	}
-	stamps, err := s.madeStamps(t)
-	s.lengthen(ctx, t.short)
+	stamps, err := s.madeStamps(ctx, t)
 	if err == nil {
 		c.found = judge[T](s, data, there, stamps)
 	}
@@ -405,8 +404,7 @@ func claimFree[T any](ctx context.Context, s *subject, token string, life time.D
 	if set.Kind() == driver.KindNil {
 		return c, false, nil
 	}
-	stamps, err := s.madeStamps(t)
-	s.lengthen(ctx, t.short)
+	stamps, err := s.madeStamps(ctx, t)
 	if err != nil {
 		return c, false, err
 	}

@@ -315,11 +315,13 @@ func (c Command) Name() string { return string(c.Args[0]) }
 func (p *Pipeline) Command(i int) Command {
 	frame, n := p.Frame(i), p.cmds[i].args
 	p.scratch = slices.Grow(p.scratch[:0], n)
-	_, frame = number(frame[1:]) // the count
+	_, at := number(frame[1:]) // the count
+	frame = frame[1+at:]
 	for range n {
-		size, rest := number(frame[1:])
-		p.scratch = append(p.scratch, rest[:size:size])
-		frame = rest[size+2:]
+		size, at := number(frame[1:])
+		arg := frame[1+at:]
+		p.scratch = append(p.scratch, arg[:size:size])
+		frame = arg[size+2:]
 	}
 	c := Command{Args: p.scratch, Script: p.cmds[i].script}
 	if c.Script != nil {
@@ -355,20 +357,16 @@ func appendHeader(dst []byte, kind byte, n int64) []byte {
 	return append(dst, '\r', '\n')
 }
 
-// number reads the decimal at the start of b and returns what follows its line
-// end. The bytes are of our own making or were checked by the transport.
-func number(b []byte) (n int, rest []byte) {
-	i, neg := 0, false
-	if b[0] == '-' {
-		neg, i = true, 1
+// number reads the decimal at the start of b and returns where what follows its
+// line begins. The bytes are of our own making or were checked by the transport.
+func number(b []byte) (n, end int) {
+	if b[0] == '-' { // "-1"
+		return -1, len("-1\r\n")
 	}
-	for ; b[i] != '\r'; i++ {
-		n = n*10 + int(b[i]-'0')
+	for ; b[end] != '\r'; end++ {
+		n = n*10 + int(b[end]-'0')
 	}
-	if neg {
-		n = -n
-	}
-	return n, b[i+2:]
+	return n, end + len("\r\n")
 }
 
 func sha1Hex(s string) string {

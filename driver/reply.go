@@ -103,8 +103,8 @@ func (r Reply) OK() error {
 func (r Reply) Elems() (Elems, error) {
 	switch r.kind {
 	case KindArray:
-		n, elements := number(r.data)
-		return Elems{n, elements}, nil
+		n, at := number(r.data)
+		return Elems{n, r.data[at:]}, nil
 	case KindNil:
 		return Elems{}, nil
 	}
@@ -147,28 +147,24 @@ func parseReply(buf []byte, last bool) (r Reply, size int) {
 		}
 		return Reply{kind, buf[1:line]}, line + 2
 	case KindBulk:
-		n, at := 0, 1
-		for ; at < len(buf) && buf[at]-'0' <= 9; at++ {
-			n = n*10 + int(buf[at]-'0')
-		}
-		start, end := at+2, at+2+n
+		n, at := number(buf[1:])
+		start, end := 1+at, 1+at+n
 		switch {
-		case at == 1: // "-1"
-			return Reply{kind: KindNil}, len("$-1\r\n")
-		case n < 0 || end+2 > len(buf):
+		case n < 0:
+			return Reply{kind: KindNil}, start
+		case end+2 > len(buf):
 			return Reply{}, len(buf)
 		}
 		return Reply{KindBulk, buf[start:end:end]}, end + 2
 	case KindArray:
-		n, rest := number(buf[1:])
-		at := len(buf) - len(rest)
+		n, at := number(buf[1:])
+		end := 1 + at
 		switch {
 		case n < 0:
-			return Reply{kind: KindNil}, at
+			return Reply{kind: KindNil}, end
 		case last:
 			return Reply{KindArray, buf[1:]}, len(buf)
 		}
-		end := at
 		for range n {
 			_, size := parseReply(buf[end:], false)
 			end += size

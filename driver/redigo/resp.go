@@ -154,7 +154,7 @@ func (f *framer) elements(buf []byte) {
 	case left > 0:
 		f.open[inner], f.pos = left, at
 	default:
-		f.open[inner] = 1
+		f.open[inner] = 1 // the last of them closes it
 		f.close(at)
 	}
 	f.need = 0
