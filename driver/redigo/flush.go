@@ -127,9 +127,10 @@ func (m *mux) write(c *call) (rest []byte, err error) {
 	switch {
 	case err == nil && cap(buf) <= keepOut:
 		m.spare = buf
-	case n == 0 && !m.mayResume(err):
+	case n == 0 && m.dead == nil && !m.mayResume(err):
 		// The calls of this write are as good as never taken. They are the
-		// last of the queue but for those that have come since.
+		// last of the queue but for those that have come since. On a dead
+		// connection there is no queue any more: fail has told them.
 		m.unsent += calls
 	}
 	return buf[n:], err

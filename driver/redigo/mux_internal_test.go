@@ -138,6 +138,37 @@ func TestUnsentIsKnown(t *testing.T) {
 	require.NotErrorIs(t, err, driver.ErrUnknownOutcome)
 }
 
+// TestLostUnderAWrite loses a connection before the write in hand has written
+// anything. The end has told its calls, and the write must not take them for
+// calls that still wait to be written: a reader that has replies left would look
+// for them in an empty queue.
+func TestLostUnderAWrite(t *testing.T) {
+	lost := make(chan struct{})
+	s, m := muxTo(t, time.Minute, func(nc net.Conn) {
+		<-lost // a pipe takes nothing before it is read from
+	})
+	ended := begin(t.Context(), s, "INCR", "n")
+	inWrite := func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.writer != nil
+	}
+	for !inWrite() {
+		time.Sleep(time.Millisecond)
+	}
+	m.mu.Lock()
+	m.fail(io.ErrUnexpectedEOF, nil)
+	close(lost)
+	require.ErrorIs(t, <-ended, driver.ErrUnknownOutcome)
+	for inWrite() {
+		time.Sleep(time.Millisecond)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	assert.Zero(t, m.unsent)
+	assert.NotPanics(t, m.take)
+}
+
 // TestSilenceWhileAnswersCome looks at the silence again and again beside a
 // reader that counts replies without the lock.
 func TestSilenceWhileAnswersCome(t *testing.T) {
