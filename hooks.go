@@ -50,8 +50,8 @@ type Hooks struct {
 	Invalidate func(ctx context.Context, c *CallInfo)
 
 	// State hears of the shared connections to servers; there is no call that
-	// it belongs to. Whoever waits for a connection waits for it. Where one is
-	// lost and another made at the same time, the two may come in any order.
+	// it belongs to. Whoever waits for a connection waits for it, so it must not
+	// use that connection. One server's come one at a time, in their order.
 	State func(s StateInfo)
 }
 

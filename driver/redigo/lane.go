@@ -103,17 +103,16 @@ func (l *lane) run(d *dialing) {
 	for err == nil && era.ended() { // after the dial: drop has not found it here
 		l.mu.Unlock()
 		_ = conn.Close()
-		l.s.told(driver.Disconnected, context.Cause(era.ctx))
+		l.s.states.told(driver.Disconnected, context.Cause(era.ctx))
 		conn, era, err = l.connect()
 		l.mu.Lock()
 	}
 	l.under = nil
-	resting := false
 	switch {
 	case err != nil:
 		d.err = err
-		if !isForNow(err) {
-			resting = l.failed(err) // one that is full or loading answers: it is not broken
+		if !isForNow(err) { // one that is full or loading answers: it is not broken
+			l.failed(err)
 		}
 	default:
 		l.s.stats.dials.Add(1)
@@ -124,9 +123,7 @@ func (l *lane) run(d *dialing) {
 	}
 	l.mu.Unlock()
 	close(d.done)
-	if resting {
-		l.s.told(driver.Resting, err)
-	}
+	l.s.states.tell()
 }
 
 // connect dials, and tells of it before the connection can be lost. One that was
@@ -140,29 +137,29 @@ func (l *lane) connect() (*conn, *era, error) {
 		m.mu.Lock()
 		m.fail(errDemoted, nil)
 	}
-	l.s.told(driver.Connected, nil)
+	l.s.states.told(driver.Connected, nil)
 	return conn, era, nil
 }
 
-// failed counts a failure, and reports whether it is the one that opens the
-// breaker. It is called with mu held.
-func (l *lane) failed(err error) bool {
+// failed counts a failure, and notes the one that opens the breaker. It is called
+// with mu held.
+func (l *lane) failed(err error) {
 	l.failures++
 	l.last = err
 	rest := min(firstRest<<min(max(l.failures-tripAt, 0), 10), lastRest)
 	l.rested = time.Now().Add(rest/2 + rand.N(rest/2))
-	return l.failures == tripAt
+	if l.failures == tripAt {
+		l.s.states.note(driver.Resting, err)
+	}
 }
 
 // silence counts a connection that was given up because nothing came. If the
 // server answers no greeting either, the breaker opens the sooner for it.
 func (l *lane) silence(err error) {
 	l.mu.Lock()
-	resting := l.failed(err)
+	l.failed(err)
 	l.mu.Unlock()
-	if resting {
-		l.s.told(driver.Resting, err)
-	}
+	l.s.states.tell()
 }
 
 // close waits until end for the calls under way, and ends the connection. The

@@ -297,6 +297,11 @@ func (m *mux) fail(err error, culprit *entry) {
 		return
 	}
 	m.dead = err
+	reason := err
+	if err == errClosed {
+		reason = nil
+	}
+	m.s.states.note(driver.Disconnected, reason) // before anybody can dial again
 	close(m.gone)
 	m.guard.stop()
 	_ = m.conn.sock.Close()
@@ -320,10 +325,7 @@ func (m *mux) fail(err error, culprit *entry) {
 			e.fail(unsent)
 		}
 	}
-	if err == errClosed {
-		err = nil
-	}
-	m.s.told(driver.Disconnected, err)
+	m.s.states.tell()
 }
 
 // outcomes returns what the end of a connection means for calls whose commands

@@ -111,8 +111,10 @@ type Config struct {
 	Refusals bool
 
 	// OnState, if it is not nil, is told what becomes of the connections that
-	// calls share, with the reason where there is one. It is called by the
-	// Store's goroutines and by callers, who wait for it, and must not panic.
+	// calls share, with the reason where there is one: of one state after the
+	// other, in the order in which they came. It is called by the Store's
+	// goroutines and by callers, who wait for it: it must not panic, nor call the
+	// Store.
 	OnState func(state driver.State, reason error)
 }
 
@@ -140,7 +142,7 @@ type Store struct {
 	close sync.Once     // closes done
 	stats counters
 
-	onState func(driver.State, error) // nil where nobody wants to know
+	states states // of the lanes' connections
 
 	loaded scripts // of the server, as far as we know
 	server version // of the server, once there was a reason to ask
@@ -156,7 +158,7 @@ func Open(c Config) (*Store, error) {
 	}
 	conns := orDefault(c.OwnConns, 64)
 	s := newStore(c.Timeout, c.Limits)
-	s.address, s.onState = orDefault(c.Address, "(resolved)"), c.OnState
+	s.address, s.states.on = orDefault(c.Address, "(resolved)"), c.OnState
 	s.blunt = c.Refusals
 	s.era.Store(newEra())
 	s.slots = make(chan struct{}, conns)

@@ -40,13 +40,6 @@ func (s *Store) Stats() Stats {
 	}
 }
 
-// told tells of a shared connection's state who wants to know.
-func (s *Store) told(state driver.State, reason error) {
-	if s.onState != nil {
-		s.onState(state, reason)
-	}
-}
-
 // inFlight counts the calls on connections that live, and those that have one
 // for themselves.
 func (s *Store) inFlight() int64 {
