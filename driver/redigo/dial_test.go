@@ -204,6 +204,33 @@ func TestConnectTimeout(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
+// TestDialOfAnother joins a dial that has used up its time before: the call has
+// its own time, for another dial.
+func TestDialOfAnother(t *testing.T) {
+	asked := make(chan struct{}, 16)
+	server := serveAll(t, func(conn int, cmd []string) string {
+		switch {
+		case conn == 0:
+			asked <- struct{}{}
+			return silence
+		case cmd[0] == "PING":
+			return "+PONG\r\n"
+		}
+		return ":1\r\n"
+	})
+	s := open(t, redigo.Config{Address: server.addr, ConnectTimeout: 500 * time.Millisecond})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		_, err := runCtx(ctx, s, 0, "INCR", "n")
+		ended <- err
+	}()
+	<-asked
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
+	assert.Equal(t, ":1\r\n", must(t, s, "INCR", "n"))
+}
+
 // TestGreetingGoneWrong answers the handshake by nonsense: no command follows.
 func TestGreetingGoneWrong(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -42,24 +42,35 @@ type dialing struct {
 	err  error // so is this
 }
 
-// get returns the connection, dialled if need be.
+// get returns the connection, dialled if need be. Who joins a dial that then runs
+// out of time has waited for the end of another's: what it has left itself, it
+// has for the next one.
 func (l *lane) get(c *call) (*mux, error) {
 	if m := l.live(); m != nil {
 		return m, nil
 	}
-	d, err := l.dial()
+	m, joined, err := l.await(c)
+	if joined && errors.Is(c.because(err), context.DeadlineExceeded) && c.Err() == nil && c.left() > 0 {
+		m, _, err = l.await(c)
+	}
+	return m, err
+}
+
+// await waits for the dial under way, or for one of its own.
+func (l *lane) await(c *call) (m *mux, joined bool, err error) {
+	d, joined, err := l.dial()
 	if err != nil {
-		return nil, err
+		return nil, joined, err
 	}
 	timer := time.NewTimer(c.left())
 	defer timer.Stop()
 	select {
 	case <-d.done:
-		return d.m, d.err
+		return d.m, joined, d.err
 	case <-timer.C:
-		return nil, fmt.Errorf("dialling %s: %w", l.s.address, context.DeadlineExceeded)
+		return nil, joined, fmt.Errorf("dialling %s: %w", l.s.address, context.DeadlineExceeded)
 	case <-c.Done():
-		return nil, c.Err()
+		return nil, joined, c.Err()
 	}
 }
 
@@ -73,23 +84,23 @@ func (l *lane) live() *mux {
 
 // dial joins the dial under way or begins one. The dial is nobody's in
 // particular: a caller that goes away must not end it for the others.
-func (l *lane) dial() (*dialing, error) {
+func (l *lane) dial() (d *dialing, joined bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.under != nil {
-		return l.under, nil
+		return l.under, true, nil
 	}
 	if m := l.live(); m != nil {
-		return &dialing{done: closedChan, m: m}, nil
+		return &dialing{done: closedChan, m: m}, true, nil
 	}
 	if l.failures >= tripAt && time.Now().Before(l.rested) {
 		l.s.stats.refused.Add(1)
 		// %v: the cause is not this call's, and nothing is to be retried for it.
-		return nil, fmt.Errorf("%w; it is tried again soon: %v", errOpen, l.last)
+		return nil, false, fmt.Errorf("%w; it is tried again soon: %v", errOpen, l.last)
 	}
 	l.under = &dialing{done: make(chan struct{})}
 	go l.run(l.under)
-	return l.under, nil
+	return l.under, false, nil
 }
 
 var (
