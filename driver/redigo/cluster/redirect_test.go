@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -286,6 +287,23 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// inTime makes a call until its time does not end under an attempt, as it does
+// where the machine stands still: then what comes of that attempt is not known.
+func inTime(t *testing.T, call func() (string, error)) (raw string, calls int) {
+	t.Helper()
+	for calls < 20 {
+		raw, err := call()
+		calls++
+		if late := context.DeadlineExceeded; errors.Is(err, late) || strings.Contains(raw, late.Error()) {
+			continue
+		}
+		require.NoError(t, err)
+		return raw, calls
+	}
+	require.Fail(t, "always late")
+	return "", calls
+}
+
 // What it refuses to the end is the reply.
 func TestRefusalStands(t *testing.T) {
 	const text = "-CLUSTERDOWN Hash slot not served\r\n"
@@ -298,17 +316,19 @@ func TestRefusalStands(t *testing.T) {
 		return ""
 	})
 	a, b := on(s, 0, 2, 0), on(s, 1, 2, 0)
-	raw, err := runAll(t.Context(), s, 0, []string{"INCR", a}, []string{"SET", b, "1"}, []string{"GET", a})
-	require.NoError(t, err)
+	raw, calls := inTime(t, func() (string, error) {
+		return runAll(t.Context(), s, 0, []string{"INCR", a}, []string{"SET", b, "1"}, []string{"GET", a})
+	})
 	assert.Equal(t, text+"+OK\r\n"+text, raw)
-	assert.Equal(t, 1, f.nodes[1].count("SET "+b+" 1"), "the others are not sent again")
-	assert.Greater(t, f.nodes[0].count("INCR "+a), 1)
+	assert.LessOrEqual(t, f.nodes[1].count("SET "+b+" 1"), calls, "the others are not sent again")
+	assert.Greater(t, f.nodes[0].count("INCR "+a), calls)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
 	begun := time.Now()
-	raw, err = runAll(ctx, s, driver.Atomic, []string{"INCR", a})
-	require.NoError(t, err)
+	raw, _ = inTime(t, func() (string, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		return runAll(ctx, s, driver.Atomic, []string{"INCR", a})
+	})
 	assert.Equal(t, text, raw)
 	assert.Less(t, time.Since(begun), patience)
 }
