@@ -130,7 +130,6 @@ func (l *lane) run(d *dialing) {
 		conn.ready(l.s)
 		d.m = newMux(l, conn)
 		l.cur.Store(d.m)
-		l.failures = 0
 	}
 	l.mu.Unlock()
 	close(d.done)
@@ -148,7 +147,11 @@ func (l *lane) connect() (*conn, *era, error) {
 		m.mu.Lock()
 		m.fail(errDemoted, nil)
 	}
-	l.s.states.told(driver.Connected, nil)
+	l.mu.Lock()
+	l.failures = 0 // a silence that is counted late must not open the breaker
+	l.s.states.note(driver.Connected, nil)
+	l.mu.Unlock()
+	l.s.states.tell()
 	return conn, era, nil
 }
 

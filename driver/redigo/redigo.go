@@ -114,7 +114,7 @@ type Config struct {
 	// calls share, with the reason where there is one: of one state after the
 	// other, in the order in which they came. It is called by the Store's
 	// goroutines and by callers, who wait for it: it must not panic, nor call the
-	// Store.
+	// Store. Of more than 1,024 that come while it runs it misses the first.
 	OnState func(state driver.State, reason error)
 }
 
@@ -281,7 +281,8 @@ func (s *Store) closed() bool {
 
 // Close turns later calls away, waits up to 5 seconds for those under way on
 // shared connections, and closes these; what is then left ends with
-// [driver.ErrUnknownOutcome]. Connections that calls have for themselves are
+// [driver.ErrUnknownOutcome]. In the same time Config.OnState is told the rest.
+// Connections that calls have for themselves are
 // closed as their calls end, which Close does not wait for. Calls that wait for
 // one and later calls fail with [driver.ErrUnavailable]. A second Close does
 // nothing. A user's own pool stays open.
@@ -294,6 +295,7 @@ func (s *Store) Close() error {
 		for i := range s.lanes {
 			s.lanes[i].close(end)
 		}
+		s.states.wait(end)
 		if !s.foreign {
 			err = s.pool.Close()
 		}
