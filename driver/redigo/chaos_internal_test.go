@@ -143,20 +143,18 @@ func life(t *testing.T, seed uint64) {
 	callers.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	assert.Zero(t, m.unsent)
-	if m.dead != nil {
-		assert.Empty(t, m.queue)
-		return
-	}
 	for end := time.Now().Add(10 * time.Second); m.flight()+m.unwritten > 0 && m.dead == nil && time.Now().Before(end); {
 		m.mu.Unlock() // replies to calls that went away, and a write that comes out later than they
 		time.Sleep(time.Millisecond)
 		m.mu.Lock()
 	}
-	if m.dead == nil {
-		assert.Zero(t, m.flight())
-		assert.Zero(t, m.unwritten)
+	assert.Zero(t, m.unsent)
+	if m.dead != nil {
+		assert.Empty(t, m.queue)
+		return
 	}
+	assert.Zero(t, m.flight())
+	assert.Zero(t, m.unwritten)
 }
 
 // callOnce makes one call, and reports whether it ended as it may.
