@@ -59,7 +59,7 @@ func begin(ctx context.Context, s *Store, name string, args ...string) (ended ch
 // first look. Else the connection would end after that call has, and under the
 // next one.
 func TestSilenceBeginsWithTheCall(t *testing.T) {
-	const timeout, stall = 200 * time.Millisecond, 150 * time.Millisecond
+	const timeout, stall = time.Second, 800 * time.Millisecond
 	s, m := muxTo(t, timeout, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
 	start := time.Now()
 	ended := begin(context.Background(), s, "INCR", "n")
