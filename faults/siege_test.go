@@ -159,9 +159,7 @@ func (b *siege) verdict() (worst string) {
 	var own, most time.Duration
 	for i, late := range b.late {
 		all[i] = late.to.Sub(late.from)
-		// A call's time begins a little after it is made: a stall in between, or
-		// in the middle of the sleep of a timer, is a stall all the same.
-		own = max(own, all[i]-b.stalls.total(span{late.from.Add(-b.timeout), late.to}))
+		own = max(own, all[i]-b.stalls.excuse(span{late.from.Add(-b.timeout), late.to}, late.from))
 		most = max(most, all[i])
 	}
 	b.t.Logf("%d good, %d unknown, %d unavailable, %d late, half of them by %v, the worst by %v, less stalls by %v, %+v", b.good.Load(), b.unknown.Load(), b.unavailable.Load(),
