@@ -496,8 +496,14 @@ type nearStampKey struct {
 func (n *nearConn) stamp(key nearStampKey, epoch uint64) *nearStamp {
 	n.stampMu.Lock()
 	defer n.stampMu.Unlock()
-	if s := n.stamps[key]; s != nil && s.epoch == epoch {
+	switch s := n.stamps[key]; {
+	case s == nil || s.epoch < epoch: // what stands on it is of an epoch that has ended
+	case s.epoch == epoch:
 		return s
+	default: // the caller was put off meanwhile: its epoch has ended, that of s has not
+		late := &nearStamp{shard: key.shard, epoch: epoch}
+		late.dead.Store(true)
+		return late
 	}
 	if n.stamps == nil || len(n.stamps) >= nearStamps {
 		for _, s := range n.stamps { // of whose changes nobody will hear
