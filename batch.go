@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -77,6 +78,9 @@ func (b *Batch) Do(op func(context.Context) error) *Promise[struct{}] {
 // made as [CachedFunc.GetMany] makes them: the hits come by one command per
 // shard, and what is missing is computed, each once and up to 16 at a time.
 func (f *CachedFunc[A, T]) Later(b *Batch, arg A) *Promise[T] {
+	if arg != arg { // a NaN, which no map finds again: Get says what is wrong with it
+		return Later(b, func(ctx context.Context) (T, error) { return f.Get(ctx, arg) })
+	}
 	p := newPromise[T](b)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -112,7 +116,7 @@ func (l *laterCalls[A, T]) add(arg A, p *Promise[T]) {
 func (l *laterCalls[A, T]) fail(err error) {
 	for _, asked := range l.asked {
 		for _, p := range asked {
-			p.fail(err)
+			defer p.fail(err) // all of them, also where a function of Then ends the goroutine
 		}
 	}
 }
@@ -192,8 +196,8 @@ func (b *Batch) Run(ctx context.Context) error {
 // Abandon resolves what has not begun with [ErrAbandoned]: for a batch that will
 // not be run.
 func (b *Batch) Abandon() {
-	for _, t := range b.take() {
-		t.fail(ErrAbandoned)
+	for _, t := range slices.Backward(b.take()) {
+		defer t.fail(ErrAbandoned) // see laterCalls.fail
 	}
 }
 
@@ -375,8 +379,8 @@ func (p *Promise[T]) resolve(v T, err error) {
 	p.then = nil
 	close(p.done)
 	p.mu.Unlock()
-	for _, f := range then {
-		p.b.guard(func() { f(v, err) })
+	for _, f := range slices.Backward(then) {
+		defer p.b.guard(func() { f(v, err) }) // see laterCalls.fail
 	}
 }
 

@@ -145,7 +145,9 @@ const maxLoads = 16
 // Who waits is woken, and leaves when its own context ends. The context of fn has
 // the values of the first caller's and does not end with it; it ends when nobody
 // has waited for the lease of [CachedOptions.Lock]. A panic of fn is raised in
-// the callers of its process.
+// the callers of its process. A call of a cached function within fn that would
+// wait for its own result, by itself or over runs of this process that others have
+// begun, is an error.
 //
 // Each result lives for the type's time to live from when it was computed, under
 // [FromCreation] as well; under [SlideOnRead] it lives as long as it is asked for.
@@ -381,16 +383,18 @@ func (g *getMany[A, T]) keep(arg A, v T, err error) {
 func (g *getMany[A, T]) compute(ctx context.Context, s *subject, arg A, seen found[T], fault error) {
 	g.slots <- struct{}{}
 	g.group.Go(func() {
+		var v T
+		err := errEnded // unless settle returns
 		defer func() {
 			if r := recover(); r != nil {
 				g.mu.Lock()
 				g.fell = r
 				g.mu.Unlock()
 			}
+			g.keep(arg, v, err)
 			<-g.slots
 		}()
-		v, err := g.f.settle(ctx, s, arg, seen, fault)
-		g.keep(arg, v, err)
+		v, err = g.f.settle(ctx, s, arg, seen, fault)
 	})
 }
 

@@ -267,7 +267,8 @@ func (r *Registry) Close() error {
 // each calls f for all entries at once and joins the errors in the order of
 // the names.
 func (r *Registry) each(f func(entry) error) error {
-	entries, names := r.all(), r.Names()
+	entries := r.all() // once: a name that came since has no entry here
+	names := slices.Sorted(maps.Keys(entries))
 	errs := make([]error, len(names))
 	var wg sync.WaitGroup
 	for i, name := range names {

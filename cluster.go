@@ -291,20 +291,36 @@ func nilIfNone(errs []error) []error {
 // none. It returns when all are done.
 func eachOf(n int, wanted func(i int) bool, f func(i int)) {
 	first := -1
-	var others sync.WaitGroup
+	var others struct {
+		sync.WaitGroup
+		once sync.Once
+		fell any // what one of them panicked with
+	}
 	for i := range n {
 		switch {
 		case !wanted(i):
 		case first < 0:
 			first = i
 		default:
-			others.Go(func() { f(i) })
+			others.Go(func() {
+				defer func() {
+					if r := recover(); r != nil { // of a user's Store: its caller may recover, this goroutine's nobody
+						others.once.Do(func() { others.fell = r })
+					}
+				}()
+				f(i)
+			})
 		}
 	}
-	if first >= 0 {
-		f(first)
+	func() {
+		defer others.Wait() // also where f panics: the others use what its caller frees
+		if first >= 0 {
+			f(first)
+		}
+	}()
+	if others.fell != nil {
+		panic(others.fell)
 	}
-	others.Wait()
 }
 
 // everyShard calls f for all shards at once and joins their errors, each with

@@ -39,8 +39,10 @@ type Conn struct {
 	observer *observer // nil where nobody hears of anything
 	tallies  *tallies
 	near     *nearConn
-	former   *former       // nil where keys were always divided as they are now
-	waiters  chan struct{} // one for each call that waits for a lease on a connection of its own
+	former   *former         // nil where keys were always divided as they are now
+	waiters  chan struct{}   // one for each call that waits for a lease on a connection of its own
+	open     context.Context // ends with Close, as those waits then do
+	shut     context.CancelFunc
 }
 
 // ConnOptions are what code says about a connection. It wins over the DSN. The
@@ -453,6 +455,7 @@ func newConn(shards []shard, o ConnOptions) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{name: o.Name, shards: shards, prefix: dotted(o.Prefix), ttl: o.TTL, observer: o.observer, tallies: new(tallies), near: new(nearConn)}
+	c.open, c.shut = context.WithCancel(context.Background())
 	// Each that waits has a connection of its own: half of them is for the others.
 	c.waiters = make(chan struct{}, min(cmp.Or(o.own, defaultOwn)/2, maxWaiters))
 	if c.observer == nil {
@@ -545,6 +548,7 @@ func (c *Conn) LogValue() slog.Value {
 // outcome, later ones fail with [ErrUnavailable]. A second Close does nothing.
 func (c *Conn) Close() error {
 	c.near.close()
+	c.shut()
 	servers := slices.Concat(c.shards, c.former.gone())
 	return everyOf(servers, func(i int) error { return servers[i].store.Close() })
 }

@@ -209,6 +209,7 @@ type trip struct {
 	ps   []*driver.Pipeline // by shard, nil where nothing is asked
 
 	fresh []stamp // that makeStamps would make
+	errs  []error // of each shard, where one of several failed
 }
 
 func newTrip(conn *Conn, mode driver.Mode) *trip {
@@ -231,7 +232,13 @@ func (t *trip) run(ctx context.Context) error {
 	return t.runAll(ctx)
 }
 
-func (t *trip) runAll(ctx context.Context) error { return errors.Join(t.conn.doEach(ctx, t.ps)...) }
+func (t *trip) runAll(ctx context.Context) error {
+	t.errs = t.conn.doEach(ctx, t.ps)
+	return errors.Join(t.errs...)
+}
+
+// answered reports whether a shard has answered in a trip that failed.
+func (t *trip) answered(shard int) bool { return t.errs != nil && t.errs[shard] == nil }
 
 func (t *trip) free() {
 	for _, p := range t.ps {
@@ -701,9 +708,9 @@ func (m *mget) run(ctx context.Context) {
 	}
 	copy(m.errs, m.conn.doEach(ctx, m.ps))
 	for shard, keys := range m.keys {
-		for range slices.Chunk(keys, chunk) {
+		for part := range slices.Chunk(keys, chunk) {
 			if m.errs[shard] == nil {
-				m.errs[shard] = m.read(shard)
+				m.errs[shard] = m.read(shard, len(part))
 			}
 		}
 		for _, key := range timed[shard] {
@@ -714,8 +721,11 @@ func (m *mget) run(ctx context.Context) {
 	}
 }
 
-func (m *mget) read(shard int) error {
+func (m *mget) read(shard, keys int) error {
 	e, err := m.on(shard).Next().Elems()
+	if err == nil && e.Len() != keys {
+		return fmt.Errorf("%w: an MGET of %d keys has %d values", ErrProtocol, keys, e.Len())
+	}
 	for err == nil && e.Len() > 0 {
 		data, ok, err := e.Next().Bytes()
 		if ok && data == nil {

@@ -37,6 +37,8 @@ type joined[T any] struct {
 	grace   time.Duration // for how long it goes on when nobody waits, and
 	timer   *time.Timer   // which ends it then; nil while somebody waits
 
+	waits waits                 // for other runs
+	hurry chan struct{}         // closed once a run of the same flight waits for it, which may have the slot that it wants
 	fence atomic.Pointer[fence] // what its result will stand on, once its function runs
 	looks atomic.Int64          // how often it has looked at the entry
 
@@ -96,18 +98,28 @@ func (f *flight[T]) do(ctx context.Context, key flightKey, stands func(*joined[T
 		if !first {
 			looked = call.looks.Load()
 		}
-		if !first && !stands(call) {
+		if !first && !f.counts(call, stands) {
 			f.drop(key, call)
-			f.leave(call)
 			continue
 		}
 		// What the run had asked the server for before this caller came may be
 		// of before an invalidation that the caller knows of.
-		v, err, known := f.wait(ctx, call)
+		v, err, known := f.wait(ctx, within, call)
 		if !known || call.from == 0 || call.from > looked {
 			return v, err
 		}
 	}
+}
+
+// counts is stands for a caller who then waits, and leaves where it is false or
+// panics.
+func (f *flight[T]) counts(call *joined[T], stands func(*joined[T]) bool) (counts bool) {
+	defer func() {
+		if !counts {
+			f.leave(call)
+		}
+	}()
+	return stands(call)
 }
 
 // join makes the caller one of those who wait for a run, which it starts if none
@@ -119,6 +131,13 @@ func (f *flight[T]) join(ctx context.Context, within aboard, run func(context.Co
 		call, first = f.start(ctx, within, run), true
 	}
 	call.callers++
+	if !first && within.nested() {
+		select {
+		case <-call.hurry:
+		default:
+			close(call.hurry)
+		}
+	}
 	return call, first
 }
 
@@ -137,11 +156,11 @@ func (c *joined[T]) board() bool {
 
 // start starts a run. The caller holds mu.
 func (f *flight[T]) start(ctx context.Context, within aboard, run func(context.Context, *joined[T]) (T, error)) *joined[T] {
-	call := &joined[T]{done: make(chan struct{})}
+	call := &joined[T]{done: make(chan struct{}), hurry: make(chan struct{})}
 	if f.calls == nil {
 		f.calls = make(map[flightKey]*joined[T])
 	}
-	f.calls[within.key], within.done = call, call.done
+	f.calls[within.key], within.done, within.waits = call, call.done, &call.waits
 	ctx, call.cancel = context.WithCancelCause(context.WithValue(context.WithoutCancel(ctx), aboardKey{}, within))
 	go f.run(ctx, within.key, call, run)
 	return call
@@ -161,9 +180,16 @@ func (f *flight[T]) ahead(ctx context.Context, key flightKey, grace time.Duratio
 	return true
 }
 
-// wait waits for the end of a run, or of ctx: then the run's end is not known.
-func (f *flight[T]) wait(ctx context.Context, call *joined[T]) (v T, err error, known bool) {
+// wait waits for the end of a run, or of ctx: then the run's end is not known. A
+// run that would wait for itself that way does not.
+func (f *flight[T]) wait(ctx context.Context, within aboard, call *joined[T]) (v T, err error, known bool) {
 	defer f.leave(call)
+	if asks, ok := within.outer.(aboard); ok && !asks.over() {
+		if !asks.waits.begin(&call.waits) {
+			return v, fmt.Errorf("%w: %s", errRecursive, within.key.key), false
+		}
+		defer asks.waits.end(&call.waits)
+	}
 	select {
 	case <-call.done:
 	case <-ctx.Done():
@@ -222,6 +248,7 @@ type aboard struct {
 	key    flightKey
 	outer  any             // an aboard, nil at the end
 	done   <-chan struct{} // closed when the run has ended: its context may be kept for longer
+	waits  *waits          // the run's
 }
 
 func (a aboard) over() bool {
@@ -247,14 +274,55 @@ func (a aboard) again() bool {
 
 // nested reports whether the run of ctx is within another one of f: that one has
 // a slot, and would wait for this one to get one.
-func nested(ctx context.Context, f any) bool {
+func nested(ctx context.Context) bool {
 	within, _ := ctx.Value(aboardKey{}).(aboard)
-	for outer, ok := within.outer.(aboard); ok; outer, ok = outer.outer.(aboard) {
-		if outer.flight == f {
+	return within.nested()
+}
+
+// nested reports whether a is within another run of its flight.
+func (a aboard) nested() bool {
+	for outer, ok := a.outer.(aboard); ok; outer, ok = outer.outer.(aboard) {
+		if outer.flight == a.flight {
 			return true
 		}
 	}
 	return false
+}
+
+// waits are the runs that a run waits for, because its function called them. A
+// function may call several at once.
+type waits struct{ runs []*waits }
+
+// waiting guards the waits of all runs. Only calls from within a run take it.
+var waiting sync.Mutex
+
+// begin notes that w's run waits for another one, unless that one waits for w's
+// already, by itself or over others: they would wait for each other for ever.
+func (w *waits) begin(other *waits) bool {
+	waiting.Lock()
+	defer waiting.Unlock()
+	if other.reaches(w, make(map[*waits]bool)) {
+		return false
+	}
+	w.runs = append(w.runs, other)
+	return true
+}
+
+func (w *waits) end(other *waits) {
+	waiting.Lock()
+	defer waiting.Unlock()
+	at := slices.Index(w.runs, other)
+	w.runs = slices.Delete(w.runs, at, at+1)
+}
+
+// reaches reports whether w's run waits for another one. The caller holds
+// waiting.
+func (w *waits) reaches(other *waits, seen map[*waits]bool) bool {
+	if w == other {
+		return true
+	}
+	seen[w] = true
+	return slices.ContainsFunc(w.runs, func(next *waits) bool { return !seen[next] && next.reaches(other, seen) })
 }
 
 // drop lets no later caller join a run.
@@ -431,10 +499,11 @@ func (l *load[A, T]) wait(ctx context.Context, c *lease) bool {
 // unfenced computes without the server: as many at a time as Fallback allows, and
 // nothing is kept.
 func (l *load[A, T]) unfenced(ctx context.Context, call *joined[T]) (v T, err error) {
-	if slots := l.f.fallback; slots != nil && !nested(ctx, l.f.flight) {
+	if slots := l.f.fallback; slots != nil && !nested(ctx) {
 		select {
 		case slots <- struct{}{}:
 			defer func() { <-slots }()
+		case <-call.hurry:
 		case <-ctx.Done():
 			return v, reasonOf(ctx)
 		}
@@ -561,12 +630,12 @@ func (f *CachedFunc[A, T]) known(err error) error {
 
 // anew is the computation of Refresh: whoever computes loses the lease to it.
 func (l *load[A, T]) anew(ctx context.Context) (T, error) {
-	c, fault := claimEntry[T](ctx, l.s, newToken(tokenRunning), "", claimAlone, "", l.f.opts.lease())
+	c, fault := l.claimAlone(ctx)
 	l.f.flight.forget(flightKey{conn: l.s.conn, key: l.s.front + l.s.key})
 	if fault == nil {
 		done := make(chan struct{})
 		defer close(done)
-		within := aboard{l.f.flight, flightKey{conn: l.s.conn, key: l.s.front + l.s.key}, ctx.Value(aboardKey{}), done}
+		within := aboard{l.f.flight, flightKey{conn: l.s.conn, key: l.s.front + l.s.key}, ctx.Value(aboardKey{}), done, new(waits)}
 		return l.compute(context.WithValue(ctx, aboardKey{}, within), nil, &c.lease, c.finding.stamps)
 	}
 	begun := time.Now()
@@ -576,6 +645,29 @@ func (l *load[A, T]) anew(ctx context.Context) (T, error) {
 		err = l.s.fail(fault)
 	}
 	return v, err
+}
+
+// claimAlone takes the lease from whoever has it. A caller who goes away meanwhile
+// leaves it to nobody, once it is there.
+func (l *load[A, T]) claimAlone(ctx context.Context) (claimed[T], error) {
+	var c claimed[T]
+	var fault error
+	done, inner := make(chan struct{}), context.WithoutCancel(ctx)
+	go func() {
+		defer close(done)
+		c, fault = claimEntry[T](inner, l.s, newToken(tokenRunning), "", claimAlone, "", l.f.opts.lease())
+	}()
+	select {
+	case <-done:
+		return c, fault
+	case <-ctx.Done():
+	}
+	go func() {
+		if <-done; fault == nil {
+			l.s.release(inner, c.token)
+		}
+	}()
+	return claimed[T]{}, fmt.Errorf("%w: %w", ErrUnavailable, reasonOf(ctx))
 }
 
 // lookAhead has a result computed in the background that is about to expire, or

@@ -40,7 +40,14 @@ func (l *lock) hold(ctx context.Context, work func(context.Context) error) error
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
+		kept := false
+		defer func() {
+			if !kept { // a hook has ended the goroutine
+				lose(ErrLeaseLost)
+			}
+		}()
 		l.keep(keeping, lose)
+		kept = true
 	}()
 	defer func() { // also when work panics: nothing renews the lease then
 		stop() // ends a renewal under way as well
@@ -331,7 +338,7 @@ func claimEntry[T any](ctx context.Context, s *subject, token, lost, way, seen s
 		if err == nil && c.token == "" && lost != "" {
 			// The entry is there, and the lost claim may stand, with nobody behind it.
 			// Should this be lost as well, it ends by itself.
-			_, _ = (&lease{s: s, token: lost, own: true}).end(ctx, cedeEntry, 0, nil, 0)
+			s.release(ctx, lost)
 		}
 		if again == sendAgain || !unanswered(ctx, err) {
 			return c, err
@@ -342,6 +349,11 @@ func claimEntry[T any](ctx context.Context, s *subject, token, lost, way, seen s
 	}
 }
 
+// release lets go of a lease that nobody will conclude.
+func (s *subject) release(ctx context.Context, token string) {
+	_, _ = (&lease{s: s, token: token, own: true}).end(ctx, cedeEntry, 0, nil, 0)
+}
+
 func tryClaim[T any](ctx context.Context, s *subject, token, lost, way, seen string, life time.Duration) (c claimed[T], err error) {
 	t := newTrip(s.conn, 0)
 	defer t.free()
@@ -349,6 +361,9 @@ func tryClaim[T any](ctx context.Context, s *subject, token, lost, way, seen str
 		String(token).Int(life.Milliseconds()).String(way).String(seen).String(lost)
 	s.makeStamps(t)
 	if err := t.run(ctx); err != nil {
+		if t.answered(s.shard) { // a tag's did not: the lease may be ours
+			s.release(ctx, token)
+		}
 		return c, err
 	}
 	e, err := t.on(s.shard).Next().Elems()
@@ -368,6 +383,8 @@ func tryClaim[T any](ctx context.Context, s *subject, token, lost, way, seen str
 	stamps, err := s.madeStamps(ctx, t)
 	if err == nil {
 		c.found = judge[T](s, data, there, stamps)
+	} else if c.own {
+		s.release(ctx, token)
 	}
 	return c, err
 }
@@ -391,6 +408,9 @@ func claimFree[T any](ctx context.Context, s *subject, token string, life time.D
 	p.CmdKey("GET", s.front, s.key)
 	s.makeStamps(t)
 	if err := t.run(ctx); err != nil {
+		if t.answered(s.shard) { // a tag's did not: the lease may be ours
+			s.release(ctx, token)
+		}
 		return c, false, err
 	}
 	set, entry := p.Next(), p.Next()
@@ -398,14 +418,18 @@ func claimFree[T any](ctx context.Context, s *subject, token string, life time.D
 	if server, ok := errors.AsType[*ServerError](err); ok && server.Code == "WRONGTYPE" {
 		err = nil // as good as nothing, to be replaced
 	}
-	if err := errors.Join(set.Err(), err); err != nil {
+	switch {
+	case set.Err() != nil:
+		return c, false, set.Err()
+	case set.Kind() == driver.KindNil:
 		return c, false, err
 	}
-	if set.Kind() == driver.KindNil {
-		return c, false, nil
+	var stamps []stamp
+	if err == nil {
+		stamps, err = s.madeStamps(ctx, t)
 	}
-	stamps, err := s.madeStamps(ctx, t)
 	if err != nil {
+		s.release(ctx, token)
 		return c, false, err
 	}
 	c.lease = lease{s: s, token: token, own: true, life: life}
@@ -427,6 +451,9 @@ func (l *lease) wait(ctx context.Context) (word string, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, life+settleTimeout)
 	defer cancel()
+	// Who computes in this process can leave no word once the connection is
+	// closed, and a store lets calls on connections of their own go on.
+	defer context.AfterFunc(l.s.conn.open, cancel)()
 	p := driver.NewPipeline(driver.Own | driver.Repeatable)
 	defer p.Free()
 	list := sideKey(l.s.front, l.s.key, wakeEnd+l.token)
