@@ -652,18 +652,25 @@ func (l *load[A, T]) anew(ctx context.Context) (T, error) {
 func (l *load[A, T]) claimAlone(ctx context.Context) (claimed[T], error) {
 	var c claimed[T]
 	var fault error
+	var fell any // what a user's Store panicked with, for the caller
 	done, inner := make(chan struct{}), context.WithoutCancel(ctx)
 	go func() {
-		defer close(done)
+		defer func() {
+			fell = recover()
+			close(done)
+		}()
 		c, fault = claimEntry[T](inner, l.s, newToken(tokenRunning), "", claimAlone, "", l.f.opts.lease())
 	}()
 	select {
 	case <-done:
+		if fell != nil {
+			panic(fell)
+		}
 		return c, fault
 	case <-ctx.Done():
 	}
 	go func() {
-		if <-done; fault == nil {
+		if <-done; fell == nil && fault == nil {
 			l.s.release(inner, c.token)
 		}
 	}()

@@ -456,4 +456,10 @@ func TestStoresThatPanic(t *testing.T) {
 	require.PanicsWithValue(t, "store", func() { _ = c.Ping(t.Context()) })
 	only.set(only.Store.Do)
 	require.NoError(t, c.Ping(t.Context()))
+
+	f := remember(c, "panics", func(context.Context, string) (int, error) { return 1, nil }, caches.CachedOptions[string, int]{})
+	for _, s := range stores {
+		s.set(func(context.Context, *driver.Pipeline) error { panic("store") })
+	}
+	require.PanicsWithValue(t, "store", func() { _, _ = f.Refresh(t.Context(), "k") })
 }
