@@ -17,7 +17,6 @@ import (
 
 	"github.com/gocaches/caches"
 	"github.com/gocaches/caches/driver"
-	"github.com/gocaches/caches/testutil"
 )
 
 var errNoUser = errors.New("no such user")
@@ -431,21 +430,6 @@ func TestCachedReadFault(t *testing.T) {
 		"an invalidation that did not happen is never swallowed")
 }
 
-// A claiming is a store whose first claim of an entry is the test's to make.
-type claiming struct {
-	driver.Store
-	claim func(do func() error) error
-	once  atomic.Bool
-}
-
-func (s *claiming) Do(ctx context.Context, p *driver.Pipeline) error {
-	do := func() error { return s.Store.Do(ctx, p) }
-	if strings.HasSuffix(string(p.FirstKey(0)), "%lease") && s.once.CompareAndSwap(false, true) {
-		return s.claim(do)
-	}
-	return do()
-}
-
 // Who claims an entry that another has stored since it was looked at takes that,
 // unless it has been invalidated, and leaves no lease behind, also where the reply
 // is lost: the next one who misses it need not wait.
@@ -462,23 +446,25 @@ func TestCachedStoredBeforeTheClaim(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx := t.Context()
-			store := &claiming{Store: testutil.Memory(t)}
-			conn, err := caches.NewConn(map[string]driver.Store{"one": store}, nil)
-			require.NoError(t, err)
-			defer func() { require.NoError(t, conn.Close()) }()
+			conn, stores := perils(t, "one")
+			store := stores["one"]
 			var load countedLoad
 			o := &caches.CachedOptions[int, string]{Name: "f", Lock: time.Minute, Tags: func(int) []string { return []string{"t"} }}
 			f, g := caches.Cached(usersOn(conn), load.load, o), caches.Cached(usersOn(conn), load.load, o)
-			store.claim = func(do func() error) error {
+			var claimed atomic.Bool // the claim that is the test's to make is the first
+			store.set(func(inner context.Context, p *driver.Pipeline) error {
+				if !strings.HasSuffix(string(p.FirstKey(0)), "%lease") || !claimed.CompareAndSwap(false, true) {
+					return store.Store.Do(inner, p)
+				}
 				_, err := g.Get(ctx, 1)
 				if c.invalidated {
 					err = errors.Join(err, conn.InvalidateTags(ctx, "t"))
 				}
-				if err = errors.Join(err, do()); c.lost {
+				if err = errors.Join(err, store.Store.Do(inner, p)); c.lost {
 					err = errors.Join(err, fmt.Errorf("%w: by the test", driver.ErrUnknownOutcome))
 				}
 				return err
-			}
+			})
 			v, err := f.Get(ctx, 1)
 			require.NoError(t, err)
 			require.Equal(t, c.want, v)

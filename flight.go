@@ -630,7 +630,7 @@ func (f *CachedFunc[A, T]) known(err error) error {
 
 // anew is the computation of Refresh: whoever computes loses the lease to it.
 func (l *load[A, T]) anew(ctx context.Context) (T, error) {
-	c, fault := l.claimAlone(ctx)
+	c, fault := l.takeOver(ctx)
 	l.f.flight.forget(flightKey{conn: l.s.conn, key: l.s.front + l.s.key})
 	if fault == nil {
 		done := make(chan struct{})
@@ -647,9 +647,9 @@ func (l *load[A, T]) anew(ctx context.Context) (T, error) {
 	return v, err
 }
 
-// claimAlone takes the lease from whoever has it. A caller who goes away meanwhile
+// takeOver takes the lease from whoever has it. A caller who goes away meanwhile
 // leaves it to nobody, once it is there.
-func (l *load[A, T]) claimAlone(ctx context.Context) (claimed[T], error) {
+func (l *load[A, T]) takeOver(ctx context.Context) (claimed[T], error) {
 	var c claimed[T]
 	var fault error
 	var fell any // what a user's Store panicked with, for the caller

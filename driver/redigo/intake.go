@@ -188,10 +188,9 @@ func (in *intake) makeRoom() {
 }
 
 // head returns how many replies come after those to ahead other calls, for the
-// next. When all
-// that were taken are answered it takes all that are queued and sent: one hold
-// of mu for a batch of replies. Those that no write has taken stay: what comes
-// before they are sent is not for them.
+// next. When all that were taken are answered it takes all that are queued and
+// sent: one hold of mu for a batch of replies. Those that no write has taken stay:
+// what comes before they are sent is not for them.
 func (m *mux) head(ahead int) (replies int, ok bool) {
 	in := &m.in
 	if in.at+ahead < len(m.taken) {

@@ -282,10 +282,10 @@ func (s *Store) closed() bool {
 // Close turns later calls away, waits up to 5 seconds for those under way on
 // shared connections, and closes these; what is then left ends with
 // [driver.ErrUnknownOutcome]. In the same time Config.OnState is told the rest.
-// Connections that calls have for themselves are
-// closed as their calls end, which Close does not wait for. Calls that wait for
-// one and later calls fail with [driver.ErrUnavailable]. A second Close does
-// nothing. A user's own pool stays open.
+// Connections that calls have for themselves are closed as their calls end, which
+// Close does not wait for. Calls that wait for one and later calls fail with
+// [driver.ErrUnavailable]. A second Close does nothing. A user's own pool stays
+// open.
 func (s *Store) Close() error {
 	var err error
 	s.close.Do(func() {
