@@ -248,9 +248,6 @@ func (b *Batch) work(step func() bool) {
 	over = true
 }
 
-// errEnded is what an operation comes to that ends its goroutine.
-var errEnded = errors.New("caches: the operation ended its goroutine (runtime.Goexit)")
-
 // do runs one task, unless ctx has ended. All its promises are resolved then,
 // also where it panics or ends its goroutine.
 func (b *Batch) do(ctx context.Context, t *task) (err error) {

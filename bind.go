@@ -84,12 +84,17 @@ type binder interface {
 	binding() (*Options, *Object)
 }
 
-func (c *Cache[T]) binding() (*Options, *Object)          { return &c.Options, &c.Object }
-func (c *CounterCache[N]) binding() (*Options, *Object)   { return &c.Options, &c.Object }
-func (d *DictCache[K, V]) binding() (*Options, *Object)   { return &d.Options, &d.Object }
-func (s *SetCache[T]) binding() (*Options, *Object)       { return &s.Options, &s.Object }
+func (c *Cache[T]) binding() (*Options, *Object) { return &c.Options, &c.Object }
+
+func (c *CounterCache[N]) binding() (*Options, *Object) { return &c.Options, &c.Object }
+
+func (d *DictCache[K, V]) binding() (*Options, *Object) { return &d.Options, &d.Object }
+
+func (s *SetCache[T]) binding() (*Options, *Object) { return &s.Options, &s.Object }
+
 func (s *SortedSetCache[T]) binding() (*Options, *Object) { return &s.Options, &s.Object }
-func (s *SentinelCache) binding() (*Options, *Object)     { return &s.Options, &s.Object }
+
+func (s *SentinelCache) binding() (*Options, *Object) { return &s.Options, &s.Object }
 
 // A leaser is a pointer to a [SentinelCache], or to a struct that embeds one.
 type leaser interface {

@@ -280,31 +280,6 @@ func (f *CachedFunc[A, T]) bypasses(arg A, v T) bool {
 	return f.opts.Bypass != nil && f.opts.Bypass(arg, v)
 }
 
-// isFault reports whether err is of the kind that comes and goes: a server that
-// is not there, or answers an error. What is left is wrong in the program: no
-// such connection, a value that no serializer takes.
-func isFault(err error) bool {
-	if _, ok := errors.AsType[*ServerError](err); ok {
-		return true
-	}
-	for _, fault := range []error{
-		ErrUnavailable, ErrUnknownOutcome, ErrTooLarge, ErrProtocol, ErrCorrupt, context.Canceled, context.DeadlineExceeded,
-	} {
-		if errors.Is(err, fault) {
-			return true
-		}
-	}
-	return false
-}
-
-// ended reports whether the caller's time is up. Stores see a deadline before the
-// context does, whose timer may be late: what they then return is no fault of
-// the server's.
-func ended(ctx context.Context) bool {
-	end, ok := ctx.Deadline()
-	return ctx.Err() != nil || ok && !time.Now().Before(end)
-}
-
 // GetMany returns the results for all of args. The remembered ones are read
 // together, in one round trip per shard (MGET, all shards at once); the others
 // are computed, up to 16 at a time. Results are returned beside an error, which

@@ -3,21 +3,116 @@ package caches
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/gocaches/caches/driver"
-	"github.com/gocaches/caches/driver/redigo"
-	"github.com/gomodule/redigo/redis"
 )
+
+// title names a connection in a message.
+func title(name string) string {
+	if name == "" {
+		return "(the default one)"
+	}
+	return strconv.Quote(name)
+}
+
+func quoteAll(names []string) string {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = strconv.Quote(name)
+	}
+	return strings.Join(quoted, ", ")
+}
+
+// shardOf returns the index of the shard on which the key front+key lives.
+func (c *Conn) shardOf(front, key string) int {
+	if len(c.shards) == 1 {
+		return 0
+	}
+	return c.route(front, key)
+}
+
+// group returns, for each shard, the indices of those keys that live on it, in
+// their order. A shard without any has nil.
+func (c *Conn) group(front string, keys []string) [][]int {
+	groups := make([][]int, len(c.shards))
+	for i, key := range keys {
+		shard := c.shardOf(front, key)
+		groups[shard] = append(groups[shard], i)
+	}
+	return groups
+}
+
+// do runs p on one shard.
+func (c *Conn) do(ctx context.Context, shard int, p *driver.Pipeline) error {
+	if c.former != nil {
+		if err := c.former.bring(ctx, shard, p); err != nil {
+			return err
+		}
+	}
+	return c.shards[shard].store.Do(ctx, p)
+}
+
+// doEach runs ps[i] on shard i, all at once, and returns when all are done.
+// Nil entries are skipped. The result has the error of each, and is nil where
+// there was none. Each Pipeline is again the caller's alone.
+func (c *Conn) doEach(ctx context.Context, ps []*driver.Pipeline) []error {
+	if c.former == nil {
+		return doEach(ctx, c.shards, ps)
+	}
+	failed := c.former.bringAll(ctx, ps)
+	if failed == nil {
+		return doEach(ctx, c.shards, ps)
+	}
+	left := slices.Clone(ps)
+	for i, err := range failed {
+		if err != nil {
+			left[i] = nil
+		}
+	}
+	for i, err := range doEach(ctx, c.shards, left) {
+		failed[i] = cmp.Or(failed[i], err)
+	}
+	return failed
+}
+
+// everyShard calls f for all shards at once and joins their errors, each with
+// the name of its shard, in the order of the shards.
+func (c *Conn) everyShard(f func(shard int) error) error { return everyOf(c.shards, f) }
+
+// everyServer calls f for all servers at once, those included that keys were
+// divided among before, and joins their errors as everyShard does.
+func (c *Conn) everyServer(ctx context.Context, f func(s shard) error) error {
+	servers, err := c.servers(ctx)
+	return errors.Join(err, everyOf(servers, func(i int) error { return f(servers[i]) }))
+}
+
+// servers returns all shards, those included that keys were divided among
+// before, and in place of a cluster its masters. One that cannot say who they are
+// is an error, and left out.
+func (c *Conn) servers(ctx context.Context) (all []shard, err error) {
+	for _, s := range slices.Concat(c.shards, c.former.gone()) {
+		divided, ok := s.store.(driver.Cluster)
+		if !ok {
+			all = append(all, s)
+			continue
+		}
+		masters, e := divided.Masters(ctx)
+		if e != nil {
+			err = errors.Join(err, fmt.Errorf("shard %s: %w", s.name, e))
+		}
+		for _, m := range masters {
+			all = append(all, shard{s.name, m})
+		}
+	}
+	return all, err
+}
 
 // A Conn is a connection: one or more shards, and what their keys have in
 // common. It is made by [Open] and its like, by a [Registry] from DSNs, or over
@@ -45,341 +140,6 @@ type Conn struct {
 	shut     context.CancelFunc
 }
 
-// ConnOptions are what code says about a connection. It wins over the DSN. The
-// zero value, like nil, says nothing.
-type ConnOptions struct {
-	// Name is what the connection is called. Empty means the DSN's name.
-	Name string
-
-	// Prefix and Version stand before every key, with a dot behind each: the
-	// options "prefix" and "version". Empty means the DSN's.
-	Prefix, Version string
-
-	// Previous are the shards among which keys were divided before the shards
-	// of this connection were added or removed, and PreviousRouter by what: nil
-	// means Router. Each is the name of a shard, or "host:port" of a server that
-	// is none any more and is reached as the others are: the option "previous".
-	// What is still where it was is found, and moved, with what is left of its
-	// time to live, when somebody asks for it: a read of a key whose place has
-	// changed first asks the old one, once in each process. Deletes and
-	// invalidations concern both. All processes should change at about the same
-	// time: one that does not know the new shards goes on writing to the old ones.
-	// Drop the option when what was stored before has expired, or been moved: while
-	// it is there, keys that may be at a server that does not answer fail. It needs
-	// Redis, and the rights +dump and +restore. None means that nothing has changed.
-	Previous       []string
-	PreviousRouter Router
-
-	// TTL is the time to live of objects that do not say their own. Zero means
-	// the DSN's, [Forever] none. Less than zero is an error.
-	TTL time.Duration
-
-	// Router divides the keys among several shards. Nil means the DSN's, else
-	// [CRC32].
-	Router Router
-
-	// Credentials is asked for user and password at each dial, so that they
-	// can change while the program runs. The DSN's own are then not used. Nil
-	// means the DSN's.
-	Credentials func(ctx context.Context) (username, password string, err error) `json:"-"`
-
-	// TLS is for rediss instead of the options tls_*. It is an error with
-	// redis, which would go without; other schemes have no use for it.
-	TLS *tls.Config `json:"-"`
-
-	// Timeout is of one call whose context has no nearer deadline,
-	// ConnectTimeout of dialling. Zero means the DSN's, else 1 s. Less than
-	// zero is an error.
-	Timeout, ConnectTimeout time.Duration
-
-	// Conns is the number of connections to one server that calls share. Zero
-	// means the DSN's ("conns"), else 1, which is the fastest where the server
-	// is what limits. Less than zero is an error.
-	Conns int
-
-	// OwnConns is the most connections to one server that calls have for
-	// themselves: those that send more than 1 MiB, or block, and all of them
-	// for half a second after this process was found to be short of
-	// processors. Zero means the DSN's ("maxsize"), else 64. Less than zero is
-	// an error.
-	OwnConns int
-
-	// ClientName is what CLIENT LIST shows of the connections. Empty means the
-	// DSN's.
-	ClientName string
-
-	// Replicas has replicas answer what only reads: the option "replicas" of
-	// Redis Cluster and Redis Sentinel. They may be behind the last write. What
-	// slides a time to live and what vouches for a result is asked of masters.
-	Replicas bool
-
-	// Map, if it is not nil, gives the address to dial for one that a server of
-	// a Redis Cluster or a Sentinel has named, both host:port: behind NAT, servers
-	// know themselves by other addresses. Many goroutines call it at once.
-	Map func(address string) string `json:"-"`
-
-	// Hooks hear of what goes on. Nil means none; [LogHooks] makes some that
-	// write to a log.
-	Hooks *Hooks `json:"-"`
-
-	observer *observer // of Hooks, made before the stores that tell it their state
-	own      int       // most connections of their own that calls get, zero for the default
-}
-
-const defaultOwn = 64
-
-// Open returns the connection that dsns describe: each DSN, and each of its
-// hosts, is a shard. It reads what the DSNs name (TLS files) and dials nothing:
-// a server that is not there is found by the first operation, or [Conn.Ping].
-func Open(dsns ...string) (*Conn, error) { return OpenWith(nil, dsns...) }
-
-// OpenWith is [Open] with options in code, which win over those of the DSNs.
-// Nil is none.
-func OpenWith(o *ConnOptions, dsns ...string) (*Conn, error) {
-	g := &group{}
-	for _, s := range codeSources(dsns) {
-		g.add(parseSource(s))
-	}
-	return g.open(deref(o), settings{})
-}
-
-// OpenPool returns a connection over a pool of yours, whose Dial says where and
-// how; [redigo.FromPool] says what to set on it. Closing the connection does
-// not close the pool. Of the options only Name, Prefix, Version, TTL, Hooks, Timeout
-// and Router apply.
-func OpenPool(pool *redis.Pool, o *ConnOptions) (*Conn, error) {
-	return OpenPools(map[string]*redis.Pool{"pool": pool}, o)
-}
-
-// OpenPools is [OpenPool] over several pools, the shards of the connection. The
-// keys of the map are their names for the router.
-func OpenPools(pools map[string]*redis.Pool, o *ConnOptions) (*Conn, error) {
-	opts := deref(o)
-	if err := opts.check(); err != nil {
-		return nil, err
-	}
-	stores := make(map[string]driver.Store, len(pools))
-	for name, pool := range pools {
-		if pool == nil {
-			return nil, fmt.Errorf("caches: pool %q is nil", name)
-		}
-		stores[name] = redigo.FromPool(pool, redigo.PoolOptions{Timeout: opts.Timeout, Address: "(pool " + name + ")"})
-	}
-	for _, pool := range pools {
-		if pool.MaxActive > 0 {
-			opts.own = min(cmp.Or(opts.own, defaultOwn), pool.MaxActive)
-		}
-	}
-	return NewConn(stores, &opts)
-}
-
-// NewConn returns a connection over any stores, its shards, which it closes
-// when it is closed. The keys of the map are their names for the router. Of the
-// options only Name, Prefix, Version, TTL, Hooks, Router, Previous (names of
-// shards) and PreviousRouter apply.
-func NewConn(shards map[string]driver.Store, o *ConnOptions) (*Conn, error) {
-	all := make([]shard, 0, len(shards))
-	for name, store := range shards {
-		if store == nil {
-			return nil, fmt.Errorf("caches: the store of shard %q is nil", name)
-		}
-		all = append(all, shard{name, store})
-	}
-	c, err := newConn(all, deref(o))
-	if err != nil {
-		return nil, err
-	}
-	var former []formerShard
-	for _, name := range deref(o).Previous {
-		i := c.shardNamed(name)
-		if i < 0 {
-			return nil, fmt.Errorf("caches: previous: there is no shard %q: a connection over stores of your own was divided among some of them", name)
-		}
-		former = append(former, formerShard{c.shards[i], i})
-	}
-	return c, c.setFormer(former, deref(o))
-}
-
-func deref(o *ConnOptions) ConnOptions {
-	if o == nil {
-		return ConnOptions{}
-	}
-	return *o
-}
-
-// check refuses what no DSN could say either.
-func (o *ConnOptions) check() error {
-	switch {
-	case o.TTL < 0:
-		return errors.New("caches: ConnOptions.TTL is negative: use caches.Forever for none")
-	case o.Timeout < 0, o.ConnectTimeout < 0:
-		return errors.New("caches: a timeout in ConnOptions is negative")
-	case o.Conns < 0:
-		return errors.New("caches: ConnOptions.Conns is negative")
-	case o.OwnConns < 0:
-		return errors.New("caches: ConnOptions.OwnConns is negative")
-	case strings.ContainsFunc(o.Prefix+o.Version, control):
-		return errors.New("caches: Prefix or Version in ConnOptions has a control character")
-	}
-	return nil
-}
-
-// A group is the DSNs of one connection, and the errors of those that do not
-// parse.
-type group struct {
-	dsns []*DSN
-	errs []error
-}
-
-// add takes a DSN or the error in its place. A connection with a shard missing
-// would divide the keys among the rest, so that one error spoils the group.
-func (g *group) add(d *DSN, err error) {
-	if err != nil {
-		g.errs = append(g.errs, err)
-		return
-	}
-	g.dsns = append(g.dsns, d)
-}
-
-// codeSources are DSNs given in code, named by their number in errors.
-func codeSources(dsns []string) []source {
-	all := make([]source, len(dsns))
-	for i, text := range dsns {
-		if all[i].text = text; len(dsns) > 1 {
-			all[i].from = "DSN " + strconv.Itoa(i+1)
-		}
-	}
-	return all
-}
-
-// parseSource parses a DSN; with an error, too, it returns one, see parseDSN.
-func parseSource(s source) (*DSN, error) {
-	d, err := parseDSN(s.text)
-	if err != nil && s.from != "" {
-		err = fmt.Errorf("%s: %w", s.from, err)
-	}
-	return d, err
-}
-
-// groupSources parses all sources and puts those of one name together.
-func groupSources(all []source) map[string]*group {
-	groups := make(map[string]*group)
-	for _, s := range all {
-		d, err := parseSource(s)
-		name := s.name(d)
-		if groups[name] == nil {
-			groups[name] = &group{}
-		}
-		groups[name].add(d, err)
-	}
-	return groups
-}
-
-// open opens the connection of a group. o wins over the DSNs, and they over
-// defaults.
-func (g *group) open(o ConnOptions, defaults settings) (*Conn, error) {
-	if err := errors.Join(g.errs...); err != nil {
-		return nil, err
-	}
-	if len(g.dsns) == 0 {
-		return nil, errors.New("caches: there is no DSN to open")
-	}
-	if err := o.check(); err != nil {
-		return nil, err
-	}
-	if err := defaults.fill(g.dsns); err != nil {
-		return nil, err
-	}
-	if err := o.merge(g.dsns); err != nil {
-		return nil, err
-	}
-	return g.connect(o)
-}
-
-// connect opens the shards. If one fails, those opened before are closed: a
-// named store of this process would otherwise stay, with nobody to close it.
-func (g *group) connect(o ConnOptions) (*Conn, error) {
-	var shards []shard
-	o.observer, o.own = newObserver(o.Hooks), o.OwnConns
-	for _, all := range g.dsns {
-		if o.OwnConns == 0 && all.options.maxsize > 0 && all.of.scope&inServers != 0 {
-			o.own = min(cmp.Or(o.own, defaultOwn), all.options.maxsize)
-		}
-		for _, d := range all.shards() {
-			store, err := openStore(d, &o)
-			if err != nil {
-				closeShards(shards)
-				return nil, err
-			}
-			shards = append(shards, shard{d.node(), store})
-		}
-	}
-	conn, err := newConn(shards, o)
-	if err == nil {
-		err = g.remember(conn, o)
-	}
-	if err != nil {
-		closeShards(shards)
-		return nil, err
-	}
-	return conn, nil
-}
-
-// remember opens the shards of before that are not among those of now. They are
-// reached as the first DSN says.
-func (g *group) remember(c *Conn, o ConnOptions) error {
-	var all []formerShard
-	var opened []shard
-	for _, name := range o.Previous {
-		s, err := g.formerShard(c, name, o)
-		if err != nil {
-			closeShards(opened)
-			return fmt.Errorf("caches: previous: %w", err)
-		}
-		if s.own < 0 {
-			opened = append(opened, s.shard)
-		}
-		all = append(all, s)
-	}
-	if err := c.setFormer(all, o); err != nil {
-		closeShards(opened)
-		return err
-	}
-	return nil
-}
-
-// formerShard finds or opens one shard of before.
-func (g *group) formerShard(c *Conn, name string, o ConnOptions) (formerShard, error) {
-	if i := c.shardNamed(name); i >= 0 {
-		return formerShard{c.shards[i], i}, nil
-	}
-	d := *g.dsns[0]
-	if d.Scheme != "redis" && d.Scheme != "rediss" {
-		return formerShard{}, fmt.Errorf("there is no shard %q, and a %s has no other hosts", name, d.Scheme)
-	}
-	host, err := parseHost(name, "6379")
-	if err != nil {
-		return formerShard{}, err
-	}
-	d.Hosts, d.options.node = []string{host}, ""
-	for _, all := range g.dsns {
-		for _, own := range all.shards() { // it may have a name of its own now
-			if len(own.Hosts) == 1 && own.Hosts[0] == host && own.DB == d.DB {
-				i := c.shardNamed(own.node())
-				return formerShard{shard{d.node(), c.shards[i].store}, i}, nil
-			}
-		}
-	}
-	store, err := openStore(&d, &o)
-	return formerShard{shard{d.node(), store}, -1}, err
-}
-
-func closeShards(shards []shard) {
-	for _, s := range shards {
-		_ = s.store.Close() // nothing was written yet
-	}
-}
-
 // setFormer has the connection find what was divided among shards before.
 func (c *Conn) setFormer(all []formerShard, o ConnOptions) error {
 	names := make(map[string]bool)
@@ -401,49 +161,6 @@ func (c *Conn) setFormer(all []formerShard, o ConnOptions) error {
 // shardNamed returns the index of a shard, -1 for none.
 func (c *Conn) shardNamed(name string) int {
 	return slices.IndexFunc(c.shards, func(s shard) bool { return s.name == name })
-}
-
-// merge takes over what the DSNs of one connection say of it together.
-func (o *ConnOptions) merge(dsns []*DSN) error {
-	var router, former, formerRouter string
-	err := errors.Join(
-		agree(dsns, "ttl", &o.TTL, func(d *DSN) time.Duration { return d.options.ttl }),
-		agree(dsns, "version", &o.Version, func(d *DSN) string { return d.options.version }),
-		agree(dsns, "prefix", &o.Prefix, func(d *DSN) string { return d.options.prefix }),
-		agree(dsns, "router", &router, func(d *DSN) string { return d.options.router }),
-		agree(dsns, "previous", &former, func(d *DSN) string { return d.options.previous }),
-		agree(dsns, "previous_router", &formerRouter, func(d *DSN) string { return d.options.previousRouter }),
-		agree(dsns, "#name", &o.Name, func(d *DSN) string { return d.Name }),
-	)
-	if o.Router == nil {
-		o.Router = routers[router]
-	}
-	if o.Previous == nil && former != "" {
-		o.Previous = strings.Split(former, ",")
-	}
-	if o.PreviousRouter == nil {
-		o.PreviousRouter = routers[formerRouter]
-	}
-	return err
-}
-
-// agree finds the one value that DSNs give an option; a DSN that leaves it out
-// agrees with all. The value goes to dst, unless code has set that.
-func agree[T comparable](dsns []*DSN, option string, dst *T, of func(*DSN) T) error {
-	var none, agreed T
-	for _, d := range dsns {
-		switch v := of(d); {
-		case v == none:
-		case agreed != none && agreed != v:
-			return fmt.Errorf("caches: the shards of one connection disagree on %s", option)
-		default:
-			agreed = v
-		}
-	}
-	if *dst == none {
-		*dst = agreed
-	}
-	return nil
 }
 
 // newConn makes a Conn of shards whose names are still unchecked.
@@ -491,28 +208,6 @@ func (c *Conn) front(version string) string {
 
 // defaultTTL returns the time to live of objects that do not say, 0 for none.
 func (c *Conn) defaultTTL() time.Duration { return c.ttl }
-
-// connKey is the key of a Conn in a context.
-type connKey struct{}
-
-// WithConn returns a context under which operations go to c, whatever
-// connection their objects name, unless they are pinned to one. Nil takes an
-// outer c back.
-func WithConn(ctx context.Context, c *Conn) context.Context {
-	return context.WithValue(ctx, connKey{}, c)
-}
-
-// resolve finds the connection of an operation: pinned, else the context's,
-// else the default registry's of that name.
-func resolve(ctx context.Context, pinned *Conn, name string) (*Conn, error) {
-	if pinned != nil {
-		return pinned, nil
-	}
-	if c, _ := ctx.Value(connKey{}).(*Conn); c != nil {
-		return c, nil
-	}
-	return Default().Connection(name)
-}
 
 // Name returns the connection's name, empty for the default one.
 func (c *Conn) Name() string { return c.name }
@@ -580,283 +275,68 @@ func simple(ctx context.Context, s shard, mode driver.Mode, name string) error {
 	return p.Next().OK()
 }
 
-// UnsafeClear removes the keys that match a pattern on all shards at once (SCAN
-// with MATCH, then UNLINK, page by page) and returns how many it removed. The
-// pattern is matched against full keys: the connection's prefix and version
-// are part of it where there are any. It is a glob: * ? [a-z], and \ before a
-// character that stands for itself; "*" is every key, also of other programs.
-//
-// It looks at every key of the database, O(n), a page of a thousand at a time,
-// and each page may take the connection's timeout. Keys that are written
-// meanwhile may be missed. With an error, the count is of those removed before.
-func (c *Conn) UnsafeClear(ctx context.Context, pattern string) (removed int64, err error) {
-	if pattern == "" {
-		return 0, errors.New(`caches: UnsafeClear: the pattern is empty: write "*" for every key`)
+// Stats returns what the connection has counted so far. The counts are read one
+// after the other, so that a call under way may show in some of them only. To
+// count costs an operation some 10 ns and allocates nothing.
+func (c *Conn) Stats() Stats {
+	s := Stats{Types: make(map[string]TypeStats), Shards: make(map[string]driver.Stats)}
+	for name, t := range c.tallies.all() {
+		s.Types[name] = t.sum()
 	}
-	defer c.near.flush()
-	var count atomic.Int64
-	err = c.everyServer(ctx, func(s shard) error {
-		n, err := clearShard(ctx, s, pattern)
-		count.Add(n)
-		return err
-	})
-	return count.Load(), err
-}
-
-// clearShard is UnsafeClear on one shard. Each trip unlinks one page and asks
-// for the next.
-func clearShard(ctx context.Context, s shard, pattern string) (removed int64, err error) {
-	p, next := driver.NewPipeline(driver.ReadOnly), driver.NewPipeline(0)
-	defer func() { p.Free(); next.Free() }()
-	scanKeys(p, []byte{'0'}, pattern)
-	for p.Len() > 0 {
-		if err := s.store.Do(ctx, p); err != nil {
-			return removed, err
-		}
-		n, err := turnPage(p, next, pattern)
-		removed += n
-		if err != nil {
-			return removed, err
-		}
-		p, next = next, p // what next says was read from p, which may go now
-	}
-	return removed, nil
-}
-
-func scanKeys(p *driver.Pipeline, cursor []byte, pattern string) {
-	p.Cmd("SCAN").Bytes(cursor).String("MATCH").String(pattern).String("COUNT").Int(1000)
-}
-
-// turnPage reads the replies of one trip, how many keys it unlinked and which
-// are on the page that it fetched, and writes the next trip, nothing after the
-// last.
-func turnPage(p, next *driver.Pipeline, pattern string) (removed int64, err error) {
-	next.Reset(0)
-	if string(p.Command(0).Args[0]) == "UNLINK" {
-		if removed, err = p.Next().Int(); err != nil || p.Len() == 1 {
-			return removed, err
+	for _, shard := range c.shards {
+		if m, ok := shard.store.(driver.Meter); ok {
+			s.Shards[shard.name] = m.Stats()
 		}
 	}
-	page, err := p.Next().Elems()
-	if err != nil {
-		return removed, err
-	}
-	cursor, _, err := page.Next().Bytes()
-	if err != nil {
-		return removed, err
-	}
-	keys, err := page.Next().Elems()
-	if err != nil {
-		return removed, err
-	}
-	if keys.Len() > 0 {
-		next.Cmd("UNLINK")
-	}
-	for keys.Len() > 0 {
-		key, _, err := keys.Next().Bytes()
-		if err != nil {
-			return removed, err
+	return s
+}
+
+// maxWaiters bounds the connections of their own on which calls wait for leases:
+// others need some, too.
+const maxWaiters = 32
+
+// eachShard writes one pipeline for each shard with a group of keys, sends them
+// all at once, and reads the replies, one shard after the other on the caller's
+// goroutine. It returns the error of each shard, by its index. An error of
+// write, which is bad input, is that of all: nothing is sent to any.
+func eachShard(ctx context.Context, conn *Conn, mode driver.Mode, groups [][]int, write, read func(p *driver.Pipeline, group []int) error) []error {
+	ps := make([]*driver.Pipeline, len(groups))
+	errs := make([]error, len(groups))
+	defer func() {
+		for _, p := range ps {
+			if p != nil {
+				p.Free()
+			}
 		}
-		next.Bytes(key)
-	}
-	if string(cursor) != "0" {
-		scanKeys(next, cursor, pattern)
-	}
-	return removed, nil
-}
-
-// Do runs any command that the objects do not have, and returns its reply: an
-// int64 for an integer, []byte for a string, a string for a status such as
-// "OK", []any of those for an array, and nil for nothing. An error of the
-// server is a *[ServerError], inside an array as one of its elements.
-//
-// Arguments are strings, []byte, integers, floats and bools (as 1 and 0). Keys
-// are full keys: nothing is put in front of them. The command goes to the shard
-// of its first key. With several servers, keys elsewhere are not found (a Redis
-// Cluster says CROSSSLOT), and a command without a key, such as DBSIZE, is an
-// error; with one, all goes there.
-//
-// Other callers share the connections, so commands that would change one for
-// all (SELECT, MULTI, SUBSCRIBE, CLIENT REPLY, …) or block it (BLPOP, …) are
-// refused. A lost reply is never asked for again: [ErrUnknownOutcome].
-func (c *Conn) Do(ctx context.Context, cmd string, args ...any) (any, error) {
-	p := driver.NewPipeline(0)
-	defer p.Free()
-	cmd = strings.ToUpper(cmd)
-	words, err := writeCommand(p, cmd, args)
-	if err != nil {
-		return nil, fmt.Errorf("caches: Do: %w", err)
-	}
-	key, shard := firstKey(cmd, words), 0
-	if _, divided := c.shards[0].store.(driver.Cluster); key < 0 && (divided || len(c.shards) > 1) {
-		return nil, fmt.Errorf("caches: Do: %q names no key, and the connection has several servers", cmd)
-	}
-	if key >= 0 {
-		shard = c.shardOf("", words[key])
-	}
-	if err := c.do(ctx, shard, p); err != nil {
-		return nil, err
-	}
-	return boxed(p.Next())
-}
-
-// writeCommand writes a command that may share a connection, and returns its
-// arguments as text. The first key is marked for stores that route by it.
-func writeCommand(p *driver.Pipeline, cmd string, args []any) (words []string, err error) {
-	words = make([]string, len(args))
-	for i, arg := range args {
-		if words[i], err = word(arg); err != nil {
-			return nil, fmt.Errorf("argument %d of the command: %w", i+1, err)
+	}()
+	for shard, group := range groups {
+		if len(group) == 0 {
+			continue
+		}
+		ps[shard] = driver.NewPipeline(mode)
+		if err := write(ps[shard], group); err != nil {
+			return everyShard(groups, err)
 		}
 	}
-	if cmd == "" || strings.ContainsFunc(cmd, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, errors.New("the name of the command is not one word: its arguments follow one by one")
-	}
-	if refused(cmd, words) {
-		return nil, fmt.Errorf("%s would change or block a connection that others share", cmd)
-	}
-	p.Cmd(cmd)
-	key := firstKey(cmd, words)
-	for i, w := range words {
-		if i == key {
-			p.Key(w)
-		} else {
-			p.String(w)
+	failed := conn.doEach(ctx, ps)
+	for shard, p := range ps {
+		switch {
+		case p == nil:
+		case failed != nil && failed[shard] != nil:
+			errs[shard] = failed[shard]
+		default:
+			errs[shard] = read(p, groups[shard])
 		}
 	}
-	return words, nil
+	return errs
 }
 
-// word is the text of an argument of [Conn.Do]. Types that it does not know it
-// refuses: a duration, say, would be sent as nanoseconds to commands that count
-// in seconds.
-func word(arg any) (string, error) {
-	switch v := arg.(type) {
-	case string:
-		return v, nil
-	case []byte:
-		return string(v), nil
-	case bool:
-		if v {
-			return "1", nil
-		}
-		return "0", nil
-	case int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64:
-		return fmt.Sprint(v), nil
-	case float32:
-		return shortest(float64(v), 32), nil
-	case float64:
-		return shortest(v, 64), nil
-	}
-	return "", fmt.Errorf("a %T is not a string, bytes, integer, float or bool", arg)
-}
-
-// shortest is [driver.AppendFloat], for both sizes of float.
-func shortest(f float64, bits int) string {
-	if math.IsInf(f, 0) || f == 0 {
-		return string(driver.AppendFloat(nil, f))
-	}
-	return strconv.FormatFloat(f, 'g', -1, bits)
-}
-
-// refused reports whether a command must not run on a connection that others
-// share: what it leaves behind would befall their commands, or they would wait
-// for it.
-func refused(cmd string, words []string) bool {
-	switch cmd {
-	case "AUTH", "HELLO", "SELECT", "QUIT", "RESET", "ASKING", "READONLY", "READWRITE",
-		"MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH",
-		"SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE",
-		"MONITOR", "SYNC", "PSYNC", "REPLCONF",
-		"BLPOP", "BRPOP", "BRPOPLPUSH", "BLMOVE", "BLMPOP", "BZPOPMIN", "BZPOPMAX", "BZMPOP", "WAIT", "WAITAOF":
-		return true
-	case "SCRIPT":
-		return len(words) > 0 && strings.EqualFold(words[0], "DEBUG")
-	case "CLIENT":
-		return len(words) > 0 && slices.Contains(clientState, strings.ToUpper(words[0]))
-	case "XREAD", "XREADGROUP":
-		return slices.ContainsFunc(words[:max(0, keyAfter("STREAMS", words))], func(w string) bool {
-			return strings.EqualFold(w, "BLOCK")
-		})
-	}
-	return false
-}
-
-// clientState are the subcommands of CLIENT that change the connection.
-var clientState = []string{"REPLY", "TRACKING", "CACHING", "SETNAME", "SETINFO", "NO-EVICT", "NO-TOUCH"}
-
-// firstKey returns which argument is the first key of a command, -1 for none.
-// For most commands it is the first. The exceptions are from the key
-// specifications of Redis 7 (https://redis.io/docs/latest/develop/reference/key-specs/).
-func firstKey(cmd string, words []string) int {
-	key := 0
-	switch cmd {
-	case "PING", "ECHO", "INFO", "TIME", "DBSIZE", "FLUSHDB", "FLUSHALL", "SCAN", "KEYS", "RANDOMKEY", "WAIT",
-		"CONFIG", "CLIENT", "COMMAND", "CLUSTER", "SCRIPT", "FUNCTION", "ACL", "LATENCY", "SLOWLOG", "MODULE",
-		"ROLE", "LASTSAVE", "SAVE", "BGSAVE", "BGREWRITEAOF", "SHUTDOWN", "REPLICAOF", "SLAVEOF", "FAILOVER",
-		"SWAPDB", "LOLWUT", "PUBLISH", "PUBSUB":
-		return -1
-	case "EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO", "FCALL", "FCALL_RO":
-		if key = 2; len(words) > 1 && words[1] == "0" {
-			return -1
-		}
-	case "XREAD", "XREADGROUP":
-		if key = keyAfter("STREAMS", words); key < 0 {
-			return -1
-		}
-	case "OBJECT", "XGROUP", "XINFO", "BITOP", "MEMORY", "DEBUG",
-		"SINTERCARD", "ZDIFF", "ZINTER", "ZUNION", "ZINTERCARD", "ZMPOP", "LMPOP":
-		key = 1
-	case "MIGRATE":
-		key = 2
-	}
-	if key >= len(words) {
-		return -1
-	}
-	return key
-}
-
-// keyAfter returns the index of what follows a word, -1 where it is not there.
-func keyAfter(keyword string, words []string) int {
-	i := slices.IndexFunc(words, func(w string) bool { return strings.EqualFold(w, keyword) })
-	if i < 0 {
-		return -1
-	}
-	return i + 1
-}
-
-// boxed turns a reply into what Do returns. Nothing of it is a view.
-func boxed(r driver.Reply) (any, error) {
-	switch r.Kind() {
-	case driver.KindNil:
-		return nil, nil
-	case driver.KindInt:
-		return r.Int()
-	case driver.KindStatus:
-		text, _, err := r.Bytes()
-		return string(text), err
-	case driver.KindBulk:
-		data, _, err := r.Bytes()
-		return append([]byte{}, data...), err
-	case driver.KindArray:
-		return boxedAll(r)
-	}
-	return nil, r.Err()
-}
-
-func boxedAll(r driver.Reply) (any, error) {
-	elems, err := r.Elems()
-	all := make([]any, 0, elems.Len())
-	for err == nil && elems.Len() > 0 {
-		var v any
-		if v, err = boxed(elems.Next()); err == nil {
-			all = append(all, v)
-		} else if refusal, ok := errors.AsType[*ServerError](err); ok {
-			all, err = append(all, refusal), nil // one element's, not the reply's
+func everyShard(groups [][]int, err error) []error {
+	errs := make([]error, len(groups))
+	for shard, group := range groups {
+		if len(group) > 0 {
+			errs[shard] = err
 		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	return all, nil
+	return errs
 }

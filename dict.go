@@ -248,23 +248,6 @@ func (d DictCache[K, V]) Remove(ctx context.Context, fields ...K) (removed int, 
 	return removeMembers(ctx, d.Object, "DictCache.Remove", "HDEL", fields)
 }
 
-// removeMembers is the Remove of every collection.
-func removeMembers[T any](ctx context.Context, o Object, op, cmd string, members []T) (int, error) {
-	if len(members) == 0 {
-		return 0, nil
-	}
-	var q query
-	if err := q.begin(ctx, &o, op, 0); err != nil {
-		return 0, err
-	}
-	defer q.end()
-	if err := writeMembers(q.cmd(cmd), members); err != nil {
-		return 0, q.fail(err)
-	}
-	n, err := q.int(ctx)
-	return int(n), err
-}
-
 // Contains reports whether field is there. O(1), HEXISTS.
 func (d DictCache[K, V]) Contains(ctx context.Context, field K) (bool, error) {
 	var q query
@@ -383,25 +366,6 @@ func (d DictCache[K, V]) Values(ctx context.Context) ([]V, error) {
 		}
 		return readValue[V](d.opts.serializer(), data)
 	})
-}
-
-// readAll runs a command that answers with an array, and decodes it.
-func readAll[T any](ctx context.Context, o Object, op, cmd string, read func(driver.Reply) (T, error)) ([]T, error) {
-	var q query
-	if err := q.beginRead(ctx, &o, op); err != nil {
-		return nil, err
-	}
-	defer q.end()
-	q.read(cmd, 0)
-	q.slid()
-	if err := q.run(ctx); err != nil {
-		return nil, err
-	}
-	all, err := readSlice(q.p.Next(), read)
-	if err != nil {
-		return nil, q.fail(err)
-	}
-	return all, nil
 }
 
 // Copy returns the whole dict as a map, empty where there is none. O(n),

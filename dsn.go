@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"net"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -385,200 +382,12 @@ func (d *DSN) shards() []*DSN {
 	return all
 }
 
-// The parts of the grammar, per scheme.
-
-// placeRedis reads hosts and database.
-func placeRedis(d *DSN, hosts, path string) error {
-	return placeHosts(d, hosts, strings.TrimPrefix(path, "/"), "6379")
-}
-
-func placeHosts(d *DSN, hosts, db, port string) (err error) {
-	for i, host := range strings.Split(hosts, ",") {
-		if hosts != "" && host == "" {
-			return fmt.Errorf("host %d is empty", i+1)
-		}
-		address, err := parseHost(host, port)
-		if err != nil {
-			return fmt.Errorf("host %d: %w", i+1, err)
-		}
-		d.Hosts = append(d.Hosts, address)
-	}
-	if db == "" {
-		return nil
-	}
-	if d.DB, err = parseCount(db, 0); err != nil {
-		return errors.New("the database behind the host is not a whole number from 0 on")
-	}
-	return nil
-}
-
-// placeCluster reads servers of a cluster, which has one database.
-func placeCluster(d *DSN, hosts, path string) error {
-	if err := placeRedis(d, hosts, path); err != nil {
-		return err
-	}
-	if d.DB != 0 {
-		return errors.New("a Redis Cluster has no database but 0: give each use a prefix of its own")
-	}
-	return nil
-}
-
-// placeSentinel reads Sentinels, the name of their master and the database.
-func placeSentinel(d *DSN, hosts, path string) error {
-	name, db, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	name, err := unescape("name of the master", name)
-	switch {
-	case err != nil:
-		return err
-	case name == "":
-		return fmt.Errorf("the name of the master is missing: %s://s1,s2,s3/mymaster/0", d.Scheme)
-	case !allIn(name, nameBytes):
-		return errors.New("the name of the master has other characters than letters, digits, dot, _ and -")
-	}
-	d.master = name
-	return placeHosts(d, hosts, db, "26379")
-}
-
-// placeUnix reads the path of a socket.
-func placeUnix(d *DSN, hosts, path string) (err error) {
-	if hosts != "" {
-		return errors.New("redis+unix has no host: write three slashes, redis+unix:///run/redis.sock")
-	}
-	if path, err = unescape("path", path); err != nil {
-		return err
-	}
-	switch {
-	case len(path) < 2:
-		return errors.New("the path of the socket is missing: redis+unix:///run/redis.sock")
-	case strings.ContainsFunc(path, control):
-		return errors.New("the path of the socket has a control character")
-	}
-	d.path = func() string { return path }
-	return nil
-}
-
-// placeNames reads the names of stores in this process.
-func placeNames(d *DSN, hosts, path string) error {
-	if path != "" && path != "/" {
-		return errors.New("locmem has no databases: give each its own name, locmem://name")
-	}
-	if hosts == "" {
-		return nil
-	}
-	d.Hosts = strings.Split(hosts, ",")
-	for i, name := range d.Hosts {
-		if name == "" || !allIn(name, nameBytes) {
-			return fmt.Errorf("the store's name (host %d) is not made of letters, digits, dot, _ and -", i+1)
-		}
-	}
-	return nil
-}
-
-// placeNothing is for dummy, which is nowhere.
-func placeNothing(d *DSN, hosts, path string) error {
-	if hosts != "" || (path != "" && path != "/") {
-		return fmt.Errorf("%s has neither host nor path", d.Scheme)
-	}
-	return nil
-}
-
-// placeCustom leaves to the opener what it can. Hosts are shown by String, so
-// that what they may hold is limited.
-func placeCustom(d *DSN, hosts, path string) (err error) {
-	if hosts != "" {
-		d.Hosts = strings.Split(hosts, ",")
-	}
-	for i, host := range d.Hosts {
-		if host == "" || !allIn(host, hostBytes+":[]") {
-			return fmt.Errorf("host %d is not a name or an address", i+1)
-		}
-	}
-	path, err = unescape("path", strings.TrimPrefix(path, "/"))
-	d.path = func() string { return path }
-	return err
-}
-
-const (
-	nameBytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
-	hostBytes = nameBytes
-	nodeBytes = nameBytes + ":/[]"
-)
-
-// parseHost returns "host:port", with the defaults for what is missing.
-func parseHost(s, defaultPort string) (string, error) {
-	host, port := s, ""
-	if strings.HasPrefix(s, "[") {
-		inside, after, ok := strings.Cut(s[1:], "]")
-		if !ok || (after != "" && after[0] != ':') {
-			return "", errors.New("the brackets of an IPv6 address do not match")
-		}
-		address, err := parseIPv6(inside)
-		if err != nil {
-			return "", err
-		}
-		host, port = address, after
-	} else if i := strings.IndexByte(s, ':'); i >= 0 {
-		host, port = s[:i], s[i:]
-	}
-	switch {
-	case strings.Count(port, ":") > 1:
-		return "", errors.New("there are several colons: an IPv6 address stands in brackets, [::1]:6379")
-	case host == "":
-		host = "localhost"
-	case !strings.Contains(host, ":") && !allIn(host, hostBytes):
-		return "", errors.New("it is not a host name")
-	}
-	if port = strings.TrimPrefix(port, ":"); port == "" {
-		return net.JoinHostPort(host, defaultPort), nil
-	}
-	n, err := parseCount(port, 1)
-	if err != nil || n > math.MaxUint16 {
-		return "", errors.New("the port is not a number from 1 to 65535")
-	}
-	return net.JoinHostPort(host, strconv.Itoa(n)), nil
-}
-
-// parseIPv6 reads what stands in brackets. The zone of a link-local address has
-// a percent sign, which a DSN escapes like any other: [fe80::1%25eth0].
-func parseIPv6(s string) (string, error) {
-	s, err := unescape("IPv6 address", s)
-	if err != nil {
-		return "", err
-	}
-	address, err := netip.ParseAddr(s)
-	if err != nil || !address.Is6() || !allIn(address.Zone(), hostBytes) {
-		return "", errors.New("what stands in brackets is not an IPv6 address")
-	}
-	return address.String(), nil
-}
-
 // A dsnOption is an option of the query: where it belongs and how it is read.
 type dsnOption struct {
 	name string
 	in   scope
 	set  func(o *options, value string) error
 }
-
-// A scope is a set of schemes.
-type scope uint16
-
-const (
-	inRedis scope = 1 << iota
-	inRediss
-	inUnix
-	inLocmem
-	inDummy
-	inCustom
-	inCluster
-	inClusters // with TLS
-	inSentinel
-	inSentinels // with TLS
-
-	inTLS      = inRediss | inClusters | inSentinels
-	inReplicas = inCluster | inClusters | inSentinel | inSentinels
-	inServers  = inRedis | inRediss | inUnix | inReplicas
-	inAll      = inServers | inLocmem | inDummy | inCustom
-)
 
 // dsnOptions are all options but db, in the order in which errors list them.
 var dsnOptions = []dsnOption{
@@ -829,8 +638,6 @@ func parseSpan(v string) (time.Duration, error) {
 	return span, nil
 }
 
-const digits = "0123456789"
-
 // parseCount reads digits and nothing else, so no sign.
 func parseCount(v string, least int) (int, error) {
 	if v == "" {
@@ -841,26 +648,4 @@ func parseCount(v string, least int) (int, error) {
 		return 0, fmt.Errorf("is not a whole number from %d on", least)
 	}
 	return n, nil
-}
-
-// unescape decodes percent escapes; a plus is a plus. The error of package url
-// repeats the text.
-func unescape(part, s string) (string, error) {
-	text, err := url.PathUnescape(s)
-	if err != nil {
-		return "", fmt.Errorf("the %s has a %% that begins no escape: a percent sign is written %%25", part)
-	}
-	return text, nil
-}
-
-// escape writes what would end a host or path in a DSN as %XX.
-func escape(s string) string { return dsnEscaper.Replace(s) }
-
-var dsnEscaper = strings.NewReplacer("%", "%25", "?", "%3F", "#", "%23", "@", "%40")
-
-func control(r rune) bool { return r < ' ' || r == 0x7f }
-
-// allIn reports whether s has no bytes but those of set.
-func allIn(s, set string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return !strings.ContainsRune(set, r) })
 }

@@ -1,13 +1,52 @@
 package caches
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gocaches/caches/driver"
 )
+
+// errEnded is what an operation comes to that ends its goroutine.
+var errEnded = errors.New("caches: the operation ended its goroutine (runtime.Goexit)")
+
+// isFault reports whether err is of the kind that comes and goes: a server that
+// is not there, or answers an error. What is left is wrong in the program: no
+// such connection, a value that no serializer takes.
+func isFault(err error) bool {
+	if _, ok := errors.AsType[*ServerError](err); ok {
+		return true
+	}
+	for _, fault := range []error{
+		ErrUnavailable, ErrUnknownOutcome, ErrTooLarge, ErrProtocol, ErrCorrupt, context.Canceled, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, fault) {
+			return true
+		}
+	}
+	return false
+}
+
+// ended reports whether the caller's time is up. Stores see a deadline before the
+// context does, whose timer may be late: what they then return is no fault of
+// the server's.
+func ended(ctx context.Context) bool {
+	end, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(end)
+}
+
+const sendAgain = 3
+
+// unanswered reports whether a call's reply was lost while there was time left.
+func unanswered(ctx context.Context, err error) bool {
+	return errors.Is(err, ErrUnknownOutcome) && !errors.Is(err, context.DeadlineExceeded) && !ended(ctx)
+}
 
 // What callers branch on, with errors.Is. Every error of an object's operation
 // is an *[OpError] around one of these, or around a *[ServerError].
@@ -169,7 +208,8 @@ type known struct {
 	server   *ServerError
 }
 
-func (e *known) Error() string   { return e.sentinel.Error() }
+func (e *known) Error() string { return e.sentinel.Error() }
+
 func (e *known) Unwrap() []error { return []error{e.sentinel, e.server} }
 
 // classify gives those server errors that speak of the caller's data their
@@ -197,4 +237,88 @@ func classify(err error) error {
 // repeat what a caller sent.
 func begins(message string, texts ...string) bool {
 	return slices.ContainsFunc(texts, func(text string) bool { return strings.HasPrefix(message, text) })
+}
+
+// A loadPanic carries a panic of the run to those who wait for it.
+type loadPanic struct {
+	value any
+	stack []byte
+}
+
+func (p *loadPanic) Error() string {
+	if p.value == nil { // panic(nil) panics with a *runtime.PanicNilError
+		return "caches: the function ended its goroutine (runtime.Goexit)"
+	}
+	return fmt.Sprintf("caches: the function panicked: %v\n\n%s", p.value, p.stack)
+}
+
+// Unwrap returns what the function panicked with, where that is an error.
+func (p *loadPanic) Unwrap() error {
+	err, _ := p.value.(error)
+	return err
+}
+
+// reasonOf returns why ctx has ended: its error, and its cause where that is
+// another.
+func reasonOf(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if err == nil { // its deadline is past, and its timer late
+		return context.DeadlineExceeded
+	}
+	if cause == err {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, cause)
+}
+
+func corrupt(err error) error {
+	if errors.Is(err, ErrTooLarge) {
+		return err
+	}
+	return &corruption{err}
+}
+
+// A corruption is ErrCorrupt with the decoder's error. Decoders repeat what they
+// cannot read, and errors are logged where values must not be: so Error shows
+// those only that are known not to. All can be had by errors.As.
+type corruption struct{ cause error }
+
+func (e *corruption) Error() string {
+	return ErrCorrupt.Error() + ": " + discreet(e.cause)
+}
+
+func (e *corruption) Unwrap() []error { return []error{ErrCorrupt, e.cause} }
+
+// A reason is an error of our own that repeats nothing of a value.
+type reason string
+
+func (r reason) Error() string { return string(r) }
+
+// discreet returns what can be told of a decoder's error.
+func discreet(err error) string {
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return mistyped(wrong)
+	}
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return syntax.Error() // it shows one character at most
+	}
+	if ours, ok := errors.AsType[reason](err); ok {
+		return ours.Error()
+	}
+	for _, known := range []error{ErrNotNumber, ErrOverflow, io.EOF, io.ErrUnexpectedEOF} {
+		if errors.Is(err, known) {
+			return err.Error()
+		}
+	}
+	return fmt.Sprintf("the decoder's error, a %T, may repeat it and is not shown", err)
+}
+
+// mistyped is the text of e without the number that it shows.
+func mistyped(e *json.UnmarshalTypeError) string {
+	kind, _, _ := strings.Cut(e.Value, " ") // of "number 4711"
+	text := fmt.Sprintf("json: a %s where a Go %v is wanted", kind, e.Type)
+	if e.Field != "" {
+		text += ", at " + e.Field
+	}
+	return text
 }

@@ -3,18 +3,15 @@ package caches
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/maypok86/otter/v2"
-
 	"github.com/gocaches/caches/driver"
+	"github.com/maypok86/otter/v2"
 )
 
 // Near keeps values that were read in this process, decoded, so that reading
@@ -134,45 +131,6 @@ type nearStamp struct {
 	dead  atomic.Bool
 }
 
-// nearHit returns the value of o that is kept near, and counts and tells that
-// it was there. It allocates nothing, but for a hook.
-func nearHit[T any](ctx context.Context, o *Object, op string) (v T, ok bool) {
-	if o.opts.Near == nil {
-		return v, false
-	}
-	v, s := nearGet[T](ctx, o)
-	if s == nil {
-		return v, false
-	}
-	s.tally.add(countNearHit, 1)
-	if s.conn.observer != nil {
-		s.conn.observer.called(ctx, &CallInfo{
-			Op: op, Conn: s.conn.name, Type: o.opts.typeName(), Key: s.front + o.key, Result: NearHit,
-		})
-	}
-	return v, true
-}
-
-// nearGet returns the value of o that is kept near, and where it is kept, nil
-// for a value that is not.
-func nearGet[T any](ctx context.Context, o *Object) (v T, s *nearSpace) {
-	if o.opts.Near == nil || o.opts.fresh || o.key == "" || o.err != nil {
-		return v, nil
-	}
-	conn, err := resolve(ctx, o.opts.conn, o.opts.Connection)
-	if err != nil {
-		return v, nil
-	}
-	if s = conn.nearSpace(&o.opts); s == nil {
-		return v, nil
-	}
-	v, ok := nearValueOf[T](s, o.key)
-	if !ok {
-		return v, nil
-	}
-	return v, s
-}
-
 // nearValueOf returns the value of a key, if it is still true.
 func nearValueOf[T any](s *nearSpace, key string) (v T, ok bool) {
 	found, ok := s.values.GetIfPresent(key)
@@ -194,15 +152,6 @@ type nearFill struct {
 	gen   uint64
 	begun int64
 	nearGround
-}
-
-// nearFill begins a fill, before the commands of q are sent: a change that comes
-// after it drops the fill.
-func (q *query) nearFill(o *Object) nearFill {
-	if o.opts.Near == nil {
-		return nearFill{}
-	}
-	return q.conn.nearSpace(&o.opts).fill(q.shard, q.key)
 }
 
 // fill is nearFill for a key on a shard.
@@ -277,14 +226,6 @@ func (f *nearFill) left(ttl driver.Reply) (left time.Duration, ok bool) {
 	return time.Duration(ms) * time.Millisecond, true
 }
 
-// nearPut keeps v, unless something has changed since the fill began. Ttl is the
-// reply to what ask asked.
-func nearPut[T any](f *nearFill, ttl driver.Reply, v T) {
-	if left, ok := f.left(ttl); ok {
-		nearKeep(f, left, v)
-	}
-}
-
 // nearKeep keeps v for left at most, counted from when the fill began.
 func nearKeep[T any](f *nearFill, left time.Duration, v T) {
 	s := f.space
@@ -295,35 +236,6 @@ func nearKeep[T any](f *nearFill, left time.Duration, v T) {
 	if stripe.gen == f.gen {
 		s.values.Set(f.key, &nearEntry[T]{f.nearGround, v})
 	}
-}
-
-// nearPutMap is nearPut for a map that is its caller's to change.
-func nearPutMap[K comparable, V any](f *nearFill, ttl driver.Reply, m map[K]V) {
-	if f.space != nil {
-		nearPut(f, ttl, maps.Clone(m))
-	}
-}
-
-// nearMany moves the values that are kept near from what m is to read to found,
-// and begins the fills of the others, whose keys it returns.
-func nearMany[K comparable, T any](m *many, keys []K, found map[K]T) []K {
-	s := m.space()
-	if s == nil {
-		return keys
-	}
-	rest := make([]K, 0, len(keys))
-	left := m.keys[:0]
-	for i, key := range m.keys {
-		if v, ok := nearValueOf[T](s, key); ok && !m.opts.fresh {
-			found[keys[i]] = v
-			m.near++
-			continue
-		}
-		rest, left = append(rest, keys[i]), append(left, key)
-		m.fills = append(m.fills, s.fill(m.conn.shardOf(m.front, key), key))
-	}
-	m.keys = left
-	return rest
 }
 
 // drop forgets the value of key, and drops the fills under way.
@@ -372,23 +284,6 @@ func (n *nearConn) all() []*nearSpace {
 // now is the time since the connection's first use of a near cache, which costs
 // half of what asking for the time of day does.
 func (n *nearConn) now() int64 { return int64(time.Since(n.base)) }
-
-// nearSpace returns the space of a type, nil where its values are not kept near.
-func (c *Conn) nearSpace(o *Options) *nearSpace {
-	if o.TTLPolicy == SlideOnRead || o.field != "" {
-		return nil
-	}
-	spaces := c.near.all()
-	for _, s := range spaces {
-		if s.is(o) {
-			return s
-		}
-	}
-	if len(spaces) >= nearSpaces || !c.tracks() {
-		return nil
-	}
-	return c.addNearSpace(o)
-}
 
 func (s *nearSpace) is(o *Options) bool {
 	return s.prefix == o.Prefix && s.version == o.Version && s.near == *o.Near
@@ -522,44 +417,6 @@ func (n *nearConn) invalidated(shard int, key string) {
 	if n.all() != nil {
 		n.changed(&n.shards[shard], []byte(key))
 	}
-}
-
-// nearFound returns what was seen of an entry and is kept near.
-func nearFound[T any](s *subject) (f found[T], ok bool) {
-	space := s.space()
-	if space == nil || s.opts.fresh {
-		return f, false
-	}
-	f, ok = nearValueOf[found[T]](space, s.key)
-	return f, ok && slices.Equal(f.tags, s.tags)
-}
-
-// space returns where the entry is kept near, nil for nowhere.
-func (s *subject) space() *nearSpace {
-	if s.opts.Near == nil {
-		return nil
-	}
-	return s.conn.nearSpace(s.opts)
-}
-
-// nearFill begins a fill, before the entry and its stamps are read.
-func (s *subject) nearFill() nearFill {
-	f := s.space().fill(s.shard, s.key)
-	f.stand(s.tags)
-	return f
-}
-
-// nearKeepFound keeps what was seen of an entry, where it counts, for left at
-// most, and for no longer than it is fresh.
-func nearKeepFound[T any](f *nearFill, left time.Duration, seen found[T]) {
-	if seen.reason != NoReason || f.space == nil {
-		return
-	}
-	if seen.ttl > 0 {
-		left = min(left, seen.ttl-time.Since(seen.created))
-	}
-	seen.near = true
-	nearKeep(f, left, seen)
 }
 
 // A nearShard says whether what is kept of one shard is true, and since when.

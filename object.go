@@ -2,11 +2,93 @@ package caches
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/gocaches/caches/driver"
 )
+
+// removeMembers is the Remove of every collection.
+func removeMembers[T any](ctx context.Context, o Object, op, cmd string, members []T) (int, error) {
+	if len(members) == 0 {
+		return 0, nil
+	}
+	var q query
+	if err := q.begin(ctx, &o, op, 0); err != nil {
+		return 0, err
+	}
+	defer q.end()
+	if err := writeMembers(q.cmd(cmd), members); err != nil {
+		return 0, q.fail(err)
+	}
+	n, err := q.int(ctx)
+	return int(n), err
+}
+
+// readAll runs a command that answers with an array, and decodes it.
+func readAll[T any](ctx context.Context, o Object, op, cmd string, read func(driver.Reply) (T, error)) ([]T, error) {
+	var q query
+	if err := q.beginRead(ctx, &o, op); err != nil {
+		return nil, err
+	}
+	defer q.end()
+	q.read(cmd, 0)
+	q.slid()
+	if err := q.run(ctx); err != nil {
+		return nil, err
+	}
+	all, err := readSlice(q.p.Next(), read)
+	if err != nil {
+		return nil, q.fail(err)
+	}
+	return all, nil
+}
+
+// A sighting is an operation under way on a connection that has hooks.
+type sighting struct {
+	ctx   context.Context
+	begun time.Time
+	info  CallInfo
+}
+
+// sight notes the beginning of an operation that hooks will hear of.
+func (q *query) sight(ctx context.Context, o *Object) {
+	q.seen = &sighting{ctx: ctx, begun: time.Now(), info: CallInfo{
+		Op: q.op, Conn: q.conn.name, Shard: q.conn.shards[q.shard].name, Type: o.opts.typeName(), Key: q.front + q.key,
+	}}
+}
+
+// outcome is what the operation came to as a look-up, where it is one.
+func (q *query) outcome() Result {
+	switch {
+	case q.result != NoLookup || !q.looks:
+		return q.result
+	case q.err == nil:
+		return Hit
+	case errors.Is(q.err, ErrMiss):
+		return Miss
+	}
+	return NoLookup
+}
+
+// witness counts the operation, which has ended, and tells the hooks.
+func (q *query) witness() {
+	result := q.outcome()
+	if q.tally != nil {
+		q.tally.call(result, q.err)
+	}
+	if q.seen == nil {
+		return
+	}
+	c := &q.seen.info
+	if c.Result, c.Err, c.Reason = result, q.err, q.reason; result == Miss && c.Reason == NoReason {
+		c.Reason = MissAbsent
+	}
+	c.Elapsed = time.Since(q.seen.begun)
+	c.BytesOut, c.BytesIn = len(q.p.Frames()), q.p.Replies().Size()
+	q.conn.observer.called(q.seen.ctx, c)
+}
 
 // Object is what all cache objects have in common: a key on a connection. It is
 // embedded in each of them; its methods are theirs. An Object is an immutable
@@ -181,29 +263,6 @@ func (o Object) length(ctx context.Context, op, cmd string) (int, error) {
 	q.cmd(cmd)
 	n, err := q.int(ctx)
 	return int(n), err
-}
-
-// clear removes every object under the prefix, and one whose key is the prefix
-// itself, on all shards. It is the Clear of every type.
-func (o *Options) clear(ctx context.Context, op string) (int64, error) {
-	if o.Prefix == "" {
-		return 0, &OpError{Op: op, Err: fmt.Errorf("caches: a type without a Prefix has no objects of its own to clear: use Conn.UnsafeClear")}
-	}
-	conn, err := resolve(ctx, o.conn, o.Connection)
-	if err != nil {
-		return 0, &OpError{Op: op, Err: err}
-	}
-	base := conn.front(o.Version) + o.Prefix
-	n, err := conn.UnsafeClear(ctx, globEscaper.Replace(base)+".*")
-	if err == nil {
-		q := query{conn: conn, op: op, shard: conn.shardOf("", base), p: driver.NewPipeline(0)}
-		defer q.end()
-		q.p.Cmd("UNLINK").Key(base)
-		var one int64
-		one, err = q.int(ctx)
-		return n + one, err
-	}
-	return n, &OpError{Op: op, Key: base, Err: err}
 }
 
 // A query is one operation of an object under way: the connection it resolved,
@@ -532,4 +591,26 @@ func (o Object) scanPage(ctx context.Context, op, cmd string, cursor []byte, vis
 		return nil, false, q.fail(err)
 	}
 	return append([]byte{}, at...), more, nil
+}
+
+// checkCount refuses a negative number of elements, which Redis would take for
+// something else.
+func (o Object) checkCount(op string, n int) error {
+	if n < 0 {
+		return &OpError{Op: op, Key: o.key, Err: fmt.Errorf("caches: %d is not a number of elements", n)}
+	}
+	return nil
+}
+
+// orDefault puts def in place of a miss, and beside any other error.
+func orDefault[T any](def T) func(v T, err error) (T, error) {
+	return func(v T, err error) (T, error) {
+		switch {
+		case err == nil:
+			return v, nil
+		case errors.Is(err, ErrMiss):
+			return def, nil
+		}
+		return def, err
+	}
 }

@@ -6,11 +6,9 @@ import (
 	"encoding/binary"
 	"encoding/gob"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"reflect"
-	"strings"
 	"sync"
 
 	"github.com/gocaches/caches/driver"
@@ -44,7 +42,8 @@ var (
 
 type jsonSerializer struct{}
 
-func (jsonSerializer) Marshal(v any) ([]byte, error)      { return json.Marshal(v) }
+func (jsonSerializer) Marshal(v any) ([]byte, error) { return json.Marshal(v) }
+
 func (jsonSerializer) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
 
 type rawSerializer struct{}
@@ -235,24 +234,6 @@ func writeValue[T any](p *driver.Pipeline, s Serializer, v T) error {
 	return nil
 }
 
-// writeScalar appends v where it is of one of the commonest types. Nothing of v
-// escapes it.
-func writeScalar[T any](p *driver.Pipeline, v T) bool {
-	switch v := any(v).(type) {
-	case string:
-		p.String(v)
-	case []byte:
-		p.Bytes(v)
-	case int:
-		p.Int(int64(v))
-	case int64:
-		p.Int(v)
-	default:
-		return false
-	}
-	return true
-}
-
 // readValue decodes what is stored. An error of it is an ErrCorrupt, but for
 // values beyond a bound.
 func readValue[T any](s Serializer, data []byte) (T, error) {
@@ -270,70 +251,4 @@ func readValue[T any](s Serializer, data []byte) (T, error) {
 		return zero, corrupt(err)
 	}
 	return v, nil
-}
-
-// readScalar decodes into one of the types whose bytes are their value. Nothing
-// of v escapes it.
-func readScalar[T any](data []byte) (v T, ok bool) {
-	switch dst := any(&v).(type) {
-	case *string:
-		*dst = string(data)
-	case *[]byte:
-		*dst = append([]byte{}, data...)
-	default:
-		return v, false
-	}
-	return v, true
-}
-
-func corrupt(err error) error {
-	if errors.Is(err, ErrTooLarge) {
-		return err
-	}
-	return &corruption{err}
-}
-
-// A corruption is ErrCorrupt with the decoder's error. Decoders repeat what they
-// cannot read, and errors are logged where values must not be: so Error shows
-// those only that are known not to. All can be had by errors.As.
-type corruption struct{ cause error }
-
-func (e *corruption) Error() string {
-	return ErrCorrupt.Error() + ": " + discreet(e.cause)
-}
-
-func (e *corruption) Unwrap() []error { return []error{ErrCorrupt, e.cause} }
-
-// A reason is an error of our own that repeats nothing of a value.
-type reason string
-
-func (r reason) Error() string { return string(r) }
-
-// discreet returns what can be told of a decoder's error.
-func discreet(err error) string {
-	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return mistyped(wrong)
-	}
-	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return syntax.Error() // it shows one character at most
-	}
-	if ours, ok := errors.AsType[reason](err); ok {
-		return ours.Error()
-	}
-	for _, known := range []error{ErrNotNumber, ErrOverflow, io.EOF, io.ErrUnexpectedEOF} {
-		if errors.Is(err, known) {
-			return err.Error()
-		}
-	}
-	return fmt.Sprintf("the decoder's error, a %T, may repeat it and is not shown", err)
-}
-
-// mistyped is the text of e without the number that it shows.
-func mistyped(e *json.UnmarshalTypeError) string {
-	kind, _, _ := strings.Cut(e.Value, " ") // of "number 4711"
-	text := fmt.Sprintf("json: a %s where a Go %v is wanted", kind, e.Type)
-	if e.Field != "" {
-		text += ", at " + e.Field
-	}
-	return text
 }

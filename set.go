@@ -165,15 +165,6 @@ func (s SetCache[T]) PopN(ctx context.Context, n int) ([]T, error) {
 	return members, nil
 }
 
-// checkCount refuses a negative number of elements, which Redis would take for
-// something else.
-func (o Object) checkCount(op string, n int) error {
-	if n < 0 {
-		return &OpError{Op: op, Key: o.key, Err: fmt.Errorf("caches: %d is not a number of elements", n)}
-	}
-	return nil
-}
-
 // Random returns a random member, which stays, or [ErrMiss]. O(1), SRANDMEMBER.
 func (s SetCache[T]) Random(ctx context.Context) (T, error) {
 	var zero T

@@ -2,57 +2,12 @@ package caches
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gocaches/caches/driver"
 )
-
-// A tag, and a namespace, is one key on the server that holds a stamp: 128
-// random bits. An entry carries the stamps under which it was made, and counts
-// only while each of them still stands. To invalidate is to remove the stamp,
-// which costs the same however many entries carry it.
-//
-// Stamps are made by those who store, and by nobody else, and never twice the
-// same: one that was invalidated, evicted or flushed does not come back, and
-// with it no entry does.
-//
-// The stamp of a tag is one key for the whole connection. That of a namespace,
-// which every read asks for, is on each shard: it travels with the entry.
-type stamp [16]byte
-
-func newStamp() (s stamp) {
-	rand.Read(s[:]) // never fails: it ends the process instead
-	return s
-}
-
-// What stands before the keys that are ours. No part of a user's key has a bare
-// percent sign.
-const (
-	tagFront       = "%tag."
-	namespaceFront = "%all."
-	leaseEnd       = "%lease"
-	wakeEnd        = "%wake."
-)
-
-// tagKey returns the key of a tag's stamp, without the connection's prefix. The
-// version is no part of it: old and new programs share the data that they cache.
-func tagKey(tag string) string {
-	return string(appendEscaped([]byte(tagFront), tag))
-}
-
-// sideKey returns a key that lives in the slot of front+key, on every server that
-// divides keys by hash tags, and behind the same front.
-func sideKey(front, key, end string) string {
-	full := front + key
-	if open := strings.IndexByte(full, '{'); open >= 0 && strings.IndexByte(full[open:], '}') > 1 {
-		return full + end
-	}
-	return front + "{" + full + "}" + end
-}
 
 // sortedTags puts tags in an order of their own, each once.
 func sortedTags(tags []string) []string {
@@ -120,34 +75,12 @@ func restOf(p *driver.Pipeline) (errs []error) {
 	return errs
 }
 
-// invalidation counts an invalidation and tells of it.
-func (w witness) invalidation(ctx context.Context, c *CallInfo) {
-	w.add(countInvalidation, 1)
-	if c.Err != nil {
-		w.add(countError, 1)
-	}
-	if w.heard() {
-		w.invalidated(ctx, c)
-	}
-}
-
 // InvalidateAll invalidates all that [Cached] functions and [Cache.Tagged]
 // objects keep under the Prefix and Version of the type. Values that Set stored
 // stay; see Clear. Its error says that some may still be found; see
 // [Conn.InvalidateTags]. O(1) for each shard, UNLINK, all shards at once.
 func (c Cache[T]) InvalidateAll(ctx context.Context) error {
 	return c.Options.invalidateAll(ctx, "Cache.InvalidateAll", nil)
-}
-
-// unlinkOn removes one key of one shard, wherever it belongs.
-func unlinkOn(ctx context.Context, s shard, key string) error {
-	p := driver.NewPipeline(driver.Repeatable)
-	defer p.Free()
-	p.CmdKey("UNLINK", "", key)
-	if err := s.store.Do(ctx, p); err != nil {
-		return err
-	}
-	return p.Next().Err()
 }
 
 func (o *Options) invalidateAll(ctx context.Context, op string, fn *observer) error {

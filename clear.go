@@ -1,0 +1,118 @@
+package caches
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/gocaches/caches/driver"
+)
+
+// UnsafeClear removes the keys that match a pattern on all shards at once (SCAN
+// with MATCH, then UNLINK, page by page) and returns how many it removed. The
+// pattern is matched against full keys: the connection's prefix and version
+// are part of it where there are any. It is a glob: * ? [a-z], and \ before a
+// character that stands for itself; "*" is every key, also of other programs.
+//
+// It looks at every key of the database, O(n), a page of a thousand at a time,
+// and each page may take the connection's timeout. Keys that are written
+// meanwhile may be missed. With an error, the count is of those removed before.
+func (c *Conn) UnsafeClear(ctx context.Context, pattern string) (removed int64, err error) {
+	if pattern == "" {
+		return 0, errors.New(`caches: UnsafeClear: the pattern is empty: write "*" for every key`)
+	}
+	defer c.near.flush()
+	var count atomic.Int64
+	err = c.everyServer(ctx, func(s shard) error {
+		n, err := clearShard(ctx, s, pattern)
+		count.Add(n)
+		return err
+	})
+	return count.Load(), err
+}
+
+// clearShard is UnsafeClear on one shard. Each trip unlinks one page and asks
+// for the next.
+func clearShard(ctx context.Context, s shard, pattern string) (removed int64, err error) {
+	p, next := driver.NewPipeline(driver.ReadOnly), driver.NewPipeline(0)
+	defer func() { p.Free(); next.Free() }()
+	scanKeys(p, []byte{'0'}, pattern)
+	for p.Len() > 0 {
+		if err := s.store.Do(ctx, p); err != nil {
+			return removed, err
+		}
+		n, err := turnPage(p, next, pattern)
+		removed += n
+		if err != nil {
+			return removed, err
+		}
+		p, next = next, p // what next says was read from p, which may go now
+	}
+	return removed, nil
+}
+
+func scanKeys(p *driver.Pipeline, cursor []byte, pattern string) {
+	p.Cmd("SCAN").Bytes(cursor).String("MATCH").String(pattern).String("COUNT").Int(1000)
+}
+
+// turnPage reads the replies of one trip, how many keys it unlinked and which
+// are on the page that it fetched, and writes the next trip, nothing after the
+// last.
+func turnPage(p, next *driver.Pipeline, pattern string) (removed int64, err error) {
+	next.Reset(0)
+	if string(p.Command(0).Args[0]) == "UNLINK" {
+		if removed, err = p.Next().Int(); err != nil || p.Len() == 1 {
+			return removed, err
+		}
+	}
+	page, err := p.Next().Elems()
+	if err != nil {
+		return removed, err
+	}
+	cursor, _, err := page.Next().Bytes()
+	if err != nil {
+		return removed, err
+	}
+	keys, err := page.Next().Elems()
+	if err != nil {
+		return removed, err
+	}
+	if keys.Len() > 0 {
+		next.Cmd("UNLINK")
+	}
+	for keys.Len() > 0 {
+		key, _, err := keys.Next().Bytes()
+		if err != nil {
+			return removed, err
+		}
+		next.Bytes(key)
+	}
+	if string(cursor) != "0" {
+		scanKeys(next, cursor, pattern)
+	}
+	return removed, nil
+}
+
+// clear removes every object under the prefix, and one whose key is the prefix
+// itself, on all shards. It is the Clear of every type.
+func (o *Options) clear(ctx context.Context, op string) (int64, error) {
+	if o.Prefix == "" {
+		return 0, &OpError{Op: op, Err: fmt.Errorf("caches: a type without a Prefix has no objects of its own to clear: use Conn.UnsafeClear")}
+	}
+	conn, err := resolve(ctx, o.conn, o.Connection)
+	if err != nil {
+		return 0, &OpError{Op: op, Err: err}
+	}
+	base := conn.front(o.Version) + o.Prefix
+	n, err := conn.UnsafeClear(ctx, globEscaper.Replace(base)+".*")
+	if err == nil {
+		q := query{conn: conn, op: op, shard: conn.shardOf("", base), p: driver.NewPipeline(0)}
+		defer q.end()
+		q.p.Cmd("UNLINK").Key(base)
+		var one int64
+		one, err = q.int(ctx)
+		return n + one, err
+	}
+	return n, &OpError{Op: op, Key: base, Err: err}
+}

@@ -1,0 +1,336 @@
+package caches
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+)
+
+// begun returns the time, where anybody wants to know it.
+func (m *many) begun() (now time.Time) {
+	if m.conn.observer != nil {
+		now = time.Now()
+	}
+	return now
+}
+
+// witness counts an operation on many keys, which has ended, and tells the
+// hooks, unless its caller does (quiet).
+func (m *many) witness(ctx context.Context, begun time.Time, err error) {
+	w := m.conn.witness(&m.opts, nil)
+	if m.near == 0 || m.hits+m.misses > 0 || err != nil {
+		w.many(m.hits, m.misses, err)
+	}
+	w.add(countNearHit, int64(m.near))
+	if m.quiet || !w.heard() {
+		return
+	}
+	w.called(ctx, &CallInfo{Op: m.op, Hits: m.hits + m.near, Misses: m.misses, Elapsed: time.Since(begun), Err: err})
+}
+
+// nearMany moves the values that are kept near from what m is to read to found,
+// and begins the fills of the others, whose keys it returns.
+func nearMany[K comparable, T any](m *many, keys []K, found map[K]T) []K {
+	s := m.space()
+	if s == nil {
+		return keys
+	}
+	rest := make([]K, 0, len(keys))
+	left := m.keys[:0]
+	for i, key := range m.keys {
+		if v, ok := nearValueOf[T](s, key); ok && !m.opts.fresh {
+			found[keys[i]] = v
+			m.near++
+			continue
+		}
+		rest, left = append(rest, keys[i]), append(left, key)
+		m.fills = append(m.fills, s.fill(m.conn.shardOf(m.front, key), key))
+	}
+	m.keys = left
+	return rest
+}
+
+// GetMany returns the values of those keys that have one: of c.Key(k) for every
+// k of keys. Keys that are not there are not in the map. O(len(keys)), MGET in
+// one round trip per shard, all shards at once (GETEX under [SlideOnRead]). A
+// key that holds another Redis data type counts as not there, as it does for
+// MGET; under SlideOnRead it is [ErrWrongType]. With Options.Near, those that are
+// in this process are not asked for, and PTTL of the others goes with MGET.
+//
+// What could be read is returned beside an error, which holds a [KeysError] for
+// the keys that could not.
+func GetMany[K comparable, T any](ctx context.Context, c Cache[T], keys []K) (map[K]T, error) {
+	m, err := newMany(ctx, "GetMany", c, keys)
+	if err != nil || len(keys) == 0 {
+		return map[K]T{}, err
+	}
+	found := make(map[K]T, len(keys))
+	asked := nearMany(m, keys, found)
+	if m.fills != nil {
+		m.kept = func(i int, ttl driver.Reply) {
+			if v, ok := found[asked[i]]; ok {
+				nearPut(&m.fills[i], ttl, v)
+			}
+		}
+	}
+	err = m.get(ctx, func(data []byte, i int) error {
+		v, err := readValue[T](m.opts.serializer(), data)
+		if err == nil {
+			found[asked[i]] = v
+		}
+		return err
+	})
+	return found, err
+}
+
+// SetMany stores every value of items under c.Key(k). Each is stored with its
+// expiry or not at all; the error holds a [KeysError] for those that were not,
+// or may not have been. Where one does not serialize, nothing is stored.
+// O(len(items)), SET with PX, one round trip per shard, all shards at once.
+func SetMany[K comparable, T any](ctx context.Context, c Cache[T], items map[K]T) error {
+	keys := make([]K, 0, len(items))
+	for k := range items {
+		keys = append(keys, k)
+	}
+	m, err := newMany(ctx, "SetMany", c, keys)
+	if err != nil || len(keys) == 0 {
+		return err
+	}
+	q := query{front: m.front, ms: m.ms, fixed: m.opts.TTLPolicy == FromCreation}
+	return m.run(ctx, 0, func(p *driver.Pipeline, group []int) error {
+		q.p = p
+		for _, i := range group {
+			q.key = m.keys[i]
+			if err := appendSet(&q, m.opts.serializer(), items[keys[i]]); err != nil {
+				return fmt.Errorf("the value for %q: %w", m.front+q.key, err)
+			}
+		}
+		return nil
+	}, m.statuses)
+}
+
+// DeleteMany removes the values at c.Key(k) for every k of keys and returns how
+// many there were. O(len(keys)), UNLINK, one round trip per shard, all shards at
+// once. The error holds a [KeysError] for the keys that may still be there.
+func DeleteMany[K comparable, T any](ctx context.Context, c Cache[T], keys []K) (int, error) {
+	m, err := newMany(ctx, "DeleteMany", c, keys)
+	if err != nil || len(keys) == 0 {
+		return 0, err
+	}
+	total := 0
+	err = m.run(ctx, 0, func(p *driver.Pipeline, group []int) error {
+		m.chunks(p, "UNLINK", group)
+		for part := range slices.Chunk(group, chunk) { // their leases; see Delete
+			p.Cmd("UNLINK")
+			for _, i := range part {
+				p.Key(sideKey(m.front, m.keys[i], leaseEnd))
+			}
+		}
+		return nil
+	}, func(p *driver.Pipeline, group []int) {
+		for part := range slices.Chunk(group, chunk) {
+			n, err := p.Next().Int()
+			m.fail(part, err)
+			total += int(n)
+		}
+		for part := range slices.Chunk(group, chunk) {
+			m.fail(part, p.Next().Err())
+		}
+	})
+	return total, err
+}
+
+// many is an operation on many values of one type.
+type many struct {
+	op    string
+	opts  Options
+	conn  *Conn
+	front string
+	ms    int64 // the time to live, as in a query
+	keys  []string
+	// The error of each key, nil where none has one. Only the one goroutine
+	// that reads replies writes it, and what it found.
+	errs         []error
+	hits, misses int
+	quiet        bool // a step of a call that hooks are told of as a whole
+
+	near  int                           // values that were found near
+	fills []nearFill                    // one for each of keys, nil for none
+	kept  func(i int, ttl driver.Reply) // takes the time that the value of a key has left
+}
+
+// space returns where values are kept near, nil for nowhere.
+func (m *many) space() *nearSpace {
+	if m.opts.Near == nil {
+		return nil
+	}
+	return m.conn.nearSpace(&m.opts)
+}
+
+func newMany[K comparable, T any](ctx context.Context, op string, c Cache[T], keys []K) (*many, error) {
+	conn, err := resolve(ctx, c.Options.conn, c.Options.Connection)
+	if err != nil {
+		return nil, &OpError{Op: op, Err: err}
+	}
+	m := &many{op: op, opts: c.Options, conn: conn, front: conn.front(c.Options.Version), keys: make([]string, len(keys))}
+	if m.ms, err = m.opts.ttl(conn); err != nil {
+		return nil, &OpError{Op: op, Err: err}
+	}
+	for i, k := range keys {
+		object := c.Key(k)
+		if object.err != nil {
+			return nil, &OpError{Op: op, Err: object.err}
+		}
+		m.keys[i] = object.key
+	}
+	return m, nil
+}
+
+// get reads the strings at all keys and gives each that is there to found.
+func (m *many) get(ctx context.Context, found func(data []byte, i int) error) error {
+	if m.opts.TTLPolicy == SlideOnRead {
+		return m.getSliding(ctx, found)
+	}
+	mode := driver.ReadOnly
+	if m.fills != nil { // see query.begin
+		mode |= driver.Master
+	}
+	return m.run(ctx, mode, func(p *driver.Pipeline, group []int) error {
+		m.chunks(p, "MGET", group)
+		if m.fills != nil {
+			m.each(p, "PTTL", group)
+		}
+		return nil
+	}, func(p *driver.Pipeline, group []int) {
+		for part := range slices.Chunk(group, chunk) {
+			e, err := p.Next().Elems()
+			m.fail(part, err)
+			for n := 0; err == nil && n < len(part); n++ {
+				m.value(e.Next(), part[n], found)
+			}
+		}
+		if m.fills != nil {
+			for _, i := range group {
+				m.kept(i, p.Next())
+			}
+		}
+	})
+}
+
+// each appends one command for each key.
+func (m *many) each(p *driver.Pipeline, cmd string, group []int) {
+	for _, i := range group {
+		p.CmdKey(cmd, m.front, m.keys[i])
+	}
+}
+
+// getSliding is get for types whose reads start the time to live again: MGET
+// cannot.
+func (m *many) getSliding(ctx context.Context, found func(data []byte, i int) error) error {
+	return m.run(ctx, driver.Repeatable, func(p *driver.Pipeline, group []int) error {
+		q := query{front: m.front, ms: m.ms, slide: m.ms > 0, p: p}
+		for _, i := range group {
+			q.key = m.keys[i]
+			q.get()
+		}
+		return nil
+	}, func(p *driver.Pipeline, group []int) {
+		for _, i := range group {
+			m.value(p.Next(), i, found)
+		}
+	})
+}
+
+// value gives one value to found, and notes the error of its key.
+func (m *many) value(r driver.Reply, i int, found func([]byte, int) error) {
+	data, ok, err := r.Bytes()
+	if err == nil && ok {
+		err = found(data, i)
+	}
+	switch {
+	case err != nil:
+	case ok:
+		m.hits++
+	default:
+		m.misses++
+	}
+	m.fail([]int{i}, err)
+}
+
+// statuses reads one reply per key, and notes the errors.
+func (m *many) statuses(p *driver.Pipeline, group []int) {
+	for n := range group {
+		m.fail(group[n:n+1], p.Next().Err())
+	}
+}
+
+// chunks appends commands of up to chunk keys each.
+func (m *many) chunks(p *driver.Pipeline, cmd string, group []int) {
+	for part := range slices.Chunk(group, chunk) {
+		p.Cmd(cmd)
+		for _, i := range part {
+			p.Key(m.front, m.keys[i])
+		}
+	}
+}
+
+// run sends one pipeline to each shard that has keys, all at once, and returns
+// what failed, by keys.
+func (m *many) run(ctx context.Context, mode driver.Mode, write func(p *driver.Pipeline, group []int) error, read func(p *driver.Pipeline, group []int)) error {
+	begun := m.begun()
+	groups := m.conn.group(m.front, m.keys)
+	errs := eachShard(ctx, m.conn, mode, groups, write, func(p *driver.Pipeline, group []int) error {
+		read(p, group)
+		return nil
+	})
+	for shard, err := range errs {
+		m.fail(groups[shard], err)
+	}
+	if s := m.space(); s != nil && mode&driver.ReadOnly == 0 {
+		for _, key := range m.keys {
+			s.drop(key)
+		}
+	}
+	err := m.err()
+	m.witness(ctx, begun, err)
+	return err
+}
+
+// fail notes err, if it is one, for some of the keys.
+func (m *many) fail(group []int, err error) {
+	if err == nil {
+		return
+	}
+	if m.errs == nil {
+		m.errs = make([]error, len(m.keys))
+	}
+	err = classify(err)
+	for _, i := range group {
+		m.errs[i] = err
+	}
+}
+
+// err returns one error for all keys that failed. Keys of one shard mostly fail
+// for one reason, which is said once.
+func (m *many) err() error {
+	if m.errs == nil {
+		return nil
+	}
+	var keys []string
+	var causes []error
+	said := make(map[string]bool)
+	for i, err := range m.errs {
+		if err == nil {
+			continue
+		}
+		keys = append(keys, m.front+m.keys[i])
+		if text := err.Error(); !said[text] {
+			said[text], causes = true, append(causes, err)
+		}
+	}
+	return &KeysError{Op: m.op, Keys: keys, Err: errors.Join(causes...)}
+}

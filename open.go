@@ -1,0 +1,285 @@
+package caches
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/driver/redigo"
+	"github.com/gomodule/redigo/redis"
+)
+
+// Open returns the connection that dsns describe: each DSN, and each of its
+// hosts, is a shard. It reads what the DSNs name (TLS files) and dials nothing:
+// a server that is not there is found by the first operation, or [Conn.Ping].
+func Open(dsns ...string) (*Conn, error) { return OpenWith(nil, dsns...) }
+
+// OpenWith is [Open] with options in code, which win over those of the DSNs.
+// Nil is none.
+func OpenWith(o *ConnOptions, dsns ...string) (*Conn, error) {
+	g := &group{}
+	for _, s := range codeSources(dsns) {
+		g.add(parseSource(s))
+	}
+	return g.open(deref(o), settings{})
+}
+
+// OpenPool returns a connection over a pool of yours, whose Dial says where and
+// how; [redigo.FromPool] says what to set on it. Closing the connection does
+// not close the pool. Of the options only Name, Prefix, Version, TTL, Hooks, Timeout
+// and Router apply.
+func OpenPool(pool *redis.Pool, o *ConnOptions) (*Conn, error) {
+	return OpenPools(map[string]*redis.Pool{"pool": pool}, o)
+}
+
+// OpenPools is [OpenPool] over several pools, the shards of the connection. The
+// keys of the map are their names for the router.
+func OpenPools(pools map[string]*redis.Pool, o *ConnOptions) (*Conn, error) {
+	opts := deref(o)
+	if err := opts.check(); err != nil {
+		return nil, err
+	}
+	stores := make(map[string]driver.Store, len(pools))
+	for name, pool := range pools {
+		if pool == nil {
+			return nil, fmt.Errorf("caches: pool %q is nil", name)
+		}
+		stores[name] = redigo.FromPool(pool, redigo.PoolOptions{Timeout: opts.Timeout, Address: "(pool " + name + ")"})
+	}
+	for _, pool := range pools {
+		if pool.MaxActive > 0 {
+			opts.own = min(cmp.Or(opts.own, defaultOwn), pool.MaxActive)
+		}
+	}
+	return NewConn(stores, &opts)
+}
+
+// NewConn returns a connection over any stores, its shards, which it closes
+// when it is closed. The keys of the map are their names for the router. Of the
+// options only Name, Prefix, Version, TTL, Hooks, Router, Previous (names of
+// shards) and PreviousRouter apply.
+func NewConn(shards map[string]driver.Store, o *ConnOptions) (*Conn, error) {
+	all := make([]shard, 0, len(shards))
+	for name, store := range shards {
+		if store == nil {
+			return nil, fmt.Errorf("caches: the store of shard %q is nil", name)
+		}
+		all = append(all, shard{name, store})
+	}
+	c, err := newConn(all, deref(o))
+	if err != nil {
+		return nil, err
+	}
+	var former []formerShard
+	for _, name := range deref(o).Previous {
+		i := c.shardNamed(name)
+		if i < 0 {
+			return nil, fmt.Errorf("caches: previous: there is no shard %q: a connection over stores of your own was divided among some of them", name)
+		}
+		former = append(former, formerShard{c.shards[i], i})
+	}
+	return c, c.setFormer(former, deref(o))
+}
+
+// A group is the DSNs of one connection, and the errors of those that do not
+// parse.
+type group struct {
+	dsns []*DSN
+	errs []error
+}
+
+// add takes a DSN or the error in its place. A connection with a shard missing
+// would divide the keys among the rest, so that one error spoils the group.
+func (g *group) add(d *DSN, err error) {
+	if err != nil {
+		g.errs = append(g.errs, err)
+		return
+	}
+	g.dsns = append(g.dsns, d)
+}
+
+// codeSources are DSNs given in code, named by their number in errors.
+func codeSources(dsns []string) []source {
+	all := make([]source, len(dsns))
+	for i, text := range dsns {
+		if all[i].text = text; len(dsns) > 1 {
+			all[i].from = "DSN " + strconv.Itoa(i+1)
+		}
+	}
+	return all
+}
+
+// parseSource parses a DSN; with an error, too, it returns one, see parseDSN.
+func parseSource(s source) (*DSN, error) {
+	d, err := parseDSN(s.text)
+	if err != nil && s.from != "" {
+		err = fmt.Errorf("%s: %w", s.from, err)
+	}
+	return d, err
+}
+
+// groupSources parses all sources and puts those of one name together.
+func groupSources(all []source) map[string]*group {
+	groups := make(map[string]*group)
+	for _, s := range all {
+		d, err := parseSource(s)
+		name := s.name(d)
+		if groups[name] == nil {
+			groups[name] = &group{}
+		}
+		groups[name].add(d, err)
+	}
+	return groups
+}
+
+// open opens the connection of a group. o wins over the DSNs, and they over
+// defaults.
+func (g *group) open(o ConnOptions, defaults settings) (*Conn, error) {
+	if err := errors.Join(g.errs...); err != nil {
+		return nil, err
+	}
+	if len(g.dsns) == 0 {
+		return nil, errors.New("caches: there is no DSN to open")
+	}
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if err := defaults.fill(g.dsns); err != nil {
+		return nil, err
+	}
+	if err := o.merge(g.dsns); err != nil {
+		return nil, err
+	}
+	return g.connect(o)
+}
+
+// connect opens the shards. If one fails, those opened before are closed: a
+// named store of this process would otherwise stay, with nobody to close it.
+func (g *group) connect(o ConnOptions) (*Conn, error) {
+	var shards []shard
+	o.observer, o.own = newObserver(o.Hooks), o.OwnConns
+	for _, all := range g.dsns {
+		if o.OwnConns == 0 && all.options.maxsize > 0 && all.of.scope&inServers != 0 {
+			o.own = min(cmp.Or(o.own, defaultOwn), all.options.maxsize)
+		}
+		for _, d := range all.shards() {
+			store, err := openStore(d, &o)
+			if err != nil {
+				closeShards(shards)
+				return nil, err
+			}
+			shards = append(shards, shard{d.node(), store})
+		}
+	}
+	conn, err := newConn(shards, o)
+	if err == nil {
+		err = g.remember(conn, o)
+	}
+	if err != nil {
+		closeShards(shards)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// remember opens the shards of before that are not among those of now. They are
+// reached as the first DSN says.
+func (g *group) remember(c *Conn, o ConnOptions) error {
+	var all []formerShard
+	var opened []shard
+	for _, name := range o.Previous {
+		s, err := g.formerShard(c, name, o)
+		if err != nil {
+			closeShards(opened)
+			return fmt.Errorf("caches: previous: %w", err)
+		}
+		if s.own < 0 {
+			opened = append(opened, s.shard)
+		}
+		all = append(all, s)
+	}
+	if err := c.setFormer(all, o); err != nil {
+		closeShards(opened)
+		return err
+	}
+	return nil
+}
+
+// formerShard finds or opens one shard of before.
+func (g *group) formerShard(c *Conn, name string, o ConnOptions) (formerShard, error) {
+	if i := c.shardNamed(name); i >= 0 {
+		return formerShard{c.shards[i], i}, nil
+	}
+	d := *g.dsns[0]
+	if d.Scheme != "redis" && d.Scheme != "rediss" {
+		return formerShard{}, fmt.Errorf("there is no shard %q, and a %s has no other hosts", name, d.Scheme)
+	}
+	host, err := parseHost(name, "6379")
+	if err != nil {
+		return formerShard{}, err
+	}
+	d.Hosts, d.options.node = []string{host}, ""
+	for _, all := range g.dsns {
+		for _, own := range all.shards() { // it may have a name of its own now
+			if len(own.Hosts) == 1 && own.Hosts[0] == host && own.DB == d.DB {
+				i := c.shardNamed(own.node())
+				return formerShard{shard{d.node(), c.shards[i].store}, i}, nil
+			}
+		}
+	}
+	store, err := openStore(&d, &o)
+	return formerShard{shard{d.node(), store}, -1}, err
+}
+
+func closeShards(shards []shard) {
+	for _, s := range shards {
+		_ = s.store.Close() // nothing was written yet
+	}
+}
+
+// merge takes over what the DSNs of one connection say of it together.
+func (o *ConnOptions) merge(dsns []*DSN) error {
+	var router, former, formerRouter string
+	err := errors.Join(
+		agree(dsns, "ttl", &o.TTL, func(d *DSN) time.Duration { return d.options.ttl }),
+		agree(dsns, "version", &o.Version, func(d *DSN) string { return d.options.version }),
+		agree(dsns, "prefix", &o.Prefix, func(d *DSN) string { return d.options.prefix }),
+		agree(dsns, "router", &router, func(d *DSN) string { return d.options.router }),
+		agree(dsns, "previous", &former, func(d *DSN) string { return d.options.previous }),
+		agree(dsns, "previous_router", &formerRouter, func(d *DSN) string { return d.options.previousRouter }),
+		agree(dsns, "#name", &o.Name, func(d *DSN) string { return d.Name }),
+	)
+	if o.Router == nil {
+		o.Router = routers[router]
+	}
+	if o.Previous == nil && former != "" {
+		o.Previous = strings.Split(former, ",")
+	}
+	if o.PreviousRouter == nil {
+		o.PreviousRouter = routers[formerRouter]
+	}
+	return err
+}
+
+// agree finds the one value that DSNs give an option; a DSN that leaves it out
+// agrees with all. The value goes to dst, unless code has set that.
+func agree[T comparable](dsns []*DSN, option string, dst *T, of func(*DSN) T) error {
+	var none, agreed T
+	for _, d := range dsns {
+		switch v := of(d); {
+		case v == none:
+		case agreed != none && agreed != v:
+			return fmt.Errorf("caches: the shards of one connection disagree on %s", option)
+		default:
+			agreed = v
+		}
+	}
+	if *dst == none {
+		*dst = agreed
+	}
+	return nil
+}
