@@ -39,7 +39,7 @@ func FromPool(p *redis.Pool, o PoolOptions) *Store {
 		panic("caches: redigo.FromPool needs a pool, and a timeout that is not negative")
 	}
 	s := newStore(o.Timeout, Limits{})
-	s.pool, s.foreign = p, true
+	s.pool, s.fromPool = p, true
 	s.address = orDefault(o.Address, "(a pool)")
 	return s
 }

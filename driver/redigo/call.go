@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	maxAgain   = 4 // times that a call is sent again at once
+	maxRepeats = 4 // times that a call is sent again at once
 	firstPause = 5 * time.Millisecond
 	lastPause  = 250 * time.Millisecond
 )
@@ -36,16 +36,16 @@ type call struct {
 
 	// On a shared connection:
 	ticket  ticket        // of the last exchange; without a slot where its reader may still write there
-	asked   time.Duration // when the last exchange began, after base
+	begun   time.Duration // when the last exchange began, after base
 	shared  shared
 	lane    *lane // of the first attempt, once it is chosen
 	counted bool  // it is in the statistics
 
-	aside  chan error // the end of a call that a goroutine makes, else nil
-	arg    [1]any     // the call itself: the argument of conn.Do
-	out    []byte     // commands that are not those of p alone
-	errs   bool       // the server answered a command with an error
-	asking bool       // ASKING goes in front of commands
+	background chan error // the end of a call that a goroutine makes, else nil
+	arg        [1]any     // the call itself: the argument of conn.Do
+	out        []byte     // commands that are not those of p alone
+	errs       bool       // the server answered a command with an error
+	asking     bool       // ASKING goes in front of commands
 
 	// Of the attempt under way:
 	need   need
@@ -65,8 +65,8 @@ func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
 		c.arg[0] = c
 	}
 	c.Context, c.s, c.p = ctx, s, p
-	c.asked = time.Since(base)
-	c.deadline = c.asked + s.timeout
+	c.begun = time.Since(base)
+	c.deadline = c.begun + s.timeout
 	if end, ok := ctx.Deadline(); ok {
 		// What blocks may be meant to wait for longer than a call takes.
 		if end := end.Sub(base); end < c.deadline || p.Mode()&driver.Own != 0 {
@@ -78,7 +78,7 @@ func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
 
 func (c *call) free() {
 	p := c.p
-	c.Context, c.s, c.p, c.lane, c.aside, c.counted, c.asking = nil, nil, nil, nil, nil, false, false
+	c.Context, c.s, c.p, c.lane, c.background, c.counted, c.asking = nil, nil, nil, nil, nil, false, false
 	c.shared.m = nil // of a Start that was turned away
 	if cap(c.out) > keepBuffer {
 		c.out = nil
@@ -124,8 +124,8 @@ func (c *call) count() {
 }
 
 func (c *call) finish() error {
-	if c.aside != nil {
-		return <-c.aside
+	if c.background != nil {
+		return <-c.background
 	}
 	if !c.begunEarly() {
 		if err := c.impossible(); err != nil {
@@ -155,7 +155,7 @@ func (c *call) impossible() error {
 func (c *call) quick() bool {
 	const special = driver.Atomic | driver.Own
 	p := c.p
-	if c.s.foreign || p.Mode()&special != 0 || p.HasScripts() || p.Len() == 0 || c.impossible() != nil || c.s.starves() {
+	if c.s.fromPool || p.Mode()&special != 0 || p.HasScripts() || p.Len() == 0 || c.impossible() != nil || c.s.isStarved() {
 		return false
 	}
 	c.lane = c.s.lane()
@@ -187,11 +187,11 @@ func (c *call) begunEarly() bool { return c.shared.known || c.shared.early }
 // leaves all to Finish where there is nothing to wait for. Where the attempt
 // needs more than a connection that is there, a goroutine makes the call.
 func (c *call) start() {
-	if c.impossible() != nil || c.p.Len() == 0 || c.s.foreign {
+	if c.impossible() != nil || c.p.Len() == 0 || c.s.fromPool {
 		return
 	}
 	c.need = needOf(c.p)
-	if c.need == shareable && !c.s.starves() {
+	if c.need == shareable && !c.s.isStarved() {
 		c.lane = c.s.lane()
 		if m := c.lane.live(); m != nil {
 			// If the connection turns the call away, so little has happened
@@ -204,8 +204,8 @@ func (c *call) start() {
 		}
 	}
 	c.count()
-	c.aside = make(chan error, 1)
-	go func() { c.aside <- c.run() }()
+	c.background = make(chan error, 1)
+	go func() { c.background <- c.run() }()
 }
 
 // run makes the call. Of a Pipeline that a former master has run in part, the
@@ -234,7 +234,7 @@ func (c *call) try() error {
 		switch {
 		case refused && c.pause(pauses):
 			pauses++
-		case !refused && again < maxAgain && c.mayRepeat(err) && c.pauseUnlessSent(again):
+		case !refused && again < maxRepeats && c.mayRepeat(err) && c.pauseUnlessSent(again):
 			again++
 		case lost != nil && (refused || errors.Is(err, driver.ErrUnavailable)):
 			return lost // of this attempt nothing has run, but of an earlier one
@@ -256,12 +256,12 @@ func (c *call) attempt() error {
 	c.wrote, c.reused, c.errs = false, false, false
 	c.need = needOf(c.p)
 	switch {
-	case c.s.foreign:
+	case c.s.fromPool:
 		return c.classify(c.borrow())
-	case c.need == shareable && !c.s.starves():
+	case c.need == shareable && !c.s.isStarved():
 		return c.share(c.takeLane())
 	}
-	return c.takeOut()
+	return c.usePool()
 }
 
 // takeLane returns the lane that was chosen for the first attempt, and another
@@ -275,7 +275,7 @@ func (c *call) takeLane() *lane {
 }
 
 // takeOut makes an attempt on a connection of the Pool.
-func (c *call) takeOut() error {
+func (c *call) usePool() error {
 	if err := c.acquire(); err != nil {
 		return unavailable(err)
 	}
@@ -297,14 +297,14 @@ var errBusy = errors.New("all connections are in use")
 // it those that wait.
 func (c *call) acquire() error {
 	select {
-	case c.s.slots <- struct{}{}:
+	case c.s.permits <- struct{}{}:
 		return nil
 	default:
 	}
 	timer := time.NewTimer(c.left())
 	defer timer.Stop()
 	select {
-	case c.s.slots <- struct{}{}:
+	case c.s.permits <- struct{}{}:
 		return nil
 	case <-timer.C:
 		return fmt.Errorf("%w: %w", errBusy, context.DeadlineExceeded)
@@ -317,7 +317,7 @@ func (c *call) acquire() error {
 
 // release gives the right back, after the connection itself: so there are
 // never more connections than rights.
-func (c *call) release() { <-c.s.slots }
+func (c *call) release() { <-c.s.permits }
 
 // dial makes a connection for the Pool.
 func (s *Store) dial(ctx context.Context) (*conn, error) {
@@ -328,7 +328,7 @@ func (s *Store) dial(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	made.endWith(era)
+	made.attach(era)
 	s.stats.dials.Add(1)
 	made.ready(s)
 	return made, nil
@@ -434,11 +434,11 @@ func (c *call) pause(n int) bool {
 
 // refused reports whether the server has said that it ran nothing, for now.
 func (c *call) refused(err error) bool {
-	if c.s.blunt {
+	if c.s.showRefusals {
 		return false
 	}
 	if err != nil {
-		return errors.Is(err, driver.ErrUnavailable) && isForNow(err)
+		return errors.Is(err, driver.ErrUnavailable) && isTemporary(err)
 	}
 	if c.demoted() {
 		return c.atomic() || len(c.unwritten()) == c.p.Len()
@@ -458,7 +458,7 @@ func (c *call) refused(err error) bool {
 
 // isForNow reports whether a dial ended because the server is there, but does
 // not serve us at the moment.
-func isForNow(err error) bool {
+func isTemporary(err error) bool {
 	if errors.Is(err, errRole) {
 		return true
 	}
@@ -491,19 +491,19 @@ func isCode(text, code string) bool {
 //
 // When the time is up, one caller looks whether that is over: all of them on
 // the shared connection would pay for a look that says no.
-func (s *Store) starves() bool {
-	until := s.fastUntil.Load()
+func (s *Store) isStarved() bool {
+	until := s.poolUntil.Load()
 	if until == 0 {
 		return false
 	}
 	now := time.Since(base)
-	if int64(now) < until || !s.fastUntil.CompareAndSwap(until, int64(now+fasting)) {
+	if int64(now) < until || !s.poolUntil.CompareAndSwap(until, int64(now+poolFor)) {
 		return true
 	}
 	runtime.Gosched()
-	if time.Since(base)-now > s.starved {
+	if time.Since(base)-now > s.starvedYield {
 		return true
 	}
-	s.fastUntil.Store(0)
+	s.poolUntil.Store(0)
 	return false
 }

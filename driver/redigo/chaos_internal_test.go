@@ -122,7 +122,7 @@ func life(t *testing.T, seed uint64) {
 	m.conn.nc = &chaotic{m.conn.nc, p, odds}
 	m.mu.Unlock()
 	s.lanes[0].mu.Lock() // no dial: one life is enough
-	s.lanes[0].failures, s.lanes[0].rested, s.lanes[0].last = tripAt, time.Now().Add(time.Hour), errChaos
+	s.lanes[0].failures, s.lanes[0].retryAt, s.lanes[0].lastErr = tripAt, time.Now().Add(time.Hour), errChaos
 	s.lanes[0].mu.Unlock()
 	var callers sync.WaitGroup
 	for caller := range 1 + p.n(8) {

@@ -31,7 +31,7 @@ var errDropped = errors.New("the connection was closed")
 // so do dials, which begin anew. A breaker that was open is closed. Drop does
 // nothing to a foreign pool.
 func (s *Store) Drop(reason error) {
-	if s.foreign {
+	if s.fromPool {
 		return
 	}
 	// Only the text: what the reason wraps says nothing about these calls.
@@ -80,15 +80,15 @@ func (e *era) dial(ctx context.Context, d *dialer) (*conn, error) {
 
 // endWith has the connection end with its era. Those of lanes are ended by the
 // lane, for the sake of the calls on them.
-func (c *conn) endWith(e *era) {
+func (c *conn) attach(e *era) {
 	c.era = e
-	c.leave = context.AfterFunc(e.ctx, func() { _ = c.sock.Close() })
+	c.detach = context.AfterFunc(e.ctx, func() { _ = c.sock.Close() })
 }
 
 // Close closes the connection, which then is nothing to its era.
 func (c *conn) Close() error {
-	if c.leave != nil {
-		c.leave()
+	if c.detach != nil {
+		c.detach()
 	}
 	return c.Conn.Close()
 }

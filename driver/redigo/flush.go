@@ -11,16 +11,16 @@ const (
 	// starved is how long a yield takes when there is no processor for us: half
 	// of what a spinning goroutine gets before it is preempted. One in which
 	// many callers have run may take as long.
-	starved = 5 * time.Millisecond
+	starvedYield = 5 * time.Millisecond
 	// fedBy is how many calls must have come in such a time if it was theirs:
 	// goroutines that follow each other, and work in between, bring one in some
 	// tens of microseconds; those that wait for spinning ones bring one each.
-	fedBy = 75
+	busyCalls = 75
 	// fasting is how long calls go through the pool after that.
-	fasting = 500 * time.Millisecond
+	poolFor = 500 * time.Millisecond
 	// leastWave is how many calls are worth a write of their own while others are
 	// still on their way to the same one.
-	leastWave = 3
+	leastBatch = 3
 	// keepOut is the largest write buffer that a connection keeps.
 	keepOut = 1 << 20
 )
@@ -30,7 +30,7 @@ const (
 // not do it: it would make a lone caller wait, too. It is entered with mu held
 // and leaves it free.
 func (m *mux) yield(c *call) {
-	m.state = yielding
+	m.phase = yielding
 	m.epoch++
 	epoch, before := m.epoch, m.queued
 	m.mu.Unlock()
@@ -38,8 +38,8 @@ func (m *mux) yield(c *call) {
 	runtime.Gosched()
 	now := time.Since(base)
 	m.mu.Lock()
-	m.feel(now, now-start, int(m.queued-before))
-	if m.epoch != epoch || m.state != yielding || m.dead != nil {
+	m.noteYield(now, now-start, int(m.queued-before))
+	if m.epoch != epoch || m.phase != yielding || m.dead != nil {
 		m.mu.Unlock() // somebody has written meanwhile, or is about to
 		return
 	}
@@ -48,15 +48,15 @@ func (m *mux) yield(c *call) {
 
 // feel notes how long a yield took, and how many calls came in that time. Two
 // in a row without a processor are no accident. It is called with mu held.
-func (m *mux) feel(now, took time.Duration, calls int) {
-	if took <= m.s.starved || time.Duration(calls)*m.s.starved >= took*fedBy {
-		m.hungry = false
+func (m *mux) noteYield(now, took time.Duration, calls int) {
+	if took <= m.s.starvedYield || time.Duration(calls)*m.s.starvedYield >= took*busyCalls {
+		m.starvedOnce = false
 		return
 	}
-	if m.hungry {
-		m.s.fastUntil.Store(int64(now + fasting))
+	if m.starvedOnce {
+		m.s.poolUntil.Store(int64(now + poolFor))
 	}
-	m.hungry = true
+	m.starvedOnce = true
 }
 
 // flush writes what is queued, until nothing is. It is entered with mu held, by
@@ -66,7 +66,7 @@ func (m *mux) feel(now, took time.Duration, calls int) {
 // A caller writes for others only as long as it would wait anyway: once it has
 // its answer, or its time is up, a goroutine goes on in its place.
 func (m *mux) flush(c *call) {
-	m.state = writing
+	m.phase = writing
 	for m.unsent > 0 && m.dead == nil {
 		if c != nil && (!c.ticket.waits() || c.Context.Err() != nil) {
 			go m.relieve(nil)
@@ -83,7 +83,7 @@ func (m *mux) flush(c *call) {
 			m.mu.Lock()
 		}
 	}
-	m.state = idle
+	m.phase = idle
 	m.mu.Unlock()
 }
 
@@ -114,14 +114,14 @@ func (m *mux) write(c *call) (rest []byte, err error) {
 	m.countCalls()
 	m.out, m.spare, m.unsent, m.commands = m.spare[:0], nil, 0, 0
 	m.writer = c
-	m.guard.stuck = 0
+	m.watchdog.stuck = 0
 	m.mu.Unlock()
 	n, err := m.conn.nc.Write(buf)
 	m.s.stats.out.Add(int64(n))
 	m.mu.Lock()
 	m.writer = nil
 	m.unwritten -= n
-	if err == nil && m.guard.stuck > 0 { // it was just coming out by itself
+	if err == nil && m.watchdog.stuck > 0 { // it was just coming out by itself
 		_ = m.conn.nc.SetWriteDeadline(time.Time{})
 	}
 	switch {

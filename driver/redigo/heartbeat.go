@@ -27,19 +27,19 @@ const (
 func (w *watchdog) beat(now time.Duration) (unlocked bool) {
 	m := w.m
 	// A closed store waits for its calls, and needs no sign of life meanwhile.
-	if !w.armed || now-w.beaten < beatEvery || m.s.closed() || m.room(pingSize) != nil {
+	if !w.armed || now-w.lastBeat < beatEvery || m.s.closed() || m.mayQueue(pingSize) != nil {
 		return false
 	}
-	w.beaten = now
+	w.lastBeat = now
 	w.beats++
 	word := strconv.FormatUint(rand.Uint64(), 36) + "." + strconv.FormatUint(w.beats, 10)
 	e := entry{newSlot().ticket(), now, now + m.s.timeout, 1, true}
 	e.slot.buf = appendBulk(nil, word)
-	idled := w.idle
+	idled := w.idleLooks
 	m.enqueue(&e, appendBulk(appendBulk([]byte("*2\r\n"), "PING"), word))
-	w.idle = idled // a heartbeat is no use of the connection
+	w.idleLooks = idled // a heartbeat is no use of the connection
 	m.ensureReader()
-	if m.state != idle {
+	if m.phase != idle {
 		return false // who yields or writes takes it along
 	}
 	m.flush(nil)

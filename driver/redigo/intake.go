@@ -15,7 +15,7 @@ const (
 	handOver = 32 << 10
 	// loneBatches is how many reads in a row answered no more than one call
 	// before the reader goroutine lets a lone caller read for itself.
-	loneBatches = 16
+	loneReads = 16
 )
 
 // An intake is the reading side of a mux. Only who has the reader's role
@@ -27,11 +27,11 @@ type intake struct {
 	at     int  // the entry of mux.taken whose replies come next
 	begun  bool // the framer is at them
 	framer framer
-	ends   []end // of replies that are whole and not delivered
+	ends   []replyEnd // of replies that are whole and not delivered
 }
 
 // An end is where the replies of one call end.
-type end struct {
+type replyEnd struct {
 	at   int
 	errs bool // one of them is an error
 }
@@ -72,7 +72,7 @@ func (m *mux) readOn() bool {
 		if few++; n > 1 {
 			few = 0
 		}
-		if few >= loneBatches && m.giveUp() {
+		if few >= loneReads && m.giveUp() {
 			return true
 		}
 	}
@@ -82,7 +82,7 @@ func (m *mux) readOn() bool {
 func (m *mux) giveUp() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.state != idle || m.flight() > 0 || m.dead != nil {
+	if m.phase != idle || m.flight() > 0 || m.dead != nil {
 		return false
 	}
 	m.reading = false
@@ -140,9 +140,9 @@ func (m *mux) frame() (whole int, err error) {
 				return 0, fmt.Errorf("%w: bytes that nobody asked for", driver.ErrProtocol)
 			}
 			if n == 1 {
-				if size := in.framer.whole(in.buf[at:in.filled]); 0 < size && size < handOver {
+				if size := in.framer.usual(in.buf[at:in.filled]); 0 < size && size < handOver {
 					at += size
-					in.ends = append(in.ends, end{at, false})
+					in.ends = append(in.ends, replyEnd{at, false})
 					continue
 				}
 			}
@@ -158,7 +158,7 @@ func (m *mux) frame() (whole int, err error) {
 		in.begun = false
 		size := in.framer.pos
 		at += size
-		in.ends = append(in.ends, end{at, in.framer.errs})
+		in.ends = append(in.ends, replyEnd{at, in.framer.errs})
 		if size >= handOver {
 			return whole + 1, nil
 		}

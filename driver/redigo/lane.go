@@ -29,10 +29,10 @@ type lane struct {
 	cur atomic.Pointer[mux]
 
 	mu       sync.Mutex
-	under    *dialing // the dial under way
+	pending  *dialing // the dial under way
 	failures int      // in a row
-	rested   time.Time
-	last     error // the failure
+	retryAt  time.Time
+	lastErr  error // the failure
 }
 
 // A dialing is one dial that any number of calls wait for.
@@ -87,20 +87,20 @@ func (l *lane) live() *mux {
 func (l *lane) dial() (d *dialing, joined bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.under != nil {
-		return l.under, true, nil
+	if l.pending != nil {
+		return l.pending, true, nil
 	}
 	if m := l.live(); m != nil {
 		return &dialing{done: closedChan, m: m}, true, nil
 	}
-	if l.failures >= tripAt && time.Now().Before(l.rested) {
+	if l.failures >= tripAt && time.Now().Before(l.retryAt) {
 		l.s.stats.refused.Add(1)
 		// %v: the cause is not this call's, and nothing is to be retried for it.
-		return nil, false, fmt.Errorf("%w; it is tried again soon: %v", errOpen, l.last)
+		return nil, false, fmt.Errorf("%w; it is tried again soon: %v", errOpen, l.lastErr)
 	}
-	l.under = &dialing{done: make(chan struct{})}
-	go l.run(l.under)
-	return l.under, false, nil
+	l.pending = &dialing{done: make(chan struct{})}
+	go l.run(l.pending)
+	return l.pending, false, nil
 }
 
 var (
@@ -114,15 +114,15 @@ func (l *lane) run(d *dialing) {
 	for err == nil && era.ended() { // after the dial: drop has not found it here
 		l.mu.Unlock()
 		_ = conn.Close()
-		l.s.states.told(driver.Disconnected, context.Cause(era.ctx))
+		l.s.states.noteAndTell(driver.Disconnected, context.Cause(era.ctx))
 		conn, era, err = l.connect()
 		l.mu.Lock()
 	}
-	l.under = nil
+	l.pending = nil
 	switch {
 	case err != nil:
 		d.err = err
-		if !isForNow(err) { // one that is full or loading answers: it is not broken
+		if !isTemporary(err) { // one that is full or loading answers: it is not broken
 			l.failed(err)
 		}
 	default:
@@ -159,9 +159,9 @@ func (l *lane) connect() (*conn, *era, error) {
 // with mu held.
 func (l *lane) failed(err error) {
 	l.failures++
-	l.last = err
+	l.lastErr = err
 	rest := min(firstRest<<min(max(l.failures-tripAt, 0), 10), lastRest)
-	l.rested = time.Now().Add(rest/2 + rand.N(rest/2))
+	l.retryAt = time.Now().Add(rest/2 + rand.N(rest/2))
 	if l.failures == tripAt {
 		l.s.states.note(driver.Resting, err)
 	}
@@ -169,7 +169,7 @@ func (l *lane) failed(err error) {
 
 // silence counts a connection that was given up because nothing came. If the
 // server answers no greeting either, the breaker opens the sooner for it.
-func (l *lane) silence(err error) {
+func (l *lane) countSilence(err error) {
 	l.mu.Lock()
 	l.failed(err)
 	l.mu.Unlock()
@@ -180,10 +180,10 @@ func (l *lane) silence(err error) {
 // store's context has ended, so no dial succeeds any more.
 func (l *lane) close(end time.Time) {
 	l.mu.Lock()
-	under := l.under
+	pending := l.pending
 	l.mu.Unlock()
-	if under != nil {
-		<-under.done
+	if pending != nil {
+		<-pending.done
 	}
 	if m := l.cur.Load(); m != nil {
 		m.drain(end)
@@ -206,7 +206,7 @@ func (l *shared) exchange(c *call, frames []byte, n int) ([]byte, error) {
 	case l.early:
 		err = l.m.wait(c)
 	default:
-		c.asked = time.Since(base)
+		c.begun = time.Since(base)
 		err = l.m.submit(c, frames, n)
 	}
 	l.early, l.known, l.err = false, false, nil

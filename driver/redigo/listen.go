@@ -17,7 +17,7 @@ import (
 // A message is valid until tell returns. A Store over a foreign pool cannot
 // listen.
 func (s *Store) Listen(ctx context.Context, channel string, tell func(message []byte)) error {
-	if s.foreign {
+	if s.fromPool {
 		return fmt.Errorf("%w: a foreign pool has no connection to listen on", driver.ErrUnavailable)
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -16,8 +16,8 @@ const listenAfter = 100 * time.Microsecond
 // itself, without a hop to another goroutine. It is entered with mu held and
 // leaves it free. Its error is the call's own, which then has its end; without
 // one the call still waits for its slot.
-func (m *mux) alone(c *call) error {
-	m.reading, m.state = true, writing
+func (m *mux) serveLone(c *call) error {
+	m.reading, m.phase = true, writing
 	rest, err := m.write(c)
 	switch {
 	case err != nil:
@@ -31,7 +31,7 @@ func (m *mux) alone(c *call) error {
 		m.flush(c)
 		return nil
 	}
-	m.state = idle
+	m.phase = idle
 	if !c.ticket.waits() {
 		m.wake <- struct{}{} // our time was up in the write
 		m.mu.Unlock()
@@ -91,9 +91,9 @@ func (m *mux) stale(c *call) bool {
 	if m.flight() > 1 {
 		return false // what comes may well be asked for
 	}
-	before := m.used
-	m.used = c.asked
-	return c.asked-before >= listenAfter && m.conn.check() != nil
+	before := m.lastLone
+	m.lastLone = c.begun
+	return c.begun-before >= listenAfter && m.conn.check() != nil
 }
 
 // resume reports whether err is only the watchdog's interruption of a read, and

@@ -46,24 +46,24 @@ type mux struct {
 	lane *lane
 	conn *conn
 
-	mu        sync.Mutex
-	out       []byte  // commands that no write has taken yet
-	spare     []byte  // the buffer of the write before
-	unwritten int     // bytes of out, and of the write under way
-	commands  int64   // in out
-	queued    int64   // calls so far
-	fresh     int64   // those of them that are not in the statistics yet
-	queue     []entry // calls that the reader has not begun with
-	taken     []entry // those that it has; it alone changes them, under mu
-	unsent    int     // the last so many of queue are in out
-	state     state
-	epoch     uint64        // of the flush: who has yielded sees whether others took over
-	peak      int           // calls under way at once, lately
-	hungry    bool          // the last yield found no processor
-	used      time.Duration // the begin of the last lone call, after base
-	reader    *call         // whose goroutine is in a read of the connection
-	writer    *call         // whose goroutine is in a write of it
-	dead      error         // why nothing goes here any more
+	mu          sync.Mutex
+	out         []byte  // commands that no write has taken yet
+	spare       []byte  // the buffer of the write before
+	unwritten   int     // bytes of out, and of the write under way
+	commands    int64   // in out
+	queued      int64   // calls so far
+	uncounted   int64   // those of them that are not in the statistics yet
+	queue       []entry // calls that the reader has not begun with
+	taken       []entry // those that it has; it alone changes them, under mu
+	unsent      int     // the last so many of queue are in out
+	phase       phase
+	epoch       uint64        // of the flush: who has yielded sees whether others took over
+	peak        int           // calls under way at once, lately
+	starvedOnce bool          // the last yield found no processor
+	lastLone    time.Duration // the begin of the last lone call, after base
+	reader      *call         // whose goroutine is in a read of the connection
+	writer      *call         // whose goroutine is in a write of it
+	dead        error         // why nothing goes here any more
 
 	reading bool          // somebody has the reader's role
 	wake    chan struct{} // hands it to the reader goroutine; one role, one token
@@ -75,13 +75,13 @@ type mux struct {
 	heard     atomic.Int64 // when the last bytes came, nanoseconds after base; zero before any
 	in        intake       // touched by who has the reader's role
 
-	guard watchdog
+	watchdog watchdog
 }
 
-type state uint8
+type phase uint8
 
 const (
-	idle     state = iota
+	idle     phase = iota
 	yielding       // a caller lets others append before it writes
 	writing
 )
@@ -89,7 +89,7 @@ const (
 func newMux(l *lane, c *conn) *mux {
 	m := &mux{s: l.s, lane: l, conn: c, wake: make(chan struct{}, 1), gone: make(chan struct{})}
 	m.in.init(l.s.limits)
-	m.guard.init(m)
+	m.watchdog.init(m)
 	go m.run()
 	return m
 }
@@ -115,12 +115,12 @@ func (m *mux) submit(c *call, frames []byte, n int) error {
 		return err
 	}
 	switch {
-	case m.state != idle:
+	case m.phase != idle:
 		m.join(c)
 	case m.stale(c):
 		m.fail(errStale, nil) // nothing of this call was written
 	case !m.reading && len(frames) <= writeAhead:
-		if err := m.alone(c); err != nil {
+		if err := m.serveLone(c); err != nil {
 			c.ticket.slot = nil
 			return err
 		}
@@ -137,7 +137,7 @@ func (m *mux) start(c *call, frames []byte, n int) error {
 		return err
 	}
 	switch {
-	case m.state != idle:
+	case m.phase != idle:
 		m.join(c)
 	case m.stale(c):
 		m.fail(errStale, nil)
@@ -159,7 +159,7 @@ func (m *mux) push(c *call, frames []byte, n int) error {
 	}
 	c.ticket = c.ticket.slot.ticket()
 	m.mu.Lock()
-	if err := m.room(len(frames)); err != nil {
+	if err := m.mayQueue(len(frames)); err != nil {
 		return m.refuse(c, err)
 	}
 	// A connection that has worked may have been lost for a reason of its own;
@@ -167,9 +167,9 @@ func (m *mux) push(c *call, frames []byte, n int) error {
 	c.wrote, c.reused = true, m.heard.Load() != 0
 	if !c.counted {
 		c.counted = true
-		m.fresh++
+		m.uncounted++
 	}
-	m.enqueue(&entry{c.ticket, c.asked, c.deadline, int32(n), false}, frames)
+	m.enqueue(&entry{c.ticket, c.begun, c.deadline, int32(n), false}, frames)
 	return nil
 }
 
@@ -181,15 +181,15 @@ func (m *mux) flight() int { return int(m.queued - m.replied.Load()) }
 // changed for itself would go from processor to processor with every one. It is
 // called with mu held.
 func (m *mux) countCalls() {
-	m.s.stats.calls.Add(m.fresh)
-	m.fresh = 0
+	m.s.stats.calls.Add(m.uncounted)
+	m.uncounted = 0
 }
 
 // join is the way of a call that finds somebody at the writing: what it has
 // queued goes along. It is entered with mu held and leaves it free.
 func (m *mux) join(c *call) {
 	m.ensureReader()
-	if m.state == yielding && m.unsent >= leastWave && m.unsent*3 >= m.peak {
+	if m.phase == yielding && m.unsent >= leastBatch && m.unsent*3 >= m.peak {
 		// Enough for one write: waiting for all would leave the server idle
 		// meanwhile. A third keeps both sides busy.
 		m.epoch++
@@ -201,7 +201,7 @@ func (m *mux) join(c *call) {
 
 // room returns why a call must be turned away, nil where it need not. It is
 // called with mu held.
-func (m *mux) room(frames int) error {
+func (m *mux) mayQueue(frames int) error {
 	switch {
 	case m.dead != nil:
 		return m.dead
@@ -237,7 +237,7 @@ func (m *mux) enqueue(e *entry, frames []byte) {
 	m.queue = append(m.queue, *e)
 	m.unsent++
 	m.peak = max(m.peak, m.flight())
-	m.guard.arm(e)
+	m.watchdog.arm(e)
 }
 
 // ensureReader gives the reader's role to the goroutine if nobody has it. What
@@ -258,7 +258,7 @@ func (m *mux) wait(c *call) error {
 		return m.waitUntil(c, ended)
 	}
 	<-c.ticket.slot.done
-	return c.told()
+	return c.result()
 }
 
 // waitUntil is wait with an end. It is apart for the sake of the others: many
@@ -275,11 +275,11 @@ func (m *mux) waitUntil(c *call, ended <-chan struct{}) error {
 		}
 		<-t.slot.done
 	}
-	return c.told()
+	return c.result()
 }
 
 // told returns what a call has been told.
-func (c *call) told() error {
+func (c *call) result() error {
 	err := c.ticket.err()
 	if err != nil {
 		c.ticket.slot = nil
@@ -303,7 +303,7 @@ func (m *mux) fail(err error, culprit *entry) {
 	}
 	m.s.states.note(driver.Disconnected, reason) // before anybody can dial again
 	close(m.gone)
-	m.guard.stop()
+	m.watchdog.stop()
 	_ = m.conn.sock.Close()
 	all := append(append([]entry{}, m.taken...), m.queue...)
 	sent := len(all) - m.unsent

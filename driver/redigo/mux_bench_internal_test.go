@@ -59,13 +59,13 @@ func BenchmarkMux(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			s.starved = time.Hour
+			s.starvedYield = time.Hour
 			server := &echo{
 				size: len("*2\r\n$3\r\nGET\r\n$10\r\n") + len(key) + 2, reply: len(reply),
 				replies: strings.Repeat(reply, maxFlight), written: make(chan int, maxFlight), closed: make(chan struct{}),
 			}
 			m := newMux(&s.lanes[0], &conn{nc: server, sock: server})
-			m.guard.beaten = time.Since(base) + time.Hour // a PING has another size
+			m.watchdog.lastBeat = time.Since(base) + time.Hour // a PING has another size
 			s.lanes[0].cur.Store(m)
 			defer func() { _ = s.Close() }()
 			b.ReportAllocs()
@@ -101,7 +101,7 @@ func BenchmarkFrame(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			f, buf := framer{limits: Limits{}.orDefaults()}, []byte(reply)
 			for b.Loop() {
-				if f.whole(buf) > 0 {
+				if f.usual(buf) > 0 {
 					continue
 				}
 				f.begin(1)

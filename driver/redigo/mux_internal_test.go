@@ -21,7 +21,7 @@ func muxTo(t *testing.T, timeout time.Duration, server func(net.Conn)) (*Store, 
 	t.Helper()
 	s, err := Open(Config{Address: "127.0.0.1:1", Timeout: timeout})
 	require.NoError(t, err)
-	s.starved = time.Hour
+	s.starvedYield = time.Hour
 	ours, theirs := net.Pipe()
 	served := make(chan struct{})
 	go func() {
@@ -65,7 +65,7 @@ func TestSilenceBeginsWithTheCall(t *testing.T) {
 	ended := begin(context.Background(), s, "INCR", "n")
 	for underWay := false; !underWay; time.Sleep(time.Millisecond) {
 		m.mu.Lock()
-		underWay = m.flight() == 1 && m.state == idle
+		underWay = m.flight() == 1 && m.phase == idle
 		m.mu.Unlock()
 	}
 	m.mu.Lock()
@@ -184,7 +184,7 @@ func TestSilenceWhileAnswersCome(t *testing.T) {
 		}
 	})
 	m.mu.Lock()
-	m.guard.beaten = time.Since(base) + time.Hour // no PING, which has another size
+	m.watchdog.lastBeat = time.Since(base) + time.Hour // no PING, which has another size
 	m.mu.Unlock()
 	ended := make(chan struct{})
 	go func() {
@@ -238,7 +238,7 @@ func TestCallsThatHaveEnded(t *testing.T) {
 	first := begin(t.Context(), s, "INCR", "n")
 	for stuck := false; !stuck; time.Sleep(time.Millisecond) {
 		m.mu.Lock()
-		stuck = m.state == writing
+		stuck = m.phase == writing
 		m.mu.Unlock()
 	}
 	for range 3 {
@@ -292,12 +292,12 @@ func TestLooksWhenTimeIsUp(t *testing.T) {
 	defer m.mu.Unlock()
 	now := time.Since(base)
 	after := func(begun, deadline time.Duration) time.Duration {
-		m.guard.arm(&entry{begun: now + begun, deadline: now + deadline})
-		return m.guard.next - now
+		m.watchdog.arm(&entry{begun: now + begun, deadline: now + deadline})
+		return m.watchdog.next - now
 	}
 	assert.Equal(t, tick, after(0, time.Second))
-	assert.Equal(t, 2*pause, after(pause/2, 2*pause))
-	assert.Equal(t, 2*pause, after(pause, time.Second))
-	assert.Equal(t, 2*pause, after(3*pause/2, 7*pause/4), "sooner than it would look again")
-	assert.Equal(t, pause, after(0, pause/2), "its own pause")
+	assert.Equal(t, 2*leastWait, after(leastWait/2, 2*leastWait))
+	assert.Equal(t, 2*leastWait, after(leastWait, time.Second))
+	assert.Equal(t, 2*leastWait, after(3*leastWait/2, 7*leastWait/4), "sooner than it would look again")
+	assert.Equal(t, leastWait, after(0, leastWait/2), "no sooner than leastWait")
 }

@@ -6,9 +6,9 @@ import "github.com/gocaches/caches/driver"
 type need uint8
 
 const (
-	shareable need = iota
-	alone          // one that nobody waits behind
-	spends         // one that nobody uses afterwards
+	shareable  need = iota
+	exclusive       // one that nobody waits behind
+	disposable      // one that nobody uses afterwards
 )
 
 // needOf returns what p needs. It looks at the names of the commands also where
@@ -17,7 +17,7 @@ const (
 func needOf(p *driver.Pipeline) need {
 	n := shareable
 	if len(p.Frames()) > maxShared || p.Mode()&driver.Own != 0 {
-		n = alone
+		n = exclusive
 	}
 	for i := range p.Len() {
 		n = max(n, needOfName(p.Name(i)))
@@ -52,11 +52,11 @@ func needOfName(name string) need {
 	switch string(upper[:len(name)]) {
 	case "BLPOP", "BRPOP", "BLMOVE", "BLMPOP", "BRPOPLPUSH", "BZPOPMIN", "BZPOPMAX", "BZMPOP",
 		"XREAD", "XREADGROUP", "WAIT", "WAITAOF":
-		return alone
+		return exclusive
 	case "SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE",
 		"MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH", "MONITOR", "SYNC", "PSYNC", "REPLCONF",
 		"AUTH", "HELLO", "RESET", "QUIT", "SELECT", "CLIENT", "READONLY", "READWRITE", "ASKING":
-		return spends
+		return disposable
 	}
 	return shareable
 }

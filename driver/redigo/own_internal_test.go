@@ -15,12 +15,12 @@ func TestNeedOf(t *testing.T) {
 		want  need
 	}{
 		{0, []string{"GET"}, shareable},
-		{driver.ReadOnly, []string{"GET", "SUBSCRIBE"}, spends},
-		{driver.Own, []string{"GET"}, alone},
-		{driver.Own, []string{"SELECT"}, spends},
-		{0, []string{"SET", "blpop"}, alone},
-		{0, []string{"wAtCh", "GET"}, spends},
-		{0, []string{"PUNSUBSCRIBE"}, spends},
+		{driver.ReadOnly, []string{"GET", "SUBSCRIBE"}, disposable},
+		{driver.Own, []string{"GET"}, exclusive},
+		{driver.Own, []string{"SELECT"}, disposable},
+		{0, []string{"SET", "blpop"}, exclusive},
+		{0, []string{"wAtCh", "GET"}, disposable},
+		{0, []string{"PUNSUBSCRIBE"}, disposable},
 		{0, []string{"PUNSUBSCRIBEX"}, shareable},
 		{0, []string{"A", "BITFIELD_RO", "GEORADIUSBYMEMBER_RO"}, shareable},
 	} {
@@ -34,7 +34,7 @@ func TestNeedOf(t *testing.T) {
 	p := driver.NewPipeline(0)
 	defer p.Free()
 	p.Cmd("SET").Key("k").Bytes(make([]byte, maxShared))
-	assert.Equal(t, alone, needOf(p), "large")
+	assert.Equal(t, exclusive, needOf(p), "large")
 }
 
 // BenchmarkNeedOf is what each call pays for it.

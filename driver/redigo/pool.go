@@ -44,8 +44,8 @@ type conn struct {
 
 	secure bool // TLS
 
-	era   *era        // that it ends with; nil on a lane, which sees to that itself
-	leave func() bool // takes that back
+	era    *era        // that it ends with; nil on a lane, which sees to that itself
+	detach func() bool // takes that back
 
 	stats  *counters
 	framer framer
@@ -74,7 +74,7 @@ func (c *conn) Do(_ string, args ...any) (any, error) {
 	for _, arg := range args {
 		if call, ok := arg.(*call); ok {
 			err := call.serve(c)
-			if err == nil && call.need == spends {
+			if err == nil && call.need == disposable {
 				c.broken = errSpent
 			}
 			if err == nil && call.demoted() {

@@ -120,12 +120,12 @@ type Config struct {
 
 // A Store is a Redis server as a [driver.Store]. It is safe for concurrent use.
 type Store struct {
-	pool    *redis.Pool
-	foreign bool   // the pool is its user's
-	blunt   bool   // Config.Refusals
-	address string // for errors
-	timeout time.Duration
-	limits  Limits
+	pool         *redis.Pool
+	fromPool     bool   // the pool is its user's
+	showRefusals bool   // Config.Refusals
+	address      string // for errors
+	timeout      time.Duration
+	limits       Limits
 
 	dialer *dialer // nil for a foreign pool
 	era    atomic.Pointer[era]
@@ -134,13 +134,13 @@ type Store struct {
 	ctx    context.Context // of dials for them; ends with Close
 	cancel context.CancelFunc
 
-	starved   time.Duration // the constant of that name, but in tests
-	fastUntil atomic.Int64  // nanoseconds after base: until then calls go through the pool
+	starvedYield time.Duration // the constant of that name, but in tests
+	poolUntil    atomic.Int64  // nanoseconds after base: until then calls go through the pool
 
-	slots chan struct{} // one per connection in use, OwnConns at most; nil for a foreign pool
-	done  chan struct{} // closed by Close
-	close sync.Once     // closes done
-	stats counters
+	permits chan struct{} // one per connection in use, OwnConns at most; nil for a foreign pool
+	done    chan struct{} // closed by Close
+	close   sync.Once     // closes done
+	stats   counters
 
 	states states // of the lanes' connections
 
@@ -159,9 +159,9 @@ func Open(c Config) (*Store, error) {
 	conns := orDefault(c.OwnConns, 64)
 	s := newStore(c.Timeout, c.Limits)
 	s.address, s.states.on = orDefault(c.Address, "(resolved)"), c.OnState
-	s.blunt = c.Refusals
+	s.showRefusals = c.Refusals
 	s.era.Store(newEra())
-	s.slots = make(chan struct{}, conns)
+	s.permits = make(chan struct{}, conns)
 	s.dialer = newDialer(&c)
 	s.lanes = make([]lane, orDefault(c.Conns, 1))
 	for i := range s.lanes {
@@ -178,10 +178,10 @@ func Open(c Config) (*Store, error) {
 
 func newStore(timeout time.Duration, limits Limits) *Store {
 	s := &Store{
-		timeout: min(orDefault(timeout, time.Second), never/2), // it is added to times
-		limits:  limits.orDefaults(),
-		done:    make(chan struct{}),
-		starved: starved,
+		timeout:      min(orDefault(timeout, time.Second), never/2), // it is added to times
+		limits:       limits.orDefaults(),
+		done:         make(chan struct{}),
+		starvedYield: starvedYield,
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -296,7 +296,7 @@ func (s *Store) Close() error {
 			s.lanes[i].close(end)
 		}
 		s.states.wait(end)
-		if !s.foreign {
+		if !s.fromPool {
 			err = s.pool.Close()
 		}
 	})

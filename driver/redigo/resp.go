@@ -94,7 +94,7 @@ func (f *framer) advance(buf []byte) error {
 // whole returns the size of the reply at the start of buf where that is one of
 // the usual ones, "+OK", a string, a nil or an integer, within the limits and
 // there to its end. Else it returns zero: then begin and advance have to look.
-func (f *framer) whole(buf []byte) int {
+func (f *framer) usual(buf []byte) int {
 	const ok, none = "+OK\r\n", "$-1\r\n"
 	if len(buf) < len(ok) {
 		return 0
@@ -141,7 +141,7 @@ func (f *framer) elements(buf []byte) {
 	}
 	left, at := f.open[inner], f.pos
 	for left > 0 {
-		size := f.whole(buf[at:])
+		size := f.usual(buf[at:])
 		if size == 0 || at+size-f.start > f.limits.Reply {
 			break
 		}

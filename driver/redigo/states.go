@@ -54,45 +54,45 @@ func (s *states) tell() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.telling {
-		s.tellOf(len(s.noted))
+		s.tellUpTo(len(s.noted))
 	}
 }
 
 // tellOf tells of the next most states. It is called with mu held, by who found
 // nobody telling, or goes on.
-func (s *states) tellOf(most int) {
+func (s *states) tellUpTo(most int) {
 	s.telling = true
 	goesOn := false
 	defer func() { s.telling = goesOn }() // also where OnState ends the goroutine
 	for ; len(s.noted) > 0; most-- {
 		if most == 0 {
 			goesOn = true
-			go s.goOn()
+			go s.continueTelling()
 			return
 		}
 		next := s.noted[0]
 		s.noted = s.noted[1:]
-		s.call(next)
+		s.callOnState(next)
 	}
 	s.noted = nil
 }
 
 // goOn tells in place of a caller.
-func (s *states) goOn() {
+func (s *states) continueTelling() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tellOf(math.MaxInt)
+	s.tellUpTo(math.MaxInt)
 }
 
 // call calls OnState, with mu released meanwhile.
-func (s *states) call(c change) {
+func (s *states) callOnState(c change) {
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	s.on(c.state, c.reason)
 }
 
 // told is note and tell at once, for who holds no lock.
-func (s *states) told(state driver.State, reason error) {
+func (s *states) noteAndTell(state driver.State, reason error) {
 	s.note(state, reason)
 	s.tell()
 }

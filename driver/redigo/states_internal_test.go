@@ -35,7 +35,7 @@ func TestTellerIsLetGo(t *testing.T) {
 	var runs atomic.Int64
 	resume := make(chan struct{})
 	s.on = flapping(&s, &runs, resume)
-	s.told(driver.Connected, nil)
+	s.noteAndTell(driver.Connected, nil)
 	assert.True(t, s.busy(), "a goroutine goes on")
 	close(resume)
 	s.wait(time.Now().Add(time.Minute))
@@ -73,7 +73,7 @@ func TestLateSilence(t *testing.T) {
 	d, _, err := l.dial()
 	require.NoError(t, err)
 	<-inside
-	l.silence(errSilent) // what look does after fail
+	l.countSilence(errSilent) // what look does after fail
 	close(resume)
 	<-d.done
 	require.NoError(t, d.err)
@@ -92,9 +92,9 @@ func TestOnStateThatEnds(t *testing.T) {
 		}
 	}
 	var ended sync.WaitGroup
-	ended.Go(func() { s.told(driver.Connected, nil) })
+	ended.Go(func() { s.noteAndTell(driver.Connected, nil) })
 	ended.Wait()
-	s.told(driver.Disconnected, nil)
+	s.noteAndTell(driver.Disconnected, nil)
 	assert.EqualValues(t, 2, told.Load())
 }
 
@@ -108,14 +108,14 @@ func TestStatesAreBounded(t *testing.T) {
 		heard = append(heard, state)
 	}
 	var telling sync.WaitGroup
-	telling.Go(func() { s.told(driver.Connected, nil) })
+	telling.Go(func() { s.noteAndTell(driver.Connected, nil) })
 	for !s.busy() {
 		time.Sleep(time.Millisecond)
 	}
 	for range 3000 {
-		s.told(driver.Connected, nil)
+		s.noteAndTell(driver.Connected, nil)
 	}
-	s.told(driver.Resting, nil)
+	s.noteAndTell(driver.Resting, nil)
 	close(resume)
 	telling.Wait()
 	s.wait(time.Now().Add(time.Minute))

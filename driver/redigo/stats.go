@@ -43,7 +43,7 @@ func (s *Store) Stats() Stats {
 // inFlight counts the calls on connections that live, and those that have one
 // for themselves.
 func (s *Store) inFlight() int64 {
-	n := int64(len(s.slots))
+	n := int64(len(s.permits))
 	for i := range s.lanes {
 		if m := s.lanes[i].cur.Load(); m != nil && !m.isDead() {
 			m.mu.Lock()

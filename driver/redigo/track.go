@@ -45,7 +45,7 @@ var _ driver.Tracker = (*Store)(nil)
 // +client|tracking, +subscribe, +ping and &__redis__:invalidate. A Store over a
 // foreign pool cannot track, and returns nil.
 func (s *Store) Track(prefixes []string, tell func(driver.Event)) (stop func()) {
-	if s.foreign {
+	if s.fromPool {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
@@ -89,10 +89,10 @@ type tracking struct {
 	topic string
 	hears func(message []byte)
 
-	framer framer
-	buf    []byte // what has been read
-	start  int    // of what is not used up
-	whole  driver.Pipeline
+	framer  framer
+	buf     []byte // what has been read
+	start   int    // of what is not used up
+	current driver.Pipeline
 
 	pinged  time.Time // when the last PING went
 	waiting bool      // for its answer
@@ -105,7 +105,7 @@ func (t *tracking) run(ctx context.Context, prefixes []string) error {
 		return err
 	}
 	defer func() { _ = c.Close() }()
-	c.endWith(era)
+	c.attach(era)
 	stop := context.AfterFunc(ctx, func() { _ = c.sock.Close() })
 	defer stop()
 	t.s.stats.dials.Add(1)
@@ -273,10 +273,10 @@ func (t *tracking) next() (driver.Reply, error) {
 		}
 	}
 	end := t.start + t.framer.pos
-	t.whole.ResetReplies()
-	t.whole.Replies().Append(t.buf[t.start:end], 1)
+	t.current.ResetReplies()
+	t.current.Replies().Append(t.buf[t.start:end], 1)
 	t.start = end
-	return t.whole.Next(), nil
+	return t.current.Next(), nil
 }
 
 // fill reads what there is to read, at least one byte.

@@ -54,7 +54,7 @@ func (c *call) serve(l link) error {
 		return err
 	}
 	if c.asking {
-		raw = c.unasked(raw)
+		raw = c.stripAsking(raw)
 	}
 	if c.atomic() {
 		if raw, err = c.untransact(raw); err != nil {
@@ -64,7 +64,7 @@ func (c *call) serve(l link) error {
 	// The replies go to p without being copied; the link gets p's old buffer
 	// for the next ones. In the steady state the two pass back and forth.
 	l.reuse(c.p.Replies().Swap(raw, c.p.Len()))
-	if err := c.recall(l); err != nil {
+	if err := c.resendScripts(l); err != nil {
 		return err
 	}
 	return c.checkVersion(l)
@@ -86,29 +86,29 @@ func (c *call) encode() (frames []byte, replies int) {
 	c.out = c.out[:0]
 	if !c.atomic() {
 		for i := range p.Len() {
-			c.ask()
+			c.appendAsking()
 			c.append(i, c.asking)
 		}
-		return c.out, p.Len() + c.asks()
+		return c.out, p.Len() + c.askCount()
 	}
-	c.ask()
+	c.appendAsking()
 	c.out = append(c.out, "*1\r\n$5\r\nMULTI\r\n"...)
 	for i := range p.Len() {
 		c.append(i, true)
 	}
 	c.out = append(c.out, "*1\r\n$4\r\nEXEC\r\n"...)
-	return c.out, p.Len() + 2 + c.asks()
+	return c.out, p.Len() + 2 + c.askCount()
 }
 
 // ask appends ASKING to c.out, if it is due.
-func (c *call) ask() {
+func (c *call) appendAsking() {
 	if c.asking {
 		c.out = append(c.out, "*1\r\n$6\r\nASKING\r\n"...)
 	}
 }
 
 // asks returns how many times ask appends it for all of p.
-func (c *call) asks() int {
+func (c *call) askCount() int {
 	switch {
 	case !c.asking:
 		return 0
@@ -120,9 +120,9 @@ func (c *call) asks() int {
 
 // unasked returns raw without the replies to ASKING. What those say does not
 // matter: where it is no, the commands themselves say what they met.
-func (c *call) unasked(raw []byte) []byte {
+func (c *call) stripAsking(raw []byte) []byte {
 	left := raw[:0]
-	for range c.asks() {
+	for range c.askCount() {
 		_, raw = split(raw)
 		reply := raw
 		if !c.atomic() {
@@ -161,7 +161,7 @@ func appendBulk[T string | []byte](dst []byte, s T) []byte {
 // know by their digest: it was restarted, or its scripts were flushed. The
 // other commands of p have run by then, so such a script runs after commands
 // that stand behind it; who minds makes p Atomic.
-func (c *call) recall(l link) error {
+func (c *call) resendScripts(l link) error {
 	if c.atomic() || !c.errs || !c.p.HasScripts() {
 		return nil
 	}
@@ -242,12 +242,12 @@ func (c *call) untransact(raw []byte) ([]byte, error) {
 	case refused > 0:
 		return nil, fmt.Errorf("%w: EXEC ran a transaction with a refused command", driver.ErrProtocol)
 	}
-	return results(raw, exec, n)
+	return execResults(raw, exec, n)
 }
 
 // results moves the elements of EXEC's array to the front of raw: a slice of
 // its end would lose the room in front of it, a bit more with each call.
-func results(raw, exec []byte, n int) ([]byte, error) {
+func execResults(raw, exec []byte, n int) ([]byte, error) {
 	header := append(strconv.AppendInt([]byte{'*'}, int64(n), 10), "\r\n"...)
 	if len(exec) < len(header) || string(exec[:len(header)]) != string(header) {
 		return nil, fmt.Errorf("%w: EXEC did not answer every command", driver.ErrProtocol)

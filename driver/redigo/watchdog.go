@@ -15,7 +15,7 @@ const (
 	tick = 5 * time.Millisecond
 	// pause is how long it rests between two looks at least: so late may a call
 	// end whose time is up.
-	pause = time.Millisecond
+	leastWait = time.Millisecond
 	// quietTicks is how long a connection must be idle before the watchdog
 	// lets the reader goroutine listen, which hears when the server closes it.
 	quietTicks = 20
@@ -34,20 +34,20 @@ type watchdog struct {
 	timer *time.Timer
 
 	// Guarded by m.mu:
-	armed   bool
-	slow    bool          // it looks every beatEvery only
-	idle    int           // looks in a row that saw nothing under way
-	stuck   time.Duration // the first look that saw this write over its time; zero: none
-	next    time.Duration // the look to come
-	soonest time.Duration // no call's deadline is before it
-	beaten  time.Duration // the last heartbeat
-	beats   uint64        // so far
+	armed     bool
+	slow      bool          // it looks every beatEvery only
+	idleLooks int           // looks in a row that saw nothing under way
+	stuck     time.Duration // the first look that saw this write over its time; zero: none
+	next      time.Duration // the look to come
+	soonest   time.Duration // no call's deadline is before it
+	lastBeat  time.Duration // the last heartbeat
+	beats     uint64        // so far
 }
 
 func (w *watchdog) init(m *mux) {
 	w.m = m
 	w.soonest = never
-	w.beaten = time.Since(base)
+	w.lastBeat = time.Since(base)
 	w.timer = time.AfterFunc(time.Hour, w.look)
 	w.timer.Stop()
 }
@@ -55,9 +55,9 @@ func (w *watchdog) init(m *mux) {
 // arm makes the watchdog see to a call. It is called with mu held.
 func (w *watchdog) arm(e *entry) {
 	w.soonest = min(w.soonest, e.deadline)
-	w.idle = 0
+	w.idleLooks = 0
 	// Only ever sooner: else calls that keep coming would keep it from looking.
-	if !w.armed || w.slow || max(e.deadline, e.begun+pause) < w.next {
+	if !w.armed || w.slow || max(e.deadline, e.begun+leastWait) < w.next {
 		w.armed, w.slow = true, false
 		w.lookAgain(e.begun)
 	}
@@ -65,7 +65,7 @@ func (w *watchdog) arm(e *entry) {
 
 // lookAgain sets the time of the next look. It is called with mu held.
 func (w *watchdog) lookAgain(now time.Duration) {
-	after := min(max(w.soonest-now, pause), tick)
+	after := min(max(w.soonest-now, leastWait), tick)
 	w.next = now + after
 	w.timer.Reset(after)
 }
@@ -96,10 +96,10 @@ func (w *watchdog) look() {
 	}
 	if m.silence(now) >= patience {
 		m.fail(fmt.Errorf("%w: %w", errSilent, context.DeadlineExceeded), nil)
-		m.lane.silence(errSilent)
+		m.lane.countSilence(errSilent)
 		return
 	}
-	w.rest(now)
+	w.reschedule(now)
 	if w.beat(now) {
 		return // which has let go of mu
 	}
@@ -172,7 +172,7 @@ func (m *mux) silence(now time.Duration) time.Duration {
 
 // rest decides when to look again: soon while calls are under way, from time to
 // time for a few heartbeats afterwards, and then not until the next call.
-func (w *watchdog) rest(now time.Duration) {
+func (w *watchdog) reschedule(now time.Duration) {
 	m := w.m
 	if m.flight() > 0 {
 		w.slow = false
@@ -180,13 +180,13 @@ func (w *watchdog) rest(now time.Duration) {
 		return
 	}
 	w.soonest = never
-	switch w.idle++; {
-	case w.idle <= quietTicks:
+	switch w.idleLooks++; {
+	case w.idleLooks <= quietTicks:
 		w.lookAgain(now)
-	case w.idle <= quietTicks+idleBeats:
+	case w.idleLooks <= quietTicks+idleBeats:
 		m.ensureReader()
 		w.slow = true
-		w.timer.Reset(max(beatEvery-(now-w.beaten), tick))
+		w.timer.Reset(max(beatEvery-(now-w.lastBeat), tick))
 	default:
 		w.armed, w.slow = false, false
 	}
