@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -151,7 +152,8 @@ func (h *hole) up()   { h.ip("-n " + h.name + " link set " + h.far + " up") }
 func (h *hole) serve() {
 	h.t.Helper()
 	host, port, _ := strings.Cut(h.addr, ":")
-	cmd := exec.Command("ip", "netns", "exec", h.name, "redis-server", "--bind", host, "--port", port,
+	server := cmp.Or(os.Getenv("CACHES_TEST_SERVER"), "redis-server")
+	cmd := exec.Command("ip", "netns", "exec", h.name, server, "--bind", host, "--port", port,
 		"--save", "", "--appendonly", "no", "--protected-mode", "no", "--dir", h.t.TempDir(), "--logfile", "log")
 	require.NoError(h.t, cmd.Start())
 	h.t.Cleanup(func() {

@@ -31,4 +31,6 @@
 //
 // Tests that need a real redis-server are skipped, with a reason, where there
 // is none; with CACHES_TEST_REDIS=require in the environment they fail instead.
+// CACHES_TEST_SERVER names another program than the redis-server of PATH: the
+// path of another version, or a server that speaks the same protocol.
 package testutil

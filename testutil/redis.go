@@ -1,6 +1,7 @@
 package testutil
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -25,6 +26,8 @@ const (
 	startTimeout = 20 * time.Second // of one start; a loaded machine is slow
 	startTries   = 5                // a free port may be taken before the server has it
 	logTail      = 20               // lines of a server's log that go into an error
+
+	programVariable = "CACHES_TEST_SERVER"
 )
 
 // RedisOptions say what kind of server [Redis] starts. The zero value, and a
@@ -101,15 +104,23 @@ func startPart(t testing.TB, o RedisOptions, certs *certificates, p part) *Redis
 
 func needRedis(t testing.TB) {
 	t.Helper()
-	if _, err := exec.LookPath("redis-server"); err == nil {
+	_, err := exec.LookPath(program())
+	if err == nil {
 		return
 	}
-	const how = "redis-server is not installed (apt-get install redis-server, brew install redis)"
-	if os.Getenv("CACHES_TEST_REDIS") == "require" {
+	how := "redis-server is not installed (apt-get install redis-server, brew install redis)"
+	named := os.Getenv(programVariable) != ""
+	if named {
+		how = programVariable + " names no program: " + err.Error()
+	}
+	if named || os.Getenv("CACHES_TEST_REDIS") == "require" {
 		t.Fatal(how)
 	}
 	t.Skip(how)
 }
+
+// program returns the name or the path of the server's program.
+func program() string { return cmp.Or(os.Getenv(programVariable), "redis-server") }
 
 // startSomewhere starts the server on a port that nobody else got first, and
 // sees to its end.
@@ -178,7 +189,7 @@ func (s *RedisServer) confFile() string { return filepath.Join(s.dir, "redis.con
 
 // start runs the process and waits for its first answer.
 func (s *RedisServer) start() error {
-	p, err := run(exec.Command("redis-server", append([]string{s.confFile()}, s.part.args...)...))
+	p, err := run(exec.Command(program(), append([]string{s.confFile()}, s.part.args...)...))
 	if err != nil {
 		return err
 	}

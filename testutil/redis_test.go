@@ -143,11 +143,13 @@ func TestRedisSaysWhyItDoesNotStart(t *testing.T) {
 
 func TestRedisMissing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	for _, c := range []struct{ env, skipped, failed string }{
-		{"", "redis-server is not installed", ""},
-		{"require", "", "redis-server is not installed"},
+	for _, c := range []struct{ env, server, skipped, failed string }{
+		{"", "", "redis-server is not installed", ""},
+		{"require", "", "", "redis-server is not installed"},
+		{"", "/no/such/server", "", "CACHES_TEST_SERVER names no program: "},
 	} {
 		t.Setenv("CACHES_TEST_REDIS", c.env)
+		t.Setenv("CACHES_TEST_SERVER", c.server)
 		r := &reported{TB: t}
 		assert.PanicsWithValue(t, r, func() { testutil.Redis(r, nil) })
 		assert.Contains(t, r.skipped, c.skipped)

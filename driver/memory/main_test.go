@@ -3,18 +3,14 @@ package memory_test
 import (
 	"context"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gocaches/caches/driver"
 	"github.com/gocaches/caches/driver/memory"
+	"github.com/gocaches/caches/testutil"
 	"github.com/gomodule/redigo/redis"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -153,34 +149,12 @@ func sorted(array string) string {
 	return "[" + strings.Join(e, " ") + "]"
 }
 
-// startRedis starts a redis-server of the test's own, on a socket, and returns
-// a connection to it. Where none is installed it skips the test, unless
-// CACHES_TEST_REDIS=require says that this must not happen.
+// startRedis starts a redis-server of the test's own and returns a connection
+// to it.
 func startRedis(t testing.TB) redis.Conn {
 	t.Helper()
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		if os.Getenv("CACHES_TEST_REDIS") == "require" {
-			t.Fatal("redis-server is not installed, and CACHES_TEST_REDIS=require asks for it")
-		}
-		t.Skip("redis-server is not installed: nothing to compare with")
-	}
-	dir, err := os.MkdirTemp("", "caches") // t.TempDir may be too long for a socket
+	conn, err := redis.Dial("unix", testutil.Redis(t, &testutil.RedisOptions{Unix: true}).Addr())
 	require.NoError(t, err)
-	socket := filepath.Join(dir, "s")
-	cmd := exec.Command(path, "--port", "0", "--unixsocket", socket, "--dir", dir, "--save", "", "--appendonly", "no")
-	cmd.Stdout, cmd.Stderr = io.Discard, io.Discard
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		require.NoError(t, cmd.Process.Kill())
-		cmd.Wait() // says that it was killed
-		require.NoError(t, os.RemoveAll(dir))
-	})
-	var conn redis.Conn
-	require.Eventually(t, func() bool {
-		conn, err = redis.Dial("unix", socket)
-		return err == nil
-	}, 10*time.Second, 5*time.Millisecond)
 	t.Cleanup(func() { conn.Close() })
 	return conn
 }
