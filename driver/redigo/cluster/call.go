@@ -9,60 +9,61 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// A call is one Do that takes more than one exchange with one server, or one
-// Start. It goes in rounds: each open unit is given to the server that is to
-// have it, all those servers are sent theirs at once, and the replies say which
-// units are still open.
+// A call is a Do that needs more than one exchange with one server, or a Start.
+// It proceeds in rounds. A round assigns each open unit to a server, sends all
+// servers their units at once, and learns from the replies which units are
+// still open.
 type call struct {
 	s      *Store
 	ctx    context.Context
-	cancel context.CancelFunc // of ctx, once that is ours
+	cancel context.CancelFunc // cancels ctx; set once limit has replaced ctx
 	p      *driver.Pipeline
-	home   *node         // of commands without a key; nil: any
-	begun  time.Duration // after base
-	turn   uint32        // of replicas, and of servers for commands without a key
+	home   *node         // for commands without a key; nil means any
+	begun  time.Duration // time since base
+	turn   uint32        // chooses replicas, and servers for commands without a key
 
-	units []unit
-	parts []part             // of the round
-	used  []*driver.Pipeline // of parts: replies are views of them
-	lone  bool               // a Start of one part that has no units yet
-	err   error              // why nothing can be sent
+	units  []unit
+	parts  []part             // of the current round
+	used   []*driver.Pipeline // Pipelines of parts, freed at the end because replies are views of them
+	single bool               // a Start whose one part has no units yet
+	err    error              // why the call cannot be made
 
-	masters   bool // replicas have failed: not again
-	wait      bool // a server has said: later
+	masters   bool // read only from masters: a replica has failed
+	mustPause bool // a server has asked for a pause
 	redirects int
 	pauses    int
 
 	divider divider
-	out     []byte // the replies in the end
+	out     []byte // the assembled replies
 }
 
-// A unit is what goes to one server, and is sent again, as one: a command, one
-// piece of a command that is divided, or a Pipeline that is whole.
+// A unit is sent, and sent again, as a whole: one command, one piece of a
+// divided command, or a whole Pipeline.
 type unit struct {
-	cmd  int // of the Pipeline, or all of it
+	cmd  int // index of the command, or wholePipeline
 	slot int
-	// The first and the last key of a piece, in divider.links; else noLink.
+	// The first and the last key of a piece, as indexes of divider.links, or
+	// noLink.
 	keys, last int
 
-	open  bool   // it has no outcome yet
-	asks  bool   // the next server is to be told ASKING
-	to    *node  // which a redirect has named; nil: the table says
-	tried *node  // which was not there
-	reply []byte // a view
-	err   error  // in place of the reply, or of an earlier attempt that may have run
+	open     bool   // has no outcome yet
+	asking   bool   // must be sent behind ASKING
+	to       *node  // named by a redirect; nil means the table decides
+	failedAt *node  // the server that failed in the last round
+	reply    []byte // a view of a Pipeline's replies
+	err      error  // replaces the reply; while open, the error of an earlier attempt
 }
 
 const (
-	all    = -1
-	noLink = -1
+	wholePipeline = -1
+	noLink        = -1
 )
 
-// A part is what one server is sent in one round.
+// A part is everything sent to one server in one round.
 type part struct {
-	aim
-	asks    bool
-	p       *driver.Pipeline // the call's own, or one of ours
+	route
+	asking  bool
+	p       *driver.Pipeline // the caller's Pipeline, or one from call.used
 	units   []int
 	pending driver.Pending
 	err     error
@@ -77,10 +78,9 @@ func (s *Store) newCall(ctx context.Context, p *driver.Pipeline, home *node, beg
 	return c
 }
 
-const keepBuffer = 256 << 10 // the largest buffer that a call keeps for the next
+const keepBuffer = 256 << 10 // the largest buffer, in bytes, that free keeps
 
-// free gives the call back, with the memory that its lists have grown to, and
-// nothing in it.
+// free empties c and returns it to the pool. It keeps the memory of the lists.
 func (c *call) free() {
 	if c.cancel != nil {
 		c.cancel()
@@ -98,15 +98,15 @@ func (c *call) free() {
 	c.s.calls.Put(c)
 }
 
-// Do runs the commands of p as [driver.Store] says, and the package's own words
-// about where they go.
+// Do runs the commands of p as [driver.Store] specifies. The package
+// documentation says which server runs each command.
 func (s *Store) Do(ctx context.Context, p *driver.Pipeline) error { return s.do(ctx, p, nil) }
 
-// do is the way of nearly every call: to one server, as it is. A call is made of
-// it only where that is not all.
+// do tries the common case first: the whole Pipeline goes unchanged to one
+// server. It creates a call only if that is impossible or not the end.
 func (s *Store) do(ctx context.Context, p *driver.Pipeline, home *node) error {
 	begun := time.Since(base)
-	a := s.aim(p, home)
+	a := s.routeOf(p, home)
 	if a.node == nil {
 		c := s.newCall(ctx, p, home, begun)
 		c.plan()
@@ -119,39 +119,39 @@ func (s *Store) do(ctx context.Context, p *driver.Pipeline, home *node) error {
 	c := s.newCall(ctx, p, home, begun)
 	c.plan()
 	c.addWhole(a).err = err
-	return c.goOn()
+	return c.finish()
 }
 
-// served reports whether p has its end with what its one server has said.
-func (a aim) served(p *driver.Pipeline, err error) bool {
+// served reports whether the outcome from the one server of p is final.
+func (a route) served(p *driver.Pipeline, err error) bool {
 	switch {
 	case p.Len() == 0:
 		return true
-	case err != nil || troubled(p.Replies().Raw()):
+	case err != nil || anyNotFinal(p.Replies().Raw()):
 		return false
 	}
-	a.node.well()
+	a.node.markUp()
 	return true
 }
 
-// Start is Do as [driver.Starter] says.
+// Start begins the call that Do makes, as [driver.Starter] specifies.
 func (s *Store) Start(ctx context.Context, p *driver.Pipeline) driver.Pending {
 	return s.start(ctx, p, nil)
 }
 
 func (s *Store) start(ctx context.Context, p *driver.Pipeline, home *node) driver.Pending {
 	c := s.newCall(ctx, p, home, time.Since(base))
-	if a := s.aim(p, home); a.node != nil {
-		c.lone = true
+	if a := s.routeOf(p, home); a.node != nil {
+		c.single = true
 		c.addWhole(a).pending = a.store().Start(ctx, p)
 		return c
 	}
 	c.plan()
 	if c.err == nil {
-		c.err = c.impossible()
+		c.err = c.refusal()
 	}
 	if c.err == nil {
-		c.place() // nowhere, where nobody has said yet who has which slot: Finish waits for that
+		c.place() // places nothing if no table is known yet: Finish waits for it
 		for i := range c.parts {
 			c.parts[i].start(ctx)
 		}
@@ -159,11 +159,11 @@ func (s *Store) start(ctx context.Context, p *driver.Pipeline, home *node) drive
 	return c
 }
 
-// Finish ends what Start has begun. Most calls end with the one part that Start
-// has sent; units are made where that part's replies say more.
+// Finish ends the call begun by Start. Usually the single part sent by Start is
+// all there is. Units are made only if its replies require another round.
 func (c *call) Finish() error {
 	c.finishParts()
-	if pt := c.theLone(); pt != nil {
+	if pt := c.onlyPart(); pt != nil {
 		if err := pt.err; pt.served(c.p, err) {
 			c.free()
 			return err
@@ -171,71 +171,71 @@ func (c *call) Finish() error {
 		c.plan()
 		pt.addAll(len(c.units))
 	}
-	return c.goOn()
+	return c.finish()
 }
 
-func (c *call) theLone() *part {
-	if !c.lone {
+func (c *call) onlyPart() *part {
+	if !c.single {
 		return nil
 	}
 	return &c.parts[0]
 }
 
-// addWhole adds the part that is the caller's Pipeline itself.
-func (c *call) addWhole(a aim) *part {
+// addWhole adds a part that sends the caller's Pipeline itself.
+func (c *call) addWhole(a route) *part {
 	pt := c.newPart()
-	pt.aim, pt.p = a, c.p
+	pt.route, pt.p = a, c.p
 	pt.addAll(len(c.units))
 	return pt
 }
 
-// addAll gives a part the first n units, which are all that there are.
+// addAll adds units 0 to n-1, all that exist, to pt.
 func (pt *part) addAll(n int) {
 	for i := range n {
 		pt.units = append(pt.units, i)
 	}
 }
 
-// plan makes the units, in the order of the commands, the pieces of one command
-// next to each other: assemble relies on it.
+// plan makes the units in the order of the commands. The pieces of one command
+// are adjacent: assemble relies on it.
 func (c *call) plan() {
 	c.turn = c.s.turn.Add(1)
-	whole := unit{cmd: all, slot: noSlot, keys: noLink, open: true}
+	whole := unit{cmd: wholePipeline, slot: noSlot, keys: noLink, open: true}
 	for i := range c.p.Len() {
 		r, err := reachOf(c.p, i)
 		switch {
 		case err != nil:
 			c.err = err
 			return
-		case !isWhole(c.p) && r.cross:
+		case !needsOneConnection(c.p) && r.cross:
 			c.divide(i)
-		case !isWhole(c.p):
+		case !needsOneConnection(c.p):
 			c.units = append(c.units, unit{cmd: i, slot: r.slot, keys: noLink, open: true})
 		case r.cross || whole.slot != noSlot && r.slot != noSlot && r.slot != whole.slot:
-			c.err = errCross("a Pipeline that is Atomic or has a connection of its own")
+			c.err = errCross("an Atomic or Own Pipeline")
 			return
 		case r.slot != noSlot:
 			whole.slot = r.slot
 		}
 	}
-	if isWhole(c.p) && c.p.Len() > 0 {
+	if needsOneConnection(c.p) && c.p.Len() > 0 {
 		c.units = append(c.units, whole)
 	}
 }
 
-// run makes a call that was planned.
+// run makes a planned call.
 func (c *call) run() error {
 	if c.err == nil {
-		c.err = c.impossible()
+		c.err = c.refusal()
 	}
 	if c.err == nil {
 		c.round()
 	}
-	return c.goOn()
+	return c.finish()
 }
 
-// impossible returns why the call cannot even be begun with.
-func (c *call) impossible() error {
+// refusal returns the reason not to begin the call, or nil.
+func (c *call) refusal() error {
 	if err := c.ctx.Err(); err != nil {
 		return unavailable(err)
 	}
@@ -247,13 +247,13 @@ func (c *call) impossible() error {
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", driver.ErrUnavailable, err) }
 
-// goOn takes what the first round has brought, makes the others, and ends the
-// call.
-func (c *call) goOn() error {
+// finish collects the replies of the first round, makes further rounds until no
+// unit is open, and ends the call.
+func (c *call) finish() error {
 	defer c.free()
 	if c.err == nil {
 		c.collect()
-		for c.settle() {
+		for c.prepareRound() {
 			c.s.retries.Add(1)
 			c.round()
 			c.collect()
@@ -266,21 +266,22 @@ func (c *call) goOn() error {
 	return c.err
 }
 
-// round sends all open units, and waits for the replies. What is sent behind
-// ASKING comes first: of two commands for one key, it is the earlier one that
-// met the slot on its way, and the later one that found it gone.
+// round sends all open units and waits for the replies. Parts that need ASKING
+// are sent first. If two commands have the same key, the earlier one was
+// redirected by ASK while the slot was moving and the later one by MOVED after
+// the move: the earlier one must run first.
 func (c *call) round() {
 	c.place()
-	last := -1 // it needs no start: it is the one to wait for first
+	last := -1 // the part sent last, by Do, since it is waited for at once
 	for i := range c.parts {
-		if pt := &c.parts[i]; pt.asks {
+		if pt := &c.parts[i]; pt.asking {
 			pt.err = pt.node.store.Ask(c.ctx, pt.p)
 		} else {
 			last = i
 		}
 	}
 	for i := range c.parts {
-		if i != last && !c.parts[i].asks {
+		if i != last && !c.parts[i].asking {
 			c.parts[i].start(c.ctx)
 		}
 	}
@@ -301,50 +302,51 @@ func (c *call) finishParts() {
 	}
 }
 
-// place gives the open units to servers, as far as there are any, in the order of
-// the commands: so two for one key keep theirs. It does not wait.
+// place assigns the open units to servers in the order of the commands, so
+// commands with the same key stay in order. A unit whose server is unknown
+// stays unplaced. place does not wait.
 func (c *call) place() {
 	c.newParts()
-	c.divider.args = nil // a view of the Pipeline that others have used meanwhile
+	c.divider.args = nil // drop the view: the Pipeline has been used by others since
 	for i := range c.units {
 		u := &c.units[i]
 		if !u.open {
 			continue
 		}
 		if a := c.pick(u); a.node != nil {
-			pt := c.partFor(a, u.asks)
+			pt := c.partFor(a, u.asking)
 			pt.units = append(pt.units, i)
 			c.write(pt, u)
 		}
 	}
 }
 
-// pick returns where a unit is to go: a server's word before the table's, for it
-// is newer.
-func (c *call) pick(u *unit) aim {
+// pick returns the destination of u. A redirect is newer than the table and
+// takes precedence.
+func (c *call) pick(u *unit) route {
 	t := c.s.table.Load()
 	switch {
 	case u.to != nil:
-		return aim{node: u.to}
+		return route{node: u.to}
 	case t == nil:
-		return aim{}
+		return route{}
 	case u.slot == noSlot:
-		return aim{node: t.anyone(c.home, c.turn)}
+		return route{node: t.anyone(c.home, c.turn)}
 	}
 	sh := t.slots[u.slot].Load()
 	switch {
 	case sh == nil:
-		return aim{}
+		return route{}
 	case !c.masters && c.s.readsReplicas(c.p):
 		return sh.reader(c.turn)
 	}
-	return aim{node: sh.master}
+	return route{node: sh.master}
 }
 
-// write adds a unit to a part. The caller's Pipeline is sent as it is only where
-// it is one unit: else its replies may be views that are still needed.
+// write adds u to pt. It sends the caller's Pipeline itself only if that is a
+// single unit: otherwise its replies may be views that other units still need.
 func (c *call) write(pt *part, u *unit) {
-	if u.cmd == all {
+	if u.cmd == wholePipeline {
 		pt.p = c.p
 		pt.p.ResetReplies()
 		return
@@ -360,18 +362,18 @@ func (c *call) write(pt *part, u *unit) {
 	c.writePiece(pt.p, u)
 }
 
-// partFor returns the part of a server.
-func (c *call) partFor(a aim, asks bool) *part {
-	i := slices.IndexFunc(c.parts, func(pt part) bool { return pt.aim == a && pt.asks == asks })
+// partFor returns the part for a destination, adding one if necessary.
+func (c *call) partFor(a route, asks bool) *part {
+	i := slices.IndexFunc(c.parts, func(pt part) bool { return pt.route == a && pt.asking == asks })
 	if i >= 0 {
 		return &c.parts[i]
 	}
 	pt := c.newPart()
-	pt.aim, pt.asks = a, asks
+	pt.route, pt.asking = a, asks
 	return pt
 }
 
-// newPart adds an empty part, with the memory of one of an earlier round.
+// newPart adds an empty part, reusing the memory of an earlier round.
 func (c *call) newPart() *part {
 	if n := len(c.parts); n < cap(c.parts) {
 		c.parts = c.parts[:n+1]
@@ -381,7 +383,7 @@ func (c *call) newPart() *part {
 	return &c.parts[len(c.parts)-1]
 }
 
-// newParts begins a round, with the memory of the last one.
+// newParts empties the list of parts and keeps its memory.
 func (c *call) newParts() {
 	for i := range c.parts {
 		c.parts[i] = part{units: c.parts[i].units[:0]}

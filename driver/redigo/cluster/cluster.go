@@ -1,36 +1,36 @@
-// Package cluster is the store of caches that keeps its data in a Redis
-// Cluster: servers that divide the keys among themselves by 16,384 slots.
+// Package cluster stores the data of package caches in a Redis Cluster: servers
+// that divide the keys among themselves by 16,384 slots.
 //
 //	store, err := cluster.Open(cluster.Config{Seeds: []string{"cache01:6379", "cache02:6379"}})
 //
-// It composes one [redigo.Store] for each server, so calls share connections
-// and travel together there as they do with one server; see package redigo for
-// what that promises. What is done here:
+// A Store uses one [redigo.Store] per server, so calls share connections as
+// they do with a single server, and the guarantees of package redigo hold.
+// Besides:
 //
-//   - A Pipeline whose keys all live on one server goes there as it is. Others
-//     are divided, one Pipeline for each server, which all work at once; MGET,
-//     DEL, UNLINK, EXISTS and TOUCH are divided by slots. The replies come back
+//   - A Pipeline whose keys all live on one server is sent there unchanged. Any
+//     other is split into one Pipeline per server, and all servers work at
+//     once. MGET, DEL, UNLINK, EXISTS and TOUCH are split by slot. Replies are
 //     in the order of the commands.
-//   - Commands that a server sends elsewhere (MOVED, ASK) follow, those alone:
-//     they have not run. So do those that it refuses for now (TRYAGAIN,
-//     CLUSTERDOWN, LOADING, …), after a pause, until the call's time is up. One
-//     that follows runs after those that stood behind it in its Pipeline; who
-//     minds makes the Pipeline [driver.Atomic].
-//   - What may have run is sent again only where the Pipeline is
+//   - Commands that a server redirects (MOVED, ASK) are sent to the other
+//     server. Commands that a server refuses temporarily (TRYAGAIN,
+//     CLUSTERDOWN, LOADING, …) are sent again after a pause, until the call
+//     times out. Neither kind has run yet, and it may run after later
+//     commands of the Pipeline. Use [driver.Atomic] to keep the order.
+//   - Commands that may have run are sent again only if the Pipeline is
 //     [driver.ReadOnly] or [driver.Repeatable], as in package redigo.
-//   - The servers are asked who has which slot (CLUSTER SHARDS, else CLUSTER
-//     SLOTS) when the first call needs to know, and then when something shows that
-//     the answer is old, at most once in 100 ms however many calls notice. A call
-//     whose slot is known does not wait for it.
-//   - A call that meets a server which is not there waits for such an answer, and
-//     goes on where another server has the slot by now. Else it fails at once,
-//     and so do those after it, until one has.
+//   - The first call asks the servers for the slots of each one (CLUSTER
+//     SHARDS, or CLUSTER SLOTS if that is refused). They are asked again when
+//     the answer proves outdated, at most once per 100 ms for all calls
+//     together. Calls with a known slot do not wait for the answer.
+//   - A call that cannot reach a server waits for a new answer, and continues
+//     if another server now has the slot. Otherwise it fails. Until the slot has
+//     a reachable server again, later calls fail at once.
 //
-// The library mna/redisc does much of this for redigo. It hands out a pooled
-// connection for each call, bound to one server: here that would give up the
-// shared connections, on which the commands of all callers travel together, and
-// the accounts of what has run that come with them. What would be left of it is
-// a CRC and the reading of one reply.
+// The library mna/redisc does much of this for redigo, but binds each call to a
+// pooled connection to one server. Using it would give up the shared
+// connections, which carry the commands of all callers, and with them the
+// record of which commands have run. It would contribute only a CRC and a
+// parser for one reply.
 package cluster
 
 import (
@@ -51,59 +51,59 @@ import (
 )
 
 // Config says where the cluster is and how to talk to its servers. Only Seeds
-// are required. Printing a Config shows them and no more.
+// is required. A printed Config shows only the seeds.
 type Config struct {
-	// Seeds are servers of the cluster, as host:port. One that answers is enough:
-	// it names the others. They are asked again whenever the servers known do not
-	// answer, or do not know who has all the slots.
+	// Seeds are some servers of the cluster, as host:port. One that answers is
+	// enough, since it names the others. Seeds are asked again if the known servers
+	// do not answer or name no server for some slots.
 	Seeds []string
 
-	// Node says how to talk to each server: all of it but the Network, Address
-	// and DB, which must be zero, and ReadOnly and Refusals, which are set as
-	// they are needed. Conns and OwnConns are for each server. Timeout is that of
-	// a call with all it takes, at any number of servers.
+	// Node is the configuration of each server. Network, Address, DB, Resolve,
+	// Role and ReadOnly must be zero, and Refusals is ignored. Conns and OwnConns
+	// apply to each server separately. Timeout limits a whole call, including
+	// redirects and retries, however many servers it involves.
 	Node redigo.Config
 
-	// ReadReplicas lets replicas answer [driver.ReadOnly] Pipelines that are not
-	// [driver.Master], in turn; the master answers where none can. A replica is
-	// behind its master, as a rule by milliseconds: what was just written may be
-	// missing, and what was just deleted may be there.
+	// ReadReplicas lets replicas, in turn, answer [driver.ReadOnly] Pipelines that
+	// are not [driver.Master] or [driver.Own]. If a replica fails, the master
+	// answers. A replica lags behind its master, usually by milliseconds: it may
+	// lack recent writes and still have recently deleted keys.
 	ReadReplicas bool
 
-	// Map, if it is not nil, gives the address to dial for one that a server has
-	// named, both host:port: behind NAT, servers know themselves by other
-	// addresses than their callers do. It is not asked for the Seeds. It is called
-	// by many goroutines at once.
+	// Map, if not nil, translates an address named by a server into the address
+	// to dial, both as host:port. It is needed behind NAT, if servers know
+	// themselves by addresses that their callers cannot dial. It is not applied
+	// to Seeds. It may be called by several goroutines at once.
 	Map func(address string) string
 }
 
-// A Store is a Redis Cluster as a [driver.Store]. It is safe for concurrent use.
+// A Store is a [driver.Store] over Redis Cluster. It is safe for concurrent use.
 type Store struct {
 	seeds    []string
-	open     func(address string, readOnly bool) *redigo.Store // holds what is secret
+	open     func(address string, readOnly bool) *redigo.Store // holds the credentials
 	address  func(address string) string                       // Config.Map
 	timeout  time.Duration
 	tls      bool
 	replicas bool
 
 	table   atomic.Pointer[table] // nil until a server has answered
-	turn    atomic.Uint32         // of the servers for commands without a key, and of the replicas
+	turn    atomic.Uint32         // next server for a command without a key, and next replica
 	retries atomic.Int64
-	calls   sync.Pool // of *call
+	calls   sync.Pool // of *call, for reuse
 
 	refresher refresher
 
 	mu       sync.Mutex
 	nodes    map[string]*node // by address
-	hints    map[int]hint     // that the table may be too old to know, by slot
+	hints    map[int]hint     // by slot: redirects that may be newer than the table
 	trackers map[*tracker]struct{}
-	leaving  map[*node]bool // that are being closed
-	retired  driver.Stats   // of those that are closed
-	ended    bool
+	closing  map[*node]bool // nodes being closed
+	retired  driver.Stats   // counts of the nodes already closed
+	closed   bool
 
-	ctx     context.Context // ends with Close
+	ctx     context.Context // canceled by Close
 	cancel  context.CancelFunc
-	running sync.WaitGroup // goroutines; one begins under mu, and not after ended
+	running sync.WaitGroup // all goroutines; started only under mu and before closed is set
 }
 
 var (
@@ -113,8 +113,9 @@ var (
 	_ driver.Tracker = (*Store)(nil)
 )
 
-// Open returns the Store of c. It checks c and never dials: a cluster that is
-// not there is found out by the first call. The errors name a field of Config.
+// Open returns a Store for c. It validates c but does not dial: an unreachable
+// cluster is reported by the first call. Errors name the invalid field of
+// Config.
 func Open(c Config) (*Store, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("caches: cluster.Config: %w", err)
@@ -123,13 +124,13 @@ func Open(c Config) (*Store, error) {
 		seeds:    slices.Clone(c.Seeds),
 		open:     opener(c.Node),
 		address:  c.Map,
-		timeout:  min(c.Node.Timeout, math.MaxInt64/4), // it is added to times, and doubled
+		timeout:  min(c.Node.Timeout, math.MaxInt64/4), // bounded because it is doubled and added to times
 		tls:      c.Node.TLS != nil,
 		replicas: c.ReadReplicas,
 		nodes:    make(map[string]*node),
 		hints:    make(map[int]hint),
 		trackers: make(map[*tracker]struct{}),
-		leaving:  make(map[*node]bool),
+		closing:  make(map[*node]bool),
 	}
 	if s.timeout == 0 {
 		s.timeout = time.Second
@@ -139,14 +140,14 @@ func Open(c Config) (*Store, error) {
 	return s, nil
 }
 
-// opener returns what opens the store of one server.
+// opener returns a function that opens the store of one server.
 func opener(template redigo.Config) func(address string, readOnly bool) *redigo.Store {
 	return func(address string, readOnly bool) *redigo.Store {
 		c := template
 		c.Address, c.ReadOnly, c.Refusals = address, readOnly, true
 		s, err := redigo.Open(c)
 		if err != nil {
-			panic(err) // check has opened one like it, and wellFormed seen the address
+			panic(err) // unreachable: check opened this configuration and wellFormed accepted the address
 		}
 		return s
 	}
@@ -154,21 +155,21 @@ func opener(template redigo.Config) func(address string, readOnly bool) *redigo.
 
 func (c *Config) check() error {
 	if len(c.Seeds) == 0 {
-		return errors.New("the Seeds are missing")
+		return errors.New("Seeds is empty")
 	}
 	for _, seed := range c.Seeds {
 		if !wellFormed(seed) {
-			return errors.New("one of the Seeds is not host:port") // it may be a DSN with a password: do not repeat it
+			return errors.New("one of the Seeds is not host:port") // do not repeat the seed: it may be a DSN with a password
 		}
 	}
 	n := c.Node
 	switch {
 	case n.Network != "" || n.Address != "":
-		return errors.New("the Node's Network and Address are the cluster's affair: leave them empty")
+		return errors.New("Node.Network and Node.Address must be empty: the cluster names its servers")
 	case n.DB != 0:
-		return errors.New("the Node's DB must be 0: a cluster has no other")
+		return errors.New("Node.DB must be 0: Redis Cluster has no other database")
 	case n.Resolve != nil || n.Role != 0 || n.ReadOnly:
-		return errors.New("the Node's Resolve, Role and ReadOnly are the cluster's affair: leave them empty")
+		return errors.New("Node.Resolve, Node.Role and Node.ReadOnly must be zero: the cluster sets them")
 	}
 	n.Address = c.Seeds[0]
 	s, err := redigo.Open(n)
@@ -178,7 +179,7 @@ func (c *Config) check() error {
 	return s.Close()
 }
 
-// wellFormed reports whether an address can be dialled, whatever is there.
+// wellFormed reports whether address has a form that can be dialled.
 func wellFormed(address string) bool {
 	host, port, err := net.SplitHostPort(address)
 	return err == nil && host != "" && port != "" && !strings.ContainsAny(address, "@/?#")
@@ -192,37 +193,37 @@ func (c Config) String() string {
 	return "cluster.Config(invalid seeds)"
 }
 
-// GoString returns what String does.
+// GoString returns the result of String.
 func (c Config) GoString() string { return c.String() }
 
-// Format writes what String returns, whatever the verb.
+// Format writes the result of String for every verb.
 func (c Config) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(c.String())) }
 
-// LogValue returns what String does.
+// LogValue returns the result of String.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// MarshalText returns what String does; it is also what encoding/json shows.
+// MarshalText returns the result of String. Package encoding/json uses it too.
 func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// String returns where the cluster is.
+// String returns the seeds of the cluster.
 func (s *Store) String() string { return "redis cluster " + strings.Join(s.seeds, " ") }
 
-// Format writes what String returns, whatever the verb: a Store is at work
-// while it is printed, and nothing in it is for others to see.
+// Format writes the result of String for every verb. Printing the fields would
+// race with running calls and could show credentials.
 func (s *Store) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
 
 var errClosed = errors.New("the store is closed")
 
-// Close turns later calls away, and closes the stores of all servers at once,
-// as [redigo.Store.Close] does: it waits up to 5 seconds for the calls under
-// way. A second Close does nothing.
+// Close makes later calls fail and closes the stores of all servers at once,
+// each as [redigo.Store.Close] does: it waits up to 5 seconds for calls in
+// progress. Calling Close again does nothing.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	nodes := s.nodes
-	again := s.ended
-	s.nodes, s.ended = nil, true
+	again := s.closed
+	s.nodes, s.closed = nil, true
 	for _, n := range nodes {
-		s.leaving[n] = true
+		s.closing[n] = true
 	}
 	s.mu.Unlock()
 	if again {
@@ -238,7 +239,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// spawn runs f in a goroutine that Close waits for, unless the Store is closed.
+// spawn runs f in a goroutine that Close waits for. It reports false, and does
+// not run f, if the Store is closed.
 func (s *Store) spawn(f func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,17 +248,17 @@ func (s *Store) spawn(f func()) bool {
 }
 
 func (s *Store) spawnLocked(f func()) bool {
-	if s.ended {
+	if s.closed {
 		return false
 	}
 	s.running.Go(f)
 	return true
 }
 
-// Stats returns the sums of what the stores of all servers count, also of those
-// that have left. Calls and Errors are of one server each: a Pipeline that is
-// divided counts as many calls. Retries has those that another server took, or
-// the same one later, besides.
+// Stats returns the sums of the counts of all servers, including servers that
+// have left the cluster. Calls and Errors count per server: a Pipeline split
+// over three servers counts as three calls. Retries also counts the rounds in
+// which commands were sent again, to another server or later to the same one.
 func (s *Store) Stats() driver.Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -264,7 +266,7 @@ func (s *Store) Stats() driver.Stats {
 	for _, n := range s.nodes {
 		sum = sum.Plus(n.stats())
 	}
-	for n := range s.leaving {
+	for n := range s.closing {
 		sum = sum.Plus(n.stats())
 	}
 	sum.Retries += s.retries.Load()

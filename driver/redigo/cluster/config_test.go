@@ -20,12 +20,12 @@ import (
 func TestOpenChecks(t *testing.T) {
 	seeds := []string{"127.0.0.1:1"}
 	for want, c := range map[string]cluster.Config{
-		"Seeds are missing":      {},
+		"Seeds is empty":         {},
 		"not host:port":          {Seeds: []string{"127.0.0.1:1", "u:hunter2@h"}},
 		"Seeds is not host:port": {Seeds: []string{"h@x:1"}},
-		"Network and Address":    {Seeds: seeds, Node: redigo.Config{Address: "x:1"}},
+		"Network and Node.Addr":  {Seeds: seeds, Node: redigo.Config{Address: "x:1"}},
 		"DB must be 0":           {Seeds: seeds, Node: redigo.Config{DB: 1}},
-		"cluster's affair":       {Seeds: seeds, Node: redigo.Config{ReadOnly: true}},
+		"the cluster sets them":  {Seeds: seeds, Node: redigo.Config{ReadOnly: true}},
 		"must not be negative":   {Seeds: seeds, Node: redigo.Config{Timeout: -1}},
 		"Credentials":            {Seeds: seeds, Node: redigo.Config{Password: "hunter2", Credentials: func(context.Context) (string, string, error) { return "", "", nil }}},
 	} {

@@ -10,23 +10,24 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Keys of several slots are refused by a server also where it has all of those
-// slots, so a command is divided by slots and not by servers. The pieces for one
-// server travel together: they cost it little more than the whole would.
+// A server refuses a command with keys of several slots even if it has all
+// these slots, so commands are divided by slot, not by server. The pieces for
+// one server travel together and cost it little more than the undivided
+// command.
 
-// A divider divides the keys of commands by their slots. Its memory is used
-// again: a command of a thousand keys allocates nothing in the steady state.
+// A divider divides the keys of commands by slot. It reuses its memory, so that
+// dividing a command of a thousand keys allocates nothing in the steady state.
 type divider struct {
-	units []int32 // by slot: of the command being divided, the unit after base; 0 where there is none
+	units []int32 // by slot: the position, from 1, of its unit in the current command; 0 means none
 	links []link
-	elems [][]byte // of an array that is put together
+	elems [][]byte // the elements of the array being gathered
 
-	args [][]byte // of the command that was looked at last …
-	cmd  int      // … which this is, if args is not nil
+	args [][]byte // the arguments of the command read last
+	cmd  int      // the index of that command; valid if args is not nil
 }
 
-// A link is one key of a piece: its place among the arguments, and the link of
-// the next key of the same piece.
+// A link is one key of a piece: its index among the arguments, and the index of
+// the link of the next key.
 type link struct{ arg, next int }
 
 func (d *divider) emptied() divider {
@@ -34,8 +35,8 @@ func (d *divider) emptied() divider {
 	return divider{units: d.units, links: d.links[:0], elems: d.elems[:0]}
 }
 
-// divide makes of command i one unit for each slot, in the order of their first
-// keys. Linear in the number of keys.
+// divide makes one unit for each slot of command i, in the order in which the
+// slots first appear. It runs in time linear in the number of keys.
 func (c *call) divide(i int) {
 	d := &c.divider
 	if d.units == nil {
@@ -58,7 +59,7 @@ func (c *call) divide(i int) {
 	}
 }
 
-// writePiece appends a command with the keys of one slot.
+// writePiece appends the command of u with the keys of u.
 func (c *call) writePiece(p *driver.Pipeline, u *unit) {
 	d := &c.divider
 	if d.args == nil || d.cmd != u.cmd {
@@ -70,8 +71,8 @@ func (c *call) writePiece(p *driver.Pipeline, u *unit) {
 	}
 }
 
-// conclude leaves the replies in the caller's Pipeline, or says why they are not
-// all there.
+// conclude stores the replies in the caller's Pipeline, or returns the error of
+// a call without any reply.
 func (c *call) conclude() error {
 	failed := 0
 	for i := range c.units {
@@ -81,16 +82,17 @@ func (c *call) conclude() error {
 	}
 	switch {
 	case failed > 0 && failed == len(c.units):
-		return c.worst(c.units) // no reply at all: the call has failed, and not some commands
-	case len(c.units) == 0 || c.units[0].cmd == all:
-		return nil // they are there
+		return c.worst(c.units) // no reply at all: the whole call has failed
+	case len(c.units) == 0 || c.units[0].cmd == wholePipeline:
+		return nil // the replies are already in the caller's Pipeline
 	}
 	c.assemble()
 	return nil
 }
 
-// worst returns the error that says the least about what has run: that nothing
-// has is true of all units only where none has another error.
+// worst returns the error of units that promises least. ErrUnavailable promises
+// that nothing has run, which holds for all units only if no unit has another
+// error.
 func (c *call) worst(units []unit) (err error) {
 	for _, is := range []func(error) bool{isUnknown, isOther, isUnavailable} {
 		for i := range units {
@@ -102,7 +104,7 @@ func (c *call) worst(units []unit) (err error) {
 	return nil
 }
 
-// assemble puts the replies together, in the order of the commands.
+// assemble joins the replies in the order of the commands.
 func (c *call) assemble() {
 	out := c.out[:0]
 	for first, next := 0, 0; first < len(c.units); first = next {
@@ -129,7 +131,7 @@ func (u *unit) appendTo(out []byte) []byte {
 	return append(out, u.reply...)
 }
 
-// sum appends the sum of the numbers of the pieces, or the error of one.
+// sum appends the sum of the pieces' integer replies, or the error of a piece.
 func (c *call) sum(out []byte, pieces []unit) []byte {
 	total, failed := int64(0), 0
 	var refusal []byte
@@ -141,7 +143,7 @@ func (c *call) sum(out []byte, pieces []unit) []byte {
 		case u.reply[0] != ':':
 			refusal = u.reply
 		default:
-			n, _ := strconv.ParseInt(string(u.reply[1:len(u.reply)-2]), 10, 64) // checked when it came
+			n, _ := strconv.ParseInt(string(u.reply[1:len(u.reply)-2]), 10, 64) // the reply was validated on receipt
 			total += n
 		}
 	}
@@ -154,9 +156,8 @@ func (c *call) sum(out []byte, pieces []unit) []byte {
 	return append(strconv.AppendInt(append(out, ':'), total, 10), "\r\n"...)
 }
 
-// inPart returns the error of a command of whose pieces some have failed: where
-// others have run, it can no longer be said that nothing has, unless that
-// changes nothing.
+// inPart returns the error of a command of which some pieces failed. If others
+// have run, ErrUnavailable would be wrong, unless the command only reads.
 func (c *call) inPart(pieces []unit, ran bool) error {
 	err := c.worst(pieces)
 	if ran && isUnavailable(err) && c.p.Mode()&driver.ReadOnly == 0 {
@@ -165,8 +166,8 @@ func (c *call) inPart(pieces []unit, ran bool) error {
 	return err
 }
 
-// gather appends the array of what the pieces have for each key. A key whose
-// piece has an error has that in its place.
+// gather appends one array of the pieces' elements, in the order of the keys.
+// The error of a piece replaces the element of each of its keys.
 func (c *call) gather(out []byte, pieces []unit) []byte {
 	d := &c.divider
 	n, good := 0, false
@@ -195,7 +196,7 @@ func (c *call) gather(out []byte, pieces []unit) []byte {
 	return out
 }
 
-// scatter notes what a piece has for each of its keys.
+// scatter stores the element of each key of u in elems.
 func (c *call) scatter(u *unit) {
 	d := &c.divider
 	var fault, rest []byte

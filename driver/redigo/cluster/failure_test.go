@@ -263,7 +263,7 @@ func TestAnswerOfTheFewSlotsIsNotTaken(t *testing.T) {
 	s := open(t, cluster.Config{Seeds: []string{alone.nodes[0].addr}, Node: shortly(200 * time.Millisecond)})
 	_, err := run(s, 0, "GET", "a")
 	assert.ErrorIs(t, err, driver.ErrUnavailable)
-	assert.ErrorContains(t, err, "no server says who has which slot")
+	assert.ErrorContains(t, err, "no server reported the slots of the cluster")
 }
 
 // A server that hangs does not keep the others from saying who has which slot.

@@ -5,27 +5,27 @@ import (
 	"time"
 )
 
-// A hint is what a server said of one slot, by MOVED. It stands until there is
-// a table whose asking began later: servers learn of a move one after the other,
-// and the one that was asked may not have known.
+// A hint is a redirect (MOVED) of one slot. It overrides every table requested
+// before it: servers learn of a move one after the other, so the answering
+// server may not have known of it yet.
 type hint struct {
 	to *node
 	at time.Time
 }
 
-// install makes a table of what a server has named, and closes the nodes that
-// nobody names any more.
+// install replaces the table with the shards named by a server, and closes
+// nodes that are no longer named.
 func (s *Store) install(members []member, begun time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.tabulate(members, begun)
-	// Whoever tracks must hear that there is a master that it does not track
-	// before anybody reads from that one.
-	s.warn(func() map[*node]bool {
+	// A tracker must be told of a master it does not track before any call reads
+	// from that master.
+	s.warnTrackers(func() map[*node]bool {
 		s.applyHints(t)
 		return s.masters(t)
 	})
-	if s.ended {
+	if s.closed {
 		return
 	}
 	s.table.Store(t)
@@ -35,7 +35,7 @@ func (s *Store) install(members []member, begun time.Time) {
 	}
 }
 
-// tabulate makes the table. It is called with mu held.
+// tabulate makes the table of members. The caller holds mu.
 func (s *Store) tabulate(members []member, begun time.Time) *table {
 	t := &table{begun: begun}
 	for _, m := range members {
@@ -56,8 +56,8 @@ func (s *Store) tabulate(members []member, begun time.Time) *table {
 	return t
 }
 
-// shard makes one shard, or nil where its master has no address that is one. It
-// is called with mu held.
+// shard makes the shard of m, or returns nil if the master has no valid
+// address. The caller holds mu.
 func (s *Store) shard(m member) *shard {
 	sh := &shard{master: s.nodeLocked(s.mapped(m.master)), owns: len(m.slots) > 0}
 	if sh.master == nil {
@@ -74,7 +74,7 @@ func (s *Store) shard(m member) *shard {
 	return sh
 }
 
-// mapped returns the address to dial for one that a server has named.
+// mapped applies Config.Map to an address named by a server.
 func (s *Store) mapped(address string) string {
 	if s.address == nil {
 		return address
@@ -82,8 +82,8 @@ func (s *Store) mapped(address string) string {
 	return s.address(address)
 }
 
-// applyHints writes into t what is newer, and forgets the rest. It is called
-// with mu held.
+// applyHints writes the hints newer than t into t and deletes the others. The
+// caller holds mu.
 func (s *Store) applyHints(t *table) {
 	for slot, h := range s.hints {
 		if h.at.Before(t.begun) {
@@ -94,13 +94,13 @@ func (s *Store) applyHints(t *table) {
 	}
 }
 
-// masters returns those nodes that may have keys: the masters of t that have
-// slots, those that hints name, and those that were asked for keys on their way.
-// It is called with mu held.
+// masters returns the nodes that may have keys: the masters of t that own
+// slots, the nodes of hints, and masters that were importing slots. The caller
+// holds mu.
 func (s *Store) masters(t *table) map[*node]bool {
 	all := make(map[*node]bool)
 	for _, sh := range t.shards {
-		if sh.owns || sh.master.asked.Load() {
+		if sh.owns || sh.master.importing.Load() {
 			all[sh.master] = true
 		}
 	}
@@ -110,15 +110,15 @@ func (s *Store) masters(t *table) map[*node]bool {
 	return all
 }
 
-// retireOthers closes the nodes that neither t nor a hint names. It is called
-// with mu held.
+// retireOthers closes the nodes named neither by t nor by a hint. The caller
+// holds mu.
 func (s *Store) retireOthers(t *table) {
 	for address, n := range s.nodes {
 		if t.names(n) || s.hinted(n) {
 			continue
 		}
 		delete(s.nodes, address)
-		s.leaving[n] = true
+		s.closing[n] = true
 		s.spawnLocked(func() { s.retire(n) })
 	}
 }
@@ -129,7 +129,7 @@ func (t *table) names(n *node) bool {
 	})
 }
 
-// hinted is called with mu held.
+// hinted reports whether a hint names n. The caller holds mu.
 func (s *Store) hinted(n *node) bool {
 	for _, h := range s.hints {
 		if h.to == n {
@@ -139,14 +139,15 @@ func (s *Store) hinted(n *node) bool {
 	return false
 }
 
-// moved notes that a slot has gone to n, and has the others asked about the rest
-// of the table, which no caller waits for.
-func (s *Store) moved(slot int, n *node) {
+// noteMoved records that slot has moved to n, and starts a refresh for the rest
+// of the table without waiting for it.
+func (s *Store) noteMoved(slot int, n *node) {
 	s.mu.Lock()
 	if t := s.table.Load(); t != nil && t.owner(slot) != n {
 		s.hints[slot] = hint{n, time.Now()}
-		s.warn(func() map[*node]bool { return map[*node]bool{n: true} })
-		// Meanwhile there may be another table, with the hint or newer than it.
+		s.warnTrackers(func() map[*node]bool { return map[*node]bool{n: true} })
+		// warnTrackers released mu: by now the table may be another one, and the hint
+		// used up.
 		if h, ok := s.hints[slot]; ok && h.to == n {
 			t = s.table.Load()
 			t.slots[slot].Store(t.shardOf(n))
@@ -156,13 +157,13 @@ func (s *Store) moved(slot int, n *node) {
 	s.refresher.ask()
 }
 
-// asks notes that n has keys of a slot that is on its way there.
-func (s *Store) asks(n *node) {
-	if n.asked.Load() {
+// noteImport records that n has keys of a slot that is moving to it.
+func (s *Store) noteImport(n *node) {
+	if n.importing.Load() {
 		return
 	}
 	s.mu.Lock()
-	n.asked.Store(true)
-	s.warn(func() map[*node]bool { return map[*node]bool{n: true} })
+	n.importing.Store(true)
+	s.warnTrackers(func() map[*node]bool { return map[*node]bool{n: true} })
 	s.mu.Unlock()
 }

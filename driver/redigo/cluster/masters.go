@@ -8,8 +8,7 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// A masterStore is the cluster, as one of its servers sees it: commands without
-// a key run there.
+// A masterStore is the cluster with a fixed server for commands without a key.
 type masterStore struct {
 	s *Store
 	n *node
@@ -23,15 +22,15 @@ func (m masterStore) Start(ctx context.Context, p *driver.Pipeline) driver.Pendi
 	return m.s.start(ctx, p, m.n)
 }
 
-// Close does nothing: the server is the cluster's.
+// Close does nothing: the Store owns the server's connections.
 func (m masterStore) Close() error { return nil }
 
-// String returns where the server is.
+// String returns the address of the server.
 func (m masterStore) String() string { return "redis " + m.n.address }
 
-// Masters implements [driver.Cluster]. Their String says where they are. Keys
-// that move to another server while all are looked at in turn may be seen twice,
-// or not at all.
+// Masters implements [driver.Cluster]. The String of each Store has its
+// address. A caller that visits all masters in turn may see a key twice or not
+// at all if the key moves meanwhile.
 func (s *Store) Masters(ctx context.Context) ([]driver.Store, error) {
 	if s.ctx.Err() != nil {
 		return nil, unavailable(errClosed)

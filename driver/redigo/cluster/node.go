@@ -8,24 +8,24 @@ import (
 	"github.com/gocaches/caches/driver/redigo"
 )
 
-// A node is one server. It is there from the time that somebody names it until
-// no table does: then it is closed, and calls that still go there are turned
-// away with nothing written, and look again who has their slot.
+// A node is one server. It exists from the first mention of its address until
+// no table names it. It is then closed: calls still routed to it fail with
+// nothing written, and look up the slot again.
 type node struct {
 	address string
 	store   *redigo.Store
-	reader  *redigo.Store // over connections that have said READONLY; nil without ReadReplicas
+	reader  *redigo.Store // over connections that have sent READONLY; nil without ReadReplicas
 
-	// failed is when the first call failed since one went well, in nanoseconds
-	// after base; 0 where none has. See call.settle.
-	failed atomic.Int64
-	// asked says that a call was sent here by ASK: there are keys here, whether
-	// or not a slot is.
-	asked atomic.Bool
+	// failingSince is the time of the first failure since the last success, in
+	// nanoseconds since base; 0 if there is none. See call.findServer.
+	failingSince atomic.Int64
+	// importing is set once an ASK has redirected a call to this node: it may have
+	// keys without owning a slot.
+	importing atomic.Bool
 }
 
-// base is what times are counted from: to ask how long ago it was costs half of
-// what it costs to ask for the time.
+// base is the reference point of stored times: time.Since costs half as much as
+// time.Now.
 var base = time.Now()
 
 func (s *Store) newNode(address string) *node {
@@ -36,8 +36,8 @@ func (s *Store) newNode(address string) *node {
 	return n
 }
 
-// node returns the server at an address, nil where the Store is closed or the
-// address is none.
+// node returns the node of address, or nil if the Store is closed or the
+// address is malformed.
 func (s *Store) node(address string) *node {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,7 +45,7 @@ func (s *Store) node(address string) *node {
 }
 
 func (s *Store) nodeLocked(address string) *node {
-	if s.ended {
+	if s.closed {
 		return nil
 	}
 	n := s.nodes[address]
@@ -56,14 +56,14 @@ func (s *Store) nodeLocked(address string) *node {
 	return n
 }
 
-// retire closes the stores of a node, and keeps its counts.
+// retire closes the stores of n and adds their counts to s.retired.
 func (s *Store) retire(n *node) {
 	_ = n.store.Close()
 	if n.reader != nil {
 		_ = n.reader.Close()
 	}
 	s.mu.Lock()
-	delete(s.leaving, n)
+	delete(s.closing, n)
 	s.retired = s.retired.Plus(n.stats())
 	s.mu.Unlock()
 }
@@ -76,18 +76,19 @@ func (n *node) stats() driver.Stats {
 	return sum
 }
 
-// well notes that the server answers.
-func (n *node) well() {
-	if n.failed.Load() != 0 { // a read costs those on other processors nothing
-		n.failed.Store(0)
+// markUp records that the server answers.
+func (n *node) markUp() {
+	if n.failingSince.Load() != 0 { // a load, unlike a store, does not slow down other processors
+		n.failingSince.Store(0)
 	}
 }
 
-// ill notes that it does not, and returns since when.
-func (n *node) ill() time.Duration {
+// markDown records that the server does not answer, and returns the time since
+// base at which that began.
+func (n *node) markDown() time.Duration {
 	now := max(int64(time.Since(base)), 1)
-	if n.failed.CompareAndSwap(0, now) {
+	if n.failingSince.CompareAndSwap(0, now) {
 		return time.Duration(now)
 	}
-	return time.Duration(n.failed.Load())
+	return time.Duration(n.failingSince.Load())
 }

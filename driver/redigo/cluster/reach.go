@@ -7,14 +7,14 @@ import (
 	"github.com/gocaches/caches/driver/redigo"
 )
 
-// A spread is a command whose arguments are keys of any slots, by how the
-// replies to its parts make one.
+// A spread says how the replies to the pieces of a divided command are
+// combined. Only commands whose arguments are all keys can be divided.
 type spread uint8
 
 const (
-	whole  spread = iota // it is none: all its keys share a slot
-	gather               // an array, in the order of the keys
-	sum                  // a number
+	notSpread spread = iota // not divided: all keys share a slot
+	gather                  // one array, in the order of the keys
+	sum                     // the sum of integers
 )
 
 func spreadOf(name string) spread {
@@ -24,22 +24,22 @@ func spreadOf(name string) spread {
 	case "DEL", "UNLINK", "EXISTS", "TOUCH":
 		return sum
 	}
-	return whole
+	return notSpread
 }
 
-// A reach is where the keys of a command live.
+// A reach is the slots used by a command.
 type reach struct {
-	slot  int  // of the first key, noSlot where there is none
-	cross bool // there is a key of another slot
+	slot  int  // of the first key; noSlot if there is no key
+	cross bool // another key has another slot
 }
 
-// reachOf returns the reach of command i. What has one key, or none, is read in
-// place. Of other commands only the first key counts: whether the others share
-// its slot the server says, and what it refuses has not run.
+// reachOf returns the reach of command i. The keys of divisible commands and
+// scripts are all examined. For other commands the first key decides: a
+// server refuses a command with keys of several slots without running it.
 func reachOf(p *driver.Pipeline, i int) (r reach, err error) {
 	r.slot = noSlot
 	switch key := p.FirstKey(i); {
-	case p.Args(i) > 1 && spreadOf(p.Name(i)) != whole && (key == nil || p.Args(i) > 2):
+	case p.Args(i) > 1 && spreadOf(p.Name(i)) != notSpread && (key == nil || p.Args(i) > 2):
 		r.add(p.Command(i).Args[1:])
 	case p.HasScripts() && p.Name(i) == "EVALSHA" && p.Command(i).Script != nil:
 		if r.add(p.Command(i).Keys); r.cross {
@@ -51,7 +51,7 @@ func reachOf(p *driver.Pipeline, i int) (r reach, err error) {
 	return r, nil
 }
 
-// add counts keys up to the first of another slot.
+// add examines keys up to the first one of another slot.
 func (r *reach) add(keys [][]byte) {
 	for _, key := range keys {
 		switch slot := slotOf(key); {
@@ -64,61 +64,61 @@ func (r *reach) add(keys [][]byte) {
 	}
 }
 
-func errCross(what string) error {
-	return fmt.Errorf("%w: those of %s must share one: give them the same caches.HashTag", driver.ErrCrossSlot, what)
+func errCross(owner string) error {
+	return fmt.Errorf("%w: the keys of %s must share one slot: give them the same caches.HashTag", driver.ErrCrossSlot, owner)
 }
 
-// isWhole reports whether p must go over one connection, all of it.
-func isWhole(p *driver.Pipeline) bool { return p.Mode()&(driver.Atomic|driver.Own) != 0 }
+// needsOneConnection reports whether all of p must use the same connection.
+func needsOneConnection(p *driver.Pipeline) bool { return p.Mode()&(driver.Atomic|driver.Own) != 0 }
 
-// An aim is the server that something goes to.
-type aim struct {
-	node   *node // nil where there is none
-	reader bool  // over a connection that has said READONLY
+// A route is a destination: a server, and which of its stores to use.
+type route struct {
+	node   *node // nil if there is none
+	reader bool  // use node.reader
 }
 
-func (a aim) store() *redigo.Store {
+func (a route) store() *redigo.Store {
 	if a.reader {
 		return a.node.reader
 	}
 	return a.node.store
 }
 
-// aim returns the one server that all of p can go to as it is, if there is one.
-// It is on the way of each call: it allocates nothing.
-func (s *Store) aim(p *driver.Pipeline, home *node) aim {
+// routeOf returns the one route on which all of p can be sent unchanged, if
+// there is one. Every call runs it: it must not allocate.
+func (s *Store) routeOf(p *driver.Pipeline, home *node) route {
 	t := s.table.Load()
 	if t == nil {
-		return aim{}
+		return route{}
 	}
 	var at *shard
-	slot, single := noSlot, isWhole(p)
+	slot, single := noSlot, needsOneConnection(p)
 	for i := range p.Len() {
 		r, err := reachOf(p, i)
 		switch {
 		case err != nil || r.cross || single && slot != noSlot && r.slot != noSlot && r.slot != slot:
-			return aim{}
+			return route{}
 		case r.slot == noSlot || r.slot == slot:
 			continue
 		}
 		slot = r.slot
 		sh := t.slots[slot].Load()
 		if sh == nil || at != nil && at.master != sh.master {
-			return aim{}
+			return route{}
 		}
 		at = sh
 	}
 	if at == nil {
-		return aim{node: t.anyone(home, s.turn.Add(1))}
+		return route{node: t.anyone(home, s.turn.Add(1))}
 	}
 	if s.readsReplicas(p) {
 		return at.reader(s.turn.Add(1))
 	}
-	return aim{node: at.master}
+	return route{node: at.master}
 }
 
-// anyone returns a server for a command without a key: home, or the one whose
-// turn it is.
+// anyone returns a server for commands without a key: home if set, otherwise
+// each master in turn.
 func (t *table) anyone(home *node, turn uint32) *node {
 	switch {
 	case home != nil:
@@ -129,12 +129,13 @@ func (t *table) anyone(home *node, turn uint32) *node {
 	return t.owners[turn%uint32(len(t.owners))]
 }
 
-// reader returns the replica whose turn it is, or the master where there is none.
-func (sh *shard) reader(turn uint32) aim {
+// reader returns the route to each replica in turn, or to the master if there
+// is none.
+func (sh *shard) reader(turn uint32) route {
 	if len(sh.replicas) == 0 {
-		return aim{node: sh.master}
+		return route{node: sh.master}
 	}
-	return aim{sh.replicas[turn%uint32(len(sh.replicas))], true}
+	return route{sh.replicas[turn%uint32(len(sh.replicas))], true}
 }
 
 // readsReplicas reports whether replicas may answer p.

@@ -14,36 +14,36 @@ import (
 )
 
 const (
-	// refreshEvery is the least time from one refresh of the table to the next.
+	// refreshEvery is the shortest time between the starts of two refreshes.
 	refreshEvery = 100 * time.Millisecond
-	// nextAfter is how long a server may take to answer before another one is
-	// asked as well: one that hangs must not hold the others up.
+	// nextAfter is the time a server has to answer before another one is asked
+	// too, so that a hanging server does not delay the refresh.
 	nextAfter = 100 * time.Millisecond
 )
 
-// A refresher has the servers asked who has which slot.
+// A refresher keeps the table of slots up to date by asking the servers.
 type refresher struct {
 	s *Store
 
-	mu    sync.Mutex
-	under *refresh // that is under way, or about to be
-	last  *refresh // that has ended; nil before the first
+	mu      sync.Mutex
+	current *refresh // in progress or about to start; nil if none
+	last    *refresh // the last one finished; nil before the first
 }
 
-// A refresh is one round of asking, which any number of calls wait for.
+// A refresh is one round of questions. Any number of calls wait for it.
 type refresh struct {
-	begun time.Time // read after done is closed
-	err   error     // so is this: why there is no new table
+	begun time.Time // read only after done is closed
+	err   error     // the reason for not having a new table; read only after done is closed
 	done  chan struct{}
 }
 
-// ask begins a refresh, or joins the one that is under way, and does not wait.
-// It is nil where the Store is closed.
+// ask returns the refresh in progress, starting one if necessary, without
+// waiting for it. It returns nil if the Store is closed.
 func (r *refresher) ask() *refresh {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.under != nil {
-		return r.under
+	if r.current != nil {
+		return r.current
 	}
 	var after time.Duration
 	if r.last != nil {
@@ -53,7 +53,7 @@ func (r *refresher) ask() *refresh {
 	if !r.s.spawn(func() { r.run(f, after) }) {
 		return nil
 	}
-	r.under = f
+	r.current = f
 	return f
 }
 
@@ -65,21 +65,21 @@ func (r *refresher) run(f *refresh, after time.Duration) {
 		f.begun, f.err = time.Now(), errClosed
 	}
 	r.mu.Lock()
-	r.under, r.last = nil, f
+	r.current, r.last = nil, f
 	r.mu.Unlock()
 	close(f.done)
 }
 
-// since reports whether a refresh has ended that began after t, which is counted
-// from base.
+// since reports whether a refresh that began after t, a time since base, has
+// finished.
 func (r *refresher) since(t time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.last != nil && r.last.begun.Sub(base) > t
 }
 
-// wait waits until enough says so, or until a refresh has ended that began after
-// t, whose error it returns, or that of ctx.
+// wait waits until enough reports true or until a refresh that began after t
+// has finished. It returns the error of that refresh or of ctx.
 func (r *refresher) wait(ctx context.Context, t time.Duration, enough func() bool) error {
 	for !enough() {
 		f := r.ask()
@@ -98,7 +98,7 @@ func (r *refresher) wait(ctx context.Context, t time.Duration, enough func() boo
 	return nil
 }
 
-// sleep waits; it is false where ctx ends before.
+// sleep waits for d. It reports false if ctx is done before.
 func sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil
@@ -113,54 +113,54 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// A round is the asking of a refresh.
-type round struct {
+// An inquiry is the state of a running refresh.
+type inquiry struct {
 	s       *Store
 	ctx     context.Context
-	queue   []string    // addresses of those that have not been asked
-	answers chan answer // has room for all: perhaps nobody is left to take them
+	queue   []string    // addresses not asked yet
+	answers chan answer // has room for all answers: the refresh may end before they come
 	pending int
 	best    answer
 	errs    []error
 }
 
-// An answer is what one server says of the cluster.
+// An answer is one server's description of the cluster.
 type answer struct {
 	members []member
-	slots   int // that they have between them
+	slots   int // number of slots that have a server
 	err     error
 }
 
-// refresh asks one server after the other until one knows who has every slot;
-// where none does, it takes the answer that knows the most.
+// refresh asks one server after the other until an answer covers every slot. If
+// none does, it uses the answer that covers the most.
 func (s *Store) refresh(begun time.Time) error {
 	ctx, cancel := context.WithTimeout(s.ctx, 2*s.timeout)
-	queue := s.whomToAsk()
-	r := round{s: s, ctx: ctx, queue: queue, answers: make(chan answer, len(queue))}
+	queue := s.askOrder()
+	r := inquiry{s: s, ctx: ctx, queue: queue, answers: make(chan answer, len(queue))}
 	var asking sync.WaitGroup
 	for r.best.slots < slotCount && (r.pending > 0 || len(r.queue) > 0) {
 		if len(r.queue) > 0 {
 			address := r.queue[0]
 			r.queue = r.queue[1:]
 			r.pending++
-			asking.Go(func() { r.answers <- s.question(ctx, address) })
+			asking.Go(func() { r.answers <- s.askServer(ctx, address) })
 		}
 		if !r.listen() {
 			break
 		}
 	}
-	cancel() // those that were too slow
+	cancel() // give up on servers that have not answered
 	asking.Wait()
 	if r.best.slots == 0 {
-		return fmt.Errorf("no server says who has which slot: %w", errors.Join(r.errs...))
+		return fmt.Errorf("no server reported the slots of the cluster: %w", errors.Join(r.errs...))
 	}
 	s.install(r.best.members, begun)
 	return nil
 }
 
-// listen waits for an answer, or until another server is to be asked beside. It
-// is false where what has come is all that is waited for.
-func (r *round) listen() bool {
+// listen waits for an answer, or until it is time to ask another server too. It
+// reports false if the answers so far must do.
+func (r *inquiry) listen() bool {
 	var late <-chan time.Time
 	if len(r.queue) > 0 || r.best.slots > 0 {
 		timer := time.NewTimer(nextAfter)
@@ -184,14 +184,14 @@ func (r *round) listen() bool {
 	}
 }
 
-// question asks one server.
-func (s *Store) question(ctx context.Context, address string) (a answer) {
+// askServer asks the server at address.
+func (s *Store) askServer(ctx context.Context, address string) (a answer) {
 	n := s.node(address)
 	if n == nil {
 		return answer{err: errClosed}
 	}
 	host, _, _ := net.SplitHostPort(address)
-	from := asked{host: host, tls: s.tls}
+	from := describer{host: host, tls: s.tls}
 	if a.members, a.err = n.ask(ctx, "SHARDS", from.shards); isRefused(a.err) {
 		a.members, a.err = n.ask(ctx, "SLOTS", from.slots)
 	}
@@ -213,16 +213,16 @@ func (n *node) ask(ctx context.Context, what string, read func(driver.Reply) ([]
 	return members, nil
 }
 
-// isRefused reports whether the server has answered by an error.
+// isRefused reports whether the server replied with an error.
 func isRefused(err error) bool {
 	_, ok := errors.AsType[*driver.ServerError](err)
 	return ok && !errors.Is(err, driver.ErrUnavailable)
 }
 
-// whomToAsk returns the addresses of the masters, those of the other servers
-// that are known, and those of the seeds that are not among them: each in
-// random order, so that one that knows less has the word no longer than others.
-func (s *Store) whomToAsk() []string {
+// askOrder returns the addresses of the masters, then of the other known
+// servers, then of the remaining seeds. Each group is in random order, so that
+// a server with less knowledge is not preferred every time.
+func (s *Store) askOrder() []string {
 	var masters, others, seeds []string
 	s.mu.Lock()
 	if t := s.table.Load(); t != nil {

@@ -13,88 +13,88 @@ import (
 )
 
 const (
-	// maxRedirects bounds how often one call is sent on without a pause that a
-	// server has asked for: beyond it they contradict each other.
+	// maxRedirects bounds how often one call is sent again without a server asking
+	// for a pause. Beyond it the servers contradict each other.
 	maxRedirects = 16
-	// freeRedirects of them are at once: to where a slot has gone, and further.
+	// freeRedirects is the number of redirects followed without a pause.
 	freeRedirects = 3
 
 	firstPause = 2 * time.Millisecond
 	lastPause  = 100 * time.Millisecond
 )
 
-// collect takes what the servers of the round have answered.
+// collect processes the replies and errors of the round.
 func (c *call) collect() {
 	for i := range c.parts {
 		pt := &c.parts[i]
 		if pt.err == nil {
-			pt.node.well()
+			pt.node.markUp()
 		}
 		raw := pt.p.Replies().Raw()
 		for _, at := range pt.units {
 			switch u := &c.units[at]; {
 			case pt.err != nil:
-				c.failed(u, pt)
-			case u.cmd == all:
+				c.handleError(u, pt)
+			case u.cmd == wholePipeline:
 				v, slot, address := verdictOfAll(raw)
-				c.judge(u, pt, v, slot, address)
+				c.handleReply(u, pt, v, slot, address)
 			default:
 				u.reply, raw = driver.CutReply(raw)
 				v, slot, address := verdictOf(u.reply)
-				c.judge(u, pt, v, slot, address)
+				c.handleReply(u, pt, v, slot, address)
 			}
 		}
 	}
 }
 
-// judge does what a reply means for its unit.
-func (c *call) judge(u *unit, pt *part, v verdict, slot int, address string) {
-	u.to, u.tried, u.asks = nil, nil, false
+// handleReply applies the verdict on the reply of u.
+func (c *call) handleReply(u *unit, pt *part, v verdict, slot int, address string) {
+	u.to, u.failedAt, u.asking = nil, nil, false
 	switch v {
 	case moved, ask:
 		c.redirect(u, pt, v, slot, address)
-	case again:
+	case retryLater:
 		c.s.refresher.ask()
 		if pt.reader {
-			c.masters = true // which need not wait
+			c.masters = true // masters can be asked without a pause
 		} else {
-			// To the one whose slot it is by then: that a server has sent it on
-			// before does not hold for ever.
-			c.wait = true
+			// After the pause the table decides: an earlier redirect may no longer be
+			// right.
+			c.mustPause = true
 		}
 	default:
 		u.open, u.err = false, nil
 	}
 }
 
-// redirect has a unit follow a server's word.
+// redirect makes u follow a MOVED or ASK.
 func (c *call) redirect(u *unit, pt *part, v verdict, slot int, address string) {
 	to := c.s.node(c.s.resolved(address, pt.node))
 	switch {
 	case to == nil && c.s.ctx.Err() != nil:
 		u.open, u.err = false, cmp.Or(u.err, unavailable(errClosed))
 		return
-	case to == nil: // the address is none: the reply says the most
+	case to == nil: // a malformed address: let the caller see the reply
 		u.open, u.err = false, nil
 		return
 	case v == ask:
-		c.s.asks(to) // the slot is not its yet: the next command goes the old way
+		c.s.noteImport(to) // the slot has not moved yet: the table stays as it is
 	default:
-		c.s.moved(slot, to)
+		c.s.noteMoved(slot, to)
 	}
-	u.to, u.asks = to, v == ask
+	u.to, u.asking = to, v == ask
 }
 
-// failed does what an error means for a unit: it stays open where another server
-// may do better, and where running it twice is harmless or it has not run.
-func (c *call) failed(u *unit, pt *part) {
-	u.to, u.tried, u.asks = nil, nil, false
-	// What comes later cannot undo that an earlier attempt may have run.
+// handleError applies the error of pt to u. The unit stays open if sending it
+// again is harmless and may help.
+func (c *call) handleError(u *unit, pt *part) {
+	u.to, u.failedAt, u.asking = nil, nil, false
+	// Keep an unknown outcome: a later attempt that did not run cannot undo it.
 	if !isUnknown(u.err) || !isUnavailable(pt.err) {
 		u.err = pt.err
 	}
-	// A server may have been replaced that does not answer in time, too. Whether
-	// this call can make use of the answer or not, the next one can.
+	// A server that does not answer may have been replaced. Refresh even if this
+	// call cannot use the result: the next one can.
 	if !errors.Is(pt.err, context.Canceled) && !errors.Is(pt.err, driver.ErrBusy) {
 		c.s.refresher.ask()
 	}
@@ -103,24 +103,24 @@ func (c *call) failed(u *unit, pt *part) {
 		u.open = false
 	case pt.reader:
 		c.masters = true
-	case isForNow(pt.err):
-		c.wait = true
+	case isTransientRefusal(pt.err):
+		c.mustPause = true
 	default:
-		// Not to the same one again, unless the others say that it is still the
-		// one: seek finds out. What has no key can go to the next at once.
-		u.tried = pt.node
+		// Not to the same server again, unless a refresh confirms it: see findServer.
+		// A command without a key can go to the next server at once.
+		u.failedAt = pt.node
 		c.turn++
 	}
 }
 
-// mayRepeat reports whether what failed by err may be sent again: where nothing
-// of it was written, and where a second run does no harm. It is the one place
-// that decides over commands that may have run.
+// mayRepeat reports whether commands that failed with err may be sent again:
+// because nothing was written, or because running them twice is harmless. No
+// other code decides this.
 func (c *call) mayRepeat(err error) bool {
 	switch {
 	case c.ctx.Err() != nil || c.s.ctx.Err() != nil:
 		return false
-	case errors.Is(err, driver.ErrBusy): // the server is well, and has enough
+	case errors.Is(err, driver.ErrBusy): // the server works but is at its limit
 		return false
 	case isUnknown(err):
 		return c.p.Mode()&(driver.ReadOnly|driver.Repeatable) != 0
@@ -128,35 +128,35 @@ func (c *call) mayRepeat(err error) bool {
 	return isUnavailable(err)
 }
 
-// settle makes the call ready for another round. It is false where there is
-// nothing left to send, or no time.
-func (c *call) settle() bool {
+// prepareRound makes the call ready for another round. It reports false if
+// there is nothing left to send or no time left.
+func (c *call) prepareRound() bool {
 	if !c.anyOpen() {
 		return false
 	}
 	c.limit()
 	for i := range c.units {
 		if u := &c.units[i]; u.open {
-			c.seek(u)
+			c.findServer(u)
 		}
 	}
 	if !c.anyOpen() {
 		return false
 	}
-	if !c.rest() {
+	if !c.backOff() {
 		for i := range c.units {
-			c.stand(&c.units[i])
+			c.giveUp(&c.units[i])
 		}
 		return false
 	}
 	return true
 }
 
-// stand ends a unit by what has come of it so far, for there is no time left.
-func (c *call) stand(u *unit) {
+// giveUp ends u with its latest reply or error because no time is left.
+func (c *call) giveUp(u *unit) {
 	ended := c.ctx.Err()
-	silent := u.reply == nil && (u.cmd != all || c.p.Replies().Len() == 0)
-	// A redirect says no more than that nothing has run.
+	silent := u.reply == nil && (u.cmd != wholePipeline || c.p.Replies().Len() == 0)
+	// Replace a redirect by an error: it says only that nothing has run.
 	if u.open && u.err == nil && (silent || u.to != nil && ended != nil) {
 		u.err = unavailable(cmp.Or(ended, context.DeadlineExceeded))
 	}
@@ -167,36 +167,36 @@ func (c *call) anyOpen() bool {
 	return slices.ContainsFunc(c.units, func(u unit) bool { return u.open })
 }
 
-// limit gives the call's context the deadline of the call, before it waits or is
-// sent again. In the first round the stores of the servers see to it: a timer
-// for each call would cost more than a short call.
+// limit gives c.ctx the deadline of the call before it waits or is sent again.
+// In the first round the servers' stores enforce the timeout: a timer per call
+// would cost more than a short call.
 func (c *call) limit() {
 	_, has := c.ctx.Deadline()
-	// What blocks may be meant to wait for longer than a call takes.
+	// A blocking command with a deadline may be meant to exceed the timeout.
 	if c.cancel == nil && !(has && c.p.Mode()&driver.Own != 0) {
 		c.ctx, c.cancel = context.WithDeadline(c.ctx, base.Add(c.begun+c.s.timeout))
 	}
 }
 
-// seek sees to a unit that has no server, or whose server is not there: it waits
-// for the servers to be asked, unless they have been since it was first not
-// there. So the first call that fails waits, and the others fail at once for as
-// long as the outage lasts. The unit stays open where there is another server.
-func (c *call) seek(u *unit) {
+// findServer handles a unit whose server is unknown or has failed. It waits for
+// a refresh, unless one has begun and finished since the server first failed.
+// So the first failing call of an outage waits, and later ones fail at once.
+// The unit stays open if another server is found.
+func (c *call) findServer(u *unit) {
 	found := func() bool {
 		n := c.pick(u).node
-		return n != nil && n != u.tried
+		return n != nil && n != u.failedAt
 	}
 	since := c.begun
-	if u.tried != nil {
-		since = u.tried.ill()
+	if u.failedAt != nil {
+		since = u.failedAt.markDown()
 	}
 	var err error
 	if !found() && !c.s.refresher.since(since) {
 		err = c.s.refresher.wait(c.ctx, since, found)
 	}
 	if found() {
-		u.tried = nil
+		u.failedAt = nil
 		return
 	}
 	u.open = false
@@ -209,13 +209,13 @@ func (c *call) seek(u *unit) {
 	}
 }
 
-// rest waits where a server has said that it will take a while, or where they
-// send the call to and fro: for up to 2 ms, then up to 4 ms, … up to 100 ms,
-// evenly distributed, so that many callers do not come back together. It is
-// false, at once, where the time is up.
-func (c *call) rest() bool {
-	waits := c.wait
-	if c.wait = false; !waits {
+// backOff pauses if a server has asked for it or the redirects go in circles.
+// The pauses are random, up to 2 ms, then 4 ms, … then 100 ms, so that callers
+// do not return all at once. backOff reports false, immediately, after
+// maxRedirects or if it would exceed the deadline.
+func (c *call) backOff() bool {
+	waits := c.mustPause
+	if c.mustPause = false; !waits {
 		if c.redirects++; c.redirects <= freeRedirects {
 			return c.ctx.Err() == nil
 		}

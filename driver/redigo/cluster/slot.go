@@ -7,8 +7,8 @@ const (
 	noSlot    = -1
 )
 
-// crcTable has the CRC of each byte: CRC-16 with the polynomial 0x1021, not
-// reflected, from 0 ("XMODEM"), which the cluster specification lays down:
+// crcTable has the CRC of each byte. The cluster specification requires
+// CRC-16/XMODEM: polynomial 0x1021, not reflected, initial value 0; see
 // https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#appendix-a-crc16-reference-implementation-in-ansi-c
 var crcTable = func() (table [256]uint16) {
 	for i := range table {
@@ -25,7 +25,7 @@ var crcTable = func() (table [256]uint16) {
 	return table
 }()
 
-// crc16 goes on with a CRC.
+// crc16 extends crc by s.
 func crc16[T string | []byte](crc uint16, s T) uint16 {
 	for i := range len(s) {
 		crc = crc<<8 ^ crcTable[byte(crc>>8)^s[i]]
@@ -33,8 +33,8 @@ func crc16[T string | []byte](crc uint16, s T) uint16 {
 	return crc
 }
 
-// slotOf returns the slot of a key: of its hash tag, the first "{…}" with
-// something in it, where it has one.
+// slotOf returns the slot of key. If key has a hash tag, the first non-empty
+// "{…}", only the tag counts.
 func slotOf(key []byte) int {
 	if open := bytes.IndexByte(key, '{'); open >= 0 {
 		if size := bytes.IndexByte(key[open+1:], '}'); size > 0 {
@@ -44,9 +44,9 @@ func slotOf(key []byte) int {
 	return int(crc16(0, key) % slotCount)
 }
 
-// Slot implements [driver.Cluster]. O(n) in the length of the key.
+// Slot implements [driver.Cluster]. It runs in O(n) of the length of the key.
 func (s *Store) Slot(front, key string) int {
-	// Most keys have no tag, and then the two need not be joined.
+	// Most keys have no tag. Then the two parts need not be joined.
 	for _, part := range []string{front, key} {
 		for i := range len(part) {
 			if part[i] == '{' {

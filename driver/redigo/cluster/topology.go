@@ -11,27 +11,27 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// A table says who has which slot. Calls read it without a lock: the slots are
-// the only thing in it that changes, where a server says that one has moved; all
-// else comes with the next table. Both are written under Store.mu.
+// A table maps slots to shards. Calls read it without a lock. Only slots
+// changes, when a server redirects; all other changes need a new table.
+// Store.mu guards writes.
 type table struct {
 	slots [slotCount]atomic.Pointer[shard]
-	// shards are all masters that a server has named, those without a slot too:
-	// one that is about to take over its first slots has keys already.
+	// shards are all shards that a server has named. They include masters without
+	// a slot: such a master already has keys while it imports its first slots.
 	shards []*shard
-	owners []*node   // the masters that have slots
-	begun  time.Time // when the servers were asked: what it says is older than this
+	owners []*node   // the masters that own slots
+	begun  time.Time // the time of the question: the answer may be as old as this
 }
 
-// A shard is a master with its replicas. It never changes: what a call has read of
-// it stays true until it has read a table again.
+// A shard is a master with its replicas. It is immutable: a call may keep using
+// a shard until it loads the table again.
 type shard struct {
 	master   *node
-	replicas []*node // those that are healthy
-	owns     bool    // slots, when it was named
+	replicas []*node // healthy ones only
+	owns     bool    // whether the master owned slots when it was named
 }
 
-// shardOf returns the shard of a master; a new one where nobody has named it.
+// shardOf returns the shard of master. If t does not name it, the shard is new.
 func (t *table) shardOf(master *node) *shard {
 	for _, s := range t.shards {
 		if s.master == master {
@@ -41,7 +41,7 @@ func (t *table) shardOf(master *node) *shard {
 	return &shard{master: master}
 }
 
-// owner returns the master of a slot, nil where there is none.
+// owner returns the master of slot, or nil.
 func (t *table) owner(slot int) *node {
 	if s := t.slots[slot].Load(); s != nil {
 		return s.master
@@ -49,19 +49,18 @@ func (t *table) owner(slot int) *node {
 	return nil
 }
 
-// A member is a shard as a server has named it, before addresses are mapped and
-// nodes found.
+// A member is a shard as described by a server, with addresses not yet mapped.
 type member struct {
 	slots    []span
 	master   string // host:port
-	failed   bool   // the master, as others see it
+	failed   bool   // the master is not online, as others see it
 	replicas []string
 }
 
-// A span is the slots from first to last, both included.
+// A span is a range of slots, both ends included.
 type span struct{ first, last int }
 
-// covered returns how many slots members have between them.
+// covered returns the number of slots of all members.
 func covered(members []member) (n int) {
 	for _, m := range members {
 		for _, s := range m.slots {
@@ -71,18 +70,18 @@ func covered(members []member) (n int) {
 	return n
 }
 
-// An asked is a server that has named the others.
-type asked struct {
-	host string // as it was dialled: a server that does not know its own name leaves it out
+// A describer is a server asked for the cluster's topology.
+type describer struct {
+	host string // as dialled; used for itself if it does not know its own name
 	tls  bool
 }
 
-var errTopology = errors.New("the server's answer about its cluster is not understood")
+var errTopology = errors.New("malformed cluster topology")
 
-// shards reads the answer to CLUSTER SHARDS, an array of arrays in which names
-// and values take turns; names that are new are passed by. See
+// shards parses the reply to CLUSTER SHARDS: an array of arrays of alternating
+// names and values. Unknown names are skipped. See
 // https://redis.io/docs/latest/commands/cluster-shards/.
-func (a asked) shards(r driver.Reply) ([]member, error) {
+func (a describer) shards(r driver.Reply) ([]member, error) {
 	all, err := r.Elems()
 	if err != nil {
 		return nil, err
@@ -97,8 +96,8 @@ func (a asked) shards(r driver.Reply) ([]member, error) {
 		if err != nil {
 			return nil, err
 		}
-		// A master that has failed and has no slots has been replaced. One that
-		// has slots still is the one: nobody else may have them yet.
+		// A failed master without slots has been replaced. A failed master with slots
+		// has not: no other server may have them yet.
 		if m.master != "" && (!m.failed || len(m.slots) > 0) {
 			members = append(members, m)
 		}
@@ -106,8 +105,8 @@ func (a asked) shards(r driver.Reply) ([]member, error) {
 	return members, nil
 }
 
-// shard reads one shard.
-func (a asked) shard(fields driver.Elems) (m member, err error) {
+// shard parses one shard.
+func (a describer) shard(fields driver.Elems) (m member, err error) {
 	for fields.Len() > 1 {
 		name, _, err := fields.Next().Bytes()
 		if err != nil {
@@ -127,7 +126,7 @@ func (a asked) shard(fields driver.Elems) (m member, err error) {
 	return m, nil
 }
 
-// spans reads pairs of slots.
+// spans parses pairs of slots.
 func spans(r driver.Reply) (all []span, err error) {
 	e, err := r.Elems()
 	for err == nil && e.Len() > 1 {
@@ -151,8 +150,8 @@ func spanOf(first, last driver.Reply) (span, error) {
 	return span{int(a), int(b)}, nil
 }
 
-// nodes reads the servers of a shard.
-func (a asked) nodes(m *member, r driver.Reply) error {
+// nodes parses the servers of a shard.
+func (a describer) nodes(m *member, r driver.Reply) error {
 	all, err := r.Elems()
 	for err == nil && all.Len() > 0 {
 		var fields driver.Elems
@@ -163,16 +162,15 @@ func (a asked) nodes(m *member, r driver.Reply) error {
 	return err
 }
 
-// A peer is one server of a shard, as another one describes it.
+// A peer is one server of a shard, as described by the describer.
 type peer struct {
 	role, health      string
 	ip                string
 	endpoint          string
-	named             bool // the endpoint is not nil
 	port, securedPort int64
 }
 
-func (a asked) node(m *member, fields driver.Elems) error {
+func (a describer) node(m *member, fields driver.Elems) error {
 	var p peer
 	for fields.Len() > 1 {
 		name, _, err := fields.Next().Bytes()
@@ -197,7 +195,7 @@ func (a asked) node(m *member, fields driver.Elems) error {
 	return nil
 }
 
-// set notes one field. Others than these there may be.
+// set stores one field. Unknown fields are ignored.
 func (p *peer) set(name string, value driver.Reply) (err error) {
 	switch name {
 	case "role":
@@ -207,7 +205,7 @@ func (p *peer) set(name string, value driver.Reply) (err error) {
 	case "ip":
 		p.ip, _, err = text(value)
 	case "endpoint":
-		p.endpoint, p.named, err = text(value)
+		p.endpoint, _, err = text(value)
 	case "port":
 		p.port, err = value.Int()
 	case "tls-port":
@@ -221,10 +219,10 @@ func text(r driver.Reply) (string, bool, error) {
 	return string(b), ok, err
 }
 
-// address returns where a server is. An endpoint that is not there, or empty,
-// stands for the server that was asked: it does not know by which name others
-// reach it. "?" says that it was told to name itself by a host and has none.
-func (a asked) address(endpoint, ip string, port int64) string {
+// address returns the address of a described server. A nil or empty endpoint
+// means the describer itself, which does not know the name used to reach it.
+// "?" means that the server prefers a hostname but has none.
+func (a describer) address(endpoint, ip string, port int64) string {
 	host := endpoint
 	if host == "?" {
 		host = ip
@@ -235,16 +233,15 @@ func (a asked) address(endpoint, ip string, port int64) string {
 	return net.JoinHostPort(host, strconv.FormatInt(port, 10))
 }
 
-// slots reads the answer to CLUSTER SLOTS, of servers that do not know CLUSTER
-// SHARDS, or of users who have no right to it; see
-// https://redis.io/docs/latest/commands/cluster-slots/.
-func (a asked) slots(r driver.Reply) ([]member, error) {
+// slots parses the reply to CLUSTER SLOTS, for servers or users without CLUSTER
+// SHARDS. See https://redis.io/docs/latest/commands/cluster-slots/.
+func (a describer) slots(r driver.Reply) ([]member, error) {
 	all, err := r.Elems()
 	if err != nil {
 		return nil, err
 	}
 	var members []member
-	at := make(map[string]int) // in members, by master
+	at := make(map[string]int) // index in members, by master
 	for all.Len() > 0 {
 		e, err := all.Next().Elems()
 		if err != nil {
@@ -265,9 +262,9 @@ func (a asked) slots(r driver.Reply) ([]member, error) {
 	return members, nil
 }
 
-// slotRange reads one range: its bounds, the master, the replicas. Each server
-// comes as host, port, name, and perhaps other hosts.
-func (a asked) slotRange(e driver.Elems) (m member, err error) {
+// slotRange parses one range: its bounds, the master, the replicas. Each server
+// is a host, a port, an ID and possibly more hosts.
+func (a describer) slotRange(e driver.Elems) (m member, err error) {
 	s, err := spanOf(e.Next(), e.Next())
 	if err != nil {
 		return m, err

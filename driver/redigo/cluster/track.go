@@ -11,28 +11,28 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// watchEvery is how often the servers are asked who has which slot while
-// somebody tracks. A master that was replaced and does not know it goes on
-// telling what changes on itself; this is how long nobody may notice.
+// watchEvery is the time between questions for the masters while a tracker
+// runs. A replaced master that does not know of it goes on telling its own
+// changes; this bounds how long that goes unnoticed.
 const watchEvery = 5 * time.Second
 
-// learnLast is the longest pause between two attempts to hear of any master.
+// learnLast is the longest pause between two attempts to learn the masters.
 const learnLast = 2 * time.Second
 
-var errMasters = errors.New("the cluster has another master")
+var errMasters = errors.New("the masters of the cluster have changed")
 
-// A tracker tracks on all masters at once, and makes one story of what they
-// tell: it tracks while all of them do, and they are all that there are.
+// A tracker tracks all masters and merges their events. It is up while all
+// masters are being tracked.
 type tracker struct {
 	s        *Store
 	prefixes []string
-	wake     chan struct{} // cap 1: the table is another one
+	wake     chan struct{} // cap 1: the table has changed
 
-	// Guarded by s.mu:
+	// members, up, synced and queue are guarded by s.mu.
 	members map[*node]*memberTrack
 	up      bool
-	synced  time.Time      // the last that was told
-	queue   []driver.Event // to be told, in this order
+	synced  time.Time      // At of the latest Tracking or Synced
+	queue   []driver.Event // events to tell, in this order
 
 	telling sync.Mutex // held while tell runs
 	tell    func(driver.Event)
@@ -42,15 +42,15 @@ type tracker struct {
 type memberTrack struct {
 	stop   func()
 	up     bool
-	synced time.Time // every change before it was told
+	synced time.Time // every change before this time has been told
 }
 
-// Track does what [driver.Tracker] says, on all masters at once. It is begun
-// again, and told lost, also where a call is sent to a master that is not
-// tracked yet, before that call has its answer.
+// Track implements [driver.Tracker] on all masters together. If a call is sent
+// to a master not tracked yet, tell gets Lost before the call returns, and
+// tracking starts again.
 //
-// While it tracks it asks the cluster every 5 seconds who its masters are. tell
-// must not call the Store.
+// While tracking, the Store asks the cluster for its masters every 5 seconds.
+// tell must not call the Store.
 func (s *Store) Track(prefixes []string, tell func(driver.Event)) (stop func()) {
 	tr := &tracker{s: s, prefixes: prefixes, tell: tell, wake: make(chan struct{}, 1), members: make(map[*node]*memberTrack)}
 	ctx, cancel := context.WithCancel(s.ctx)
@@ -64,15 +64,15 @@ func (s *Store) Track(prefixes []string, tell func(driver.Event)) (stop func()) 
 	return cancel
 }
 
-// kick has the members looked after. It does not wait.
+// kick makes run align the members soon. It does not wait.
 func (tr *tracker) kick() {
 	select {
 	case tr.wake <- struct{}{}:
-	default: // it is about to be
+	default: // already requested
 	}
 }
 
-// run looks after the members until ctx ends.
+// run keeps the members aligned with the masters until ctx is done.
 func (tr *tracker) run(ctx context.Context) {
 	defer tr.end()
 	if !tr.learn(ctx) {
@@ -92,8 +92,8 @@ func (tr *tracker) run(ctx context.Context) {
 	}
 }
 
-// learn waits until a server has said who the masters are, and tells of each
-// time that none did. It is false where ctx has ended.
+// learn waits until a server has named the masters, and tells Lost after each
+// failed attempt. It reports false if ctx is done.
 func (tr *tracker) learn(ctx context.Context) bool {
 	for pause := refreshEvery; tr.s.table.Load() == nil; pause = min(2*pause, learnLast) {
 		err := tr.s.refresher.wait(ctx, time.Since(base), func() bool { return tr.s.table.Load() != nil })
@@ -111,7 +111,7 @@ func (tr *tracker) learn(ctx context.Context) bool {
 	return ctx.Err() == nil
 }
 
-// align makes the members those that the masters are now.
+// align makes the members match the current masters.
 func (tr *tracker) align() {
 	tr.s.mu.Lock()
 	t := tr.s.table.Load()
@@ -127,22 +127,22 @@ func (tr *tracker) align() {
 			tr.begin(n)
 		}
 	}
-	tr.rise(wanted)
+	tr.announce(wanted)
 	tr.s.mu.Unlock()
 	tr.deliver()
 }
 
-// begin tracks one more master. It is called with s.mu held, which what is told
-// waits for: stop is there before.
+// begin starts to track n. The caller holds s.mu, so that events wait in
+// receive until m.stop is set.
 func (tr *tracker) begin(n *node) {
 	m := new(memberTrack)
-	m.stop = n.store.Track(tr.prefixes, func(e driver.Event) { tr.hear(n, m, e) })
+	m.stop = n.store.Track(tr.prefixes, func(e driver.Event) { tr.receive(n, m, e) })
 	tr.members[n] = m
 }
 
-// hear takes what one master tells.
-func (tr *tracker) hear(n *node, m *memberTrack, e driver.Event) {
-	if e.Kind != driver.Changed { // which come by the thousand, and change nothing here
+// receive handles an event from one master.
+func (tr *tracker) receive(n *node, m *memberTrack, e driver.Event) {
+	if e.Kind != driver.Changed { // Changed is frequent and needs no state
 		tr.s.mu.Lock()
 		if tr.members[n] == m {
 			tr.note(m, e)
@@ -150,7 +150,7 @@ func (tr *tracker) hear(n *node, m *memberTrack, e driver.Event) {
 		tr.s.mu.Unlock()
 	}
 	if e.Kind == driver.Lost {
-		tr.s.refresher.ask() // it may have been replaced
+		tr.s.refresher.ask() // the master may have been replaced
 	}
 	tr.telling.Lock()
 	defer tr.telling.Unlock()
@@ -160,8 +160,7 @@ func (tr *tracker) hear(n *node, m *memberTrack, e driver.Event) {
 	}
 }
 
-// note does what an event of one master means for the whole. It is called with
-// s.mu held.
+// note applies an event of one master to the tracker. The caller holds s.mu.
 func (tr *tracker) note(m *memberTrack, e driver.Event) {
 	switch e.Kind {
 	case driver.Tracking:
@@ -178,11 +177,11 @@ func (tr *tracker) note(m *memberTrack, e driver.Event) {
 	}
 }
 
-// rise tells that the tracking has begun, if it has. It is called with s.mu
-// held, under which tables are replaced: so no call reads from a master, from
-// here on, that is not among wanted.
-func (tr *tracker) rise(wanted map[*node]bool) {
-	if tr.up || len(wanted) == 0 || tr.lacks(wanted) {
+// announce tells Tracking once all of wanted are up. The caller holds s.mu,
+// under which tables are replaced, so no call reads from a master outside
+// wanted before Lost is told.
+func (tr *tracker) announce(wanted map[*node]bool) {
+	if tr.up || len(wanted) == 0 || tr.misses(wanted) {
 		return
 	}
 	for _, m := range tr.members {
@@ -194,7 +193,8 @@ func (tr *tracker) rise(wanted map[*node]bool) {
 	tr.queue = append(tr.queue, driver.Event{Kind: driver.Tracking, At: tr.synced})
 }
 
-// sync tells up to when every master has told all. It is called with s.mu held.
+// sync tells the time before which all masters have told all changes. The
+// caller holds s.mu.
 func (tr *tracker) sync() {
 	first := time.Now()
 	for _, m := range tr.members {
@@ -208,8 +208,8 @@ func (tr *tracker) sync() {
 	}
 }
 
-// lacks reports whether one of nodes is not tracked. It is called with s.mu held.
-func (tr *tracker) lacks(nodes map[*node]bool) bool {
+// misses reports whether one of nodes is not tracked. The caller holds s.mu.
+func (tr *tracker) misses(nodes map[*node]bool) bool {
 	for n := range nodes {
 		if tr.members[n] == nil {
 			return true
@@ -218,16 +218,15 @@ func (tr *tracker) lacks(nodes map[*node]bool) bool {
 	return false
 }
 
-// warn tells those who track that a master is there which they do not track, of
-// those that nodes returns. It is called with mu held, and lets go of it while it
-// tells: nodes is asked again afterwards. It returns when nobody claims to track
-// them all who does not.
-func (s *Store) warn(nodes func() map[*node]bool) {
+// warnTrackers tells Lost to each tracker that is up but misses one of nodes.
+// The caller holds mu. It is released while tell runs, so nodes is called again
+// afterwards. On return no tracker that is up misses one of them.
+func (s *Store) warnTrackers(nodes func() map[*node]bool) {
 	for {
 		all := nodes()
 		var fallen []*tracker
 		for tr := range s.trackers {
-			if tr.up && tr.lacks(all) {
+			if tr.up && tr.misses(all) {
 				tr.up = false
 				tr.queue = append(tr.queue, driver.Event{Kind: driver.Lost, Err: errMasters})
 				tr.kick()
@@ -245,15 +244,15 @@ func (s *Store) warn(nodes func() map[*node]bool) {
 	}
 }
 
-// deliver tells what is queued. When it returns, what its caller has queued is
-// told, by whomever.
+// deliver tells the queued events. On return every event queued by the caller
+// has been told, by this goroutine or another.
 func (tr *tracker) deliver() {
 	tr.telling.Lock()
 	defer tr.telling.Unlock()
 	tr.drain()
 }
 
-// drain is called with telling held.
+// drain tells the queued events. The caller holds telling.
 func (tr *tracker) drain() {
 	tr.s.mu.Lock()
 	events := tr.queue

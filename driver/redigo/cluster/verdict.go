@@ -10,18 +10,18 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// A verdict is what a reply says about where its command stands.
+// A verdict classifies a reply by the outcome of its command.
 type verdict uint8
 
 const (
-	final   verdict = iota // it is the reply
-	moved                  // not run: the slot is another server's
-	ask                    // not run: the keys are on their way to another server
-	again                  // not run: later, perhaps elsewhere
-	aborted                // not run, because of another command of its transaction
+	final      verdict = iota // the reply is the result
+	moved                     // not run: another server has the slot
+	ask                       // not run: the keys are moving to another server
+	retryLater                // not run: may succeed later, perhaps elsewhere
+	aborted                   // not run: another command of the transaction was refused
 )
 
-// verdictOf reads one whole reply. Those that redirect have a slot and an
+// verdictOf classifies one whole reply. A redirect also has a slot and an
 // address; see
 // https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding.
 func verdictOf(reply []byte) (v verdict, slot int, address string) {
@@ -31,7 +31,7 @@ func verdictOf(reply []byte) (v verdict, slot int, address string) {
 	code, text, _ := strings.Cut(string(bytes.TrimSuffix(reply[1:], []byte("\r\n"))), " ")
 	switch code {
 	case "MOVED", "ASK":
-		slot, address, ok := target(text)
+		slot, address, ok := parseTarget(text)
 		switch {
 		case !ok:
 			return final, 0, ""
@@ -42,15 +42,15 @@ func verdictOf(reply []byte) (v verdict, slot int, address string) {
 	case "EXECABORT":
 		return aborted, 0, ""
 	}
-	if isAgain(code, text) {
-		return again, 0, ""
+	if isTransient(code, text) {
+		return retryLater, 0, ""
 	}
 	return final, 0, ""
 }
 
-// isAgain reports whether an error says that nothing has run, for a reason that
-// goes away.
-func isAgain(code, text string) bool {
+// isTransient reports whether an error says that nothing has run, for a reason
+// that passes.
+func isTransient(code, text string) bool {
 	switch code {
 	case "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY":
 		return true
@@ -58,16 +58,17 @@ func isAgain(code, text string) bool {
 	return code == "ERR" && strings.HasPrefix(text, "max number of clients reached")
 }
 
-// target reads "3999 127.0.0.1:6381". The address comes without brackets also
-// where its host is of IPv6; an empty host stands for the server that answers.
-func target(text string) (slot int, address string, ok bool) {
+// parseTarget parses the target of a redirect, such as "3999 127.0.0.1:6381".
+// An IPv6 host has no brackets. An empty host means the server that replied.
+func parseTarget(text string) (slot int, address string, ok bool) {
 	number, address, _ := strings.Cut(text, " ")
 	slot, err := strconv.Atoi(number)
 	colon := strings.LastIndexByte(address, ':')
 	return slot, address, err == nil && 0 <= slot && slot < slotCount && colon >= 0 && colon+1 < len(address)
 }
 
-// resolved returns the address to dial for one that n has named in a redirect.
+// resolved returns the address to dial for an address that n named in a
+// redirect.
 func (s *Store) resolved(address string, n *node) string {
 	colon := strings.LastIndexByte(address, ':')
 	host, port := address[:colon], address[colon+1:]
@@ -79,9 +80,9 @@ func (s *Store) resolved(address string, n *node) string {
 
 var atLineStart = []byte("\r\n-")
 
-// troubled reports whether one of the replies is not final. Nearly always one
-// look shows that there is no error among them.
-func troubled(raw []byte) bool {
+// anyNotFinal reports whether a reply in raw is neither final nor aborted.
+// Usually one search shows that raw contains no error at all.
+func anyNotFinal(raw []byte) bool {
 	if len(raw) == 0 || raw[0] != '-' && !bytes.Contains(raw, atLineStart) {
 		return false
 	}
@@ -94,8 +95,8 @@ func troubled(raw []byte) bool {
 	return false
 }
 
-// verdictOfAll is verdictOf for a Pipeline that is one step, or goes over one
-// connection. It is final unless nothing has run.
+// verdictOfAll is verdictOf for a Pipeline that runs on one connection as a
+// unit. The verdict is final if any command has run.
 func verdictOfAll(raw []byte) (v verdict, slot int, address string) {
 	v = final
 	for reply := []byte(nil); len(raw) > 0; {
@@ -104,18 +105,18 @@ func verdictOfAll(raw []byte) (v verdict, slot int, address string) {
 		case one == final:
 			return final, 0, ""
 		case one == aborted:
-		case v == final || one == again:
-			// Keys of which some are here and others on their way: their turn
-			// comes when all are there.
+		case v == final || one == retryLater:
+			// TRYAGAIN for keys split between both servers takes precedence over a
+			// redirect: the transaction can run once all keys have moved.
 			v, slot, address = one, itsSlot, its
 		}
 	}
 	return v, slot, address
 }
 
-// isForNow reports whether a server that was reached has turned the connection
-// away for a reason that goes away.
-func isForNow(err error) bool {
+// isTransientRefusal reports whether err is a server's refusal of the
+// connection for a reason that passes.
+func isTransientRefusal(err error) bool {
 	e, ok := errors.AsType[*driver.ServerError](err)
-	return ok && isAgain(e.Code, e.Message())
+	return ok && isTransient(e.Code, e.Message())
 }
