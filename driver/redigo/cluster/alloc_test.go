@@ -13,8 +13,9 @@ import (
 	"github.com/gocaches/caches/testutil"
 )
 
-// To find out that a Pipeline goes to one server as it is costs no allocation
-// beyond those of that server's Store. The race detector makes some of its own.
+// Recognizing that one server can run a whole Pipeline allocates nothing beyond
+// the allocations of that server's Store. The race detector adds some of its
+// own.
 func TestOneServerAllocatesNothing(t *testing.T) {
 	c := testutil.Cluster(t, 1, 0)
 	over := open(t, cluster.Config{Seeds: c.Addrs()})
@@ -39,7 +40,7 @@ func TestOneServerAllocatesNothing(t *testing.T) {
 		}
 		if name == "divided" {
 			t.Logf("%s: %v", name, cost(over))
-			continue // one server refuses it
+			continue // a single server refuses it
 		}
 		assert.LessOrEqual(t, cost(over), cost(direct)+0.5, name)
 	}

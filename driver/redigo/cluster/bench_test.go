@@ -12,7 +12,8 @@ import (
 	"github.com/gocaches/caches/testutil"
 )
 
-// What it costs that there are slots: the same server as a cluster and as one.
+// BenchmarkOneServer measures the cost of slots: the same server used through a
+// cluster Store and directly.
 func BenchmarkOneServer(b *testing.B) {
 	c := testutil.Cluster(b, 1, 0)
 	direct, err := redigo.Open(redigo.Config{Address: c.Addrs()[0]})
@@ -40,7 +41,7 @@ func benchGet(b *testing.B, s driver.Store) {
 	}
 }
 
-// A thousand keys of three servers in one MGET.
+// BenchmarkMGet1000 reads a thousand keys of three servers with one MGET.
 func BenchmarkMGet1000(b *testing.B) {
 	c := testutil.Cluster(b, 3, 0)
 	s := open(b, cluster.Config{Seeds: c.Addrs()})

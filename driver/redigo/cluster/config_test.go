@@ -16,7 +16,7 @@ import (
 	"github.com/gocaches/caches/driver/redigo/cluster"
 )
 
-// What cannot be is said by Open, which dials nothing.
+// Open rejects an invalid Config without dialling.
 func TestOpenChecks(t *testing.T) {
 	seeds := []string{"127.0.0.1:1"}
 	for want, c := range map[string]cluster.Config{
@@ -40,7 +40,7 @@ func TestOpenChecks(t *testing.T) {
 	assert.NoError(t, s.Close())
 }
 
-// Nothing that prints a Config or a Store shows the password.
+// No way of printing a Config or a Store shows the password.
 func TestNoSecretIsShown(t *testing.T) {
 	c := cluster.Config{Seeds: []string{"127.0.0.1:1", "127.0.0.1:2"}, Node: redigo.Config{Username: "u", Password: "hunter2"}}
 	s := open(t, c)

@@ -20,7 +20,7 @@ import (
 )
 
 // Random Pipelines get the same replies from a cluster as from one server,
-// however their keys are spread, also while slots move.
+// however their keys are spread, even while slots move.
 func TestPipelinesAsOnOneServer(t *testing.T) {
 	t.Parallel()
 	c := testutil.Cluster(t, 3, 0)
@@ -48,8 +48,8 @@ func TestPipelinesAsOnOneServer(t *testing.T) {
 	for range 500 {
 		require.True(t, compare())
 	}
-	// A command of several keys whose slot moves may have to wait until it has,
-	// and run after those behind it: so the slots of the tags stay.
+	// A command with several keys of a moving slot may have to wait for the end of
+	// the move, and then runs after later commands. So the slots of the tags stay.
 	slots := slices.DeleteFunc(c.Slots(c.Masters()[0]), func(slot int) bool {
 		return slices.ContainsFunc([]string{"t0", "t1", "t2"}, func(tag string) bool { return s.Slot("", tag) == slot })
 	})
@@ -64,7 +64,7 @@ func TestPipelinesAsOnOneServer(t *testing.T) {
 	c.MoveSlots(c.Masters()[1], slots[:1000]...)
 }
 
-// randomPipeline writes the same random commands to both.
+// randomPipeline writes the same random commands to both Pipelines.
 func randomPipeline(r *rand.Rand, both ...*driver.Pipeline) {
 	key := func() string {
 		if r.IntN(4) == 0 {
@@ -89,7 +89,7 @@ func randomPipeline(r *rand.Rand, both ...*driver.Pipeline) {
 		for _, p := range both {
 			p.Cmd(cmd[0])
 			for i, arg := range cmd[1:] {
-				// Who deletes a page of SCAN does not say that those are keys.
+				// A caller that unlinks a page of SCAN does not mark its arguments as keys.
 				if i == 0 && cmd[0] != "UNLINK" {
 					p.Key(arg)
 				} else {

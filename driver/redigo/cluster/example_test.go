@@ -26,7 +26,7 @@ func ExampleOpen() {
 	// true
 }
 
-// How many keys there are is asked of each server.
+// Each server is asked for the number of its keys.
 func ExampleStore_Masters() {
 	store, err := cluster.Open(cluster.Config{Seeds: []string{"127.0.0.1:1"}, Node: redigo.Config{Timeout: 50 * time.Millisecond}})
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/gocaches/caches/driver/redigo/cluster"
 )
 
-// lose takes the commands of a name and closes the connection; others are
-// answered as echo does.
+// lose closes the connection on commands called name, and answers others as
+// echo does.
 func lose(name string) reply {
 	return func(n *fakeNode, conn int, cmd []string) string {
 		if cmd[0] == name {
@@ -29,7 +29,7 @@ func lose(name string) reply {
 	}
 }
 
-// What may have run is sent again only where that does no harm.
+// Commands that may have run are sent again only if that is harmless.
 func TestLostReplies(t *testing.T) {
 	for name, c := range map[string]struct {
 		mode driver.Mode
@@ -60,7 +60,7 @@ func TestLostReplies(t *testing.T) {
 	}
 }
 
-// A read whose server goes away finds the one that takes its place.
+// A read whose server is gone finds its replacement.
 func TestReadFollowsItsSlot(t *testing.T) {
 	f := fakes(t, 3, echo)
 	s := f.open(cluster.Config{})
@@ -79,29 +79,29 @@ func TestReadFollowsItsSlot(t *testing.T) {
 	}
 }
 
-// A write of which nothing was written does so too.
+// So does a write of which nothing was written.
 func TestWriteFollowsItsSlotWhereNothingWasWritten(t *testing.T) {
 	f := fakes(t, 3, echo)
 	s := f.open(cluster.Config{})
 	a := on(s, 1, 3, 0)
 	must(t, s, "SET", a, "1")
 	f.nodes[1].kill()
-	time.Sleep(time.Millisecond) // late enough to look first, as in TestPartOfPipelineFails
+	time.Sleep(time.Millisecond) // the pooled connection is checked before use, as in TestPartOfPipelineFails
 	f.give(2, s.Slot("", a))
 	raw := must(t, s, "SET", a, "2")
 	assert.Equal(t, bulk("2"), raw)
 	assert.Equal(t, []string{"SET " + a + " 2"}, f.nodes[2].commands())
 }
 
-// A server that is not there, and that nobody has replaced, costs a call one
-// answer of the others, and later calls nothing.
+// A server that is gone and not replaced costs the first call one refresh, and
+// later calls nothing.
 func TestUnavailable(t *testing.T) {
 	f := fakes(t, 2, echo)
 	s := f.open(cluster.Config{})
 	a, b := on(s, 0, 2, 0), on(s, 1, 2, 0)
 	must(t, s, "GET", b)
 	f.nodes[1].kill()
-	time.Sleep(time.Millisecond) // late enough to look first, as in TestPartOfPipelineFails
+	time.Sleep(time.Millisecond) // the pooled connection is checked before use, as in TestPartOfPipelineFails
 	for _, mode := range []driver.Mode{0, driver.ReadOnly, driver.Atomic, driver.Own} {
 		_, err := run(s, mode, "GET", b)
 		assert.ErrorIs(t, err, driver.ErrUnavailable)
@@ -110,7 +110,7 @@ func TestUnavailable(t *testing.T) {
 	assert.Equal(t, bulk(a), must(t, s, "GET", a), "the other slots are served")
 }
 
-// Whoever wants no time limit sets the longest that there is.
+// The longest possible timeout means no limit in practice.
 func TestHugeTimeout(t *testing.T) {
 	f := fakes(t, 2, echo)
 	s := f.open(cluster.Config{Node: redigo.Config{Timeout: math.MaxInt64}})
@@ -120,7 +120,7 @@ func TestHugeTimeout(t *testing.T) {
 	must(t, s, "GET", b)
 }
 
-// Where some servers fail, the replies of the others are there.
+// If some servers fail, the replies of the others are kept.
 func TestPartOfPipelineFails(t *testing.T) {
 	f := fakes(t, 2, func(n *fakeNode, conn int, cmd []string) string {
 		switch cmd[0] {
@@ -139,7 +139,7 @@ func TestPartOfPipelineFails(t *testing.T) {
 	a, b := on(s, 0, 2, 0), on(s, 1, 2, 0)
 	must(t, s, "GET", b)
 	f.nodes[1].kill()
-	time.Sleep(time.Millisecond) // a call this late looks first whether its connection is still there
+	time.Sleep(time.Millisecond) // after this time a call checks its connection before using it
 	for _, mode := range []driver.Mode{0, driver.ReadOnly} {
 		p := driver.NewPipeline(mode)
 		p.Cmd("GET").Key(a)
@@ -186,7 +186,8 @@ func TestPartOfPipelineFails(t *testing.T) {
 	assert.Zero(t, p.Replies().Len())
 }
 
-// A part that may have run makes all of a Pipeline unknown that has no reply.
+// If no part of a Pipeline has a reply and one part may have run, the outcome
+// of the Pipeline is unknown.
 func TestAllPartsFail(t *testing.T) {
 	f := fakes(t, 2, echo)
 	s := f.open(cluster.Config{})
@@ -199,12 +200,12 @@ func TestAllPartsFail(t *testing.T) {
 	assert.NotErrorIs(t, err, driver.ErrUnavailable)
 }
 
-// Keys of several slots where they must share one are found out before anything
-// is sent.
+// Keys of several slots that must share one are rejected before anything is
+// sent.
 func TestCrossSlot(t *testing.T) {
 	f := fakes(t, 1, echo)
 	s := f.open(cluster.Config{})
-	for range 2 { // before it is known who has which slot, and after
+	for range 2 { // with and without a known table
 		for name, write := range map[string]func(p *driver.Pipeline){
 			"script":         func(p *driver.Pipeline) { p.Script(script, 2).Key("a").Key("b") },
 			"among others":   func(p *driver.Pipeline) { p.Cmd("SET").Key("a").String("v"); p.Script(script, 2).Key("a").Key("b") },
@@ -229,7 +230,7 @@ func TestCrossSlot(t *testing.T) {
 	assert.Equal(t, bulk("{x}a")+bulk("TIME")+bulk("{x}b"), raw)
 }
 
-// Slots that nobody has are unavailable, and the others are there.
+// Slots without a server are unavailable. The other slots are served.
 func TestUnassignedSlots(t *testing.T) {
 	f := fakes(t, 2, echo)
 	f.shards = func(f *fake, _ int) string {
@@ -244,16 +245,16 @@ func TestUnassignedSlots(t *testing.T) {
 	f.mu.Lock()
 	f.shards = nil
 	f.mu.Unlock()
-	assert.Equal(t, bulk(b), must(t, s, "GET", b), "as soon as somebody has it")
+	assert.Equal(t, bulk(b), must(t, s, "GET", b), "once a server has it")
 }
 
-// A seed that was taken out of the cluster, or never was in it, does not hide
-// the others.
+// A seed that has left the cluster, or was never in it, does not hide the other
+// servers.
 func TestAnswerOfTheFewSlotsIsNotTaken(t *testing.T) {
 	f := fakes(t, 2, echo)
 	alone := fakes(t, 1, echo)
 	alone.shards = func(f *fake, _ int) string { return array(shardReply(nil, f.nodes[0].addr, "master", "online")) }
-	for range 8 { // the order is by chance
+	for range 8 { // the order of questions is random
 		s := open(t, cluster.Config{Seeds: []string{alone.nodes[0].addr, f.nodes[0].addr, "127.0.0.1:1"}})
 		a := on(s, 1, 2, 0)
 		assert.Equal(t, bulk(a), must(t, s, "GET", a))
@@ -266,7 +267,7 @@ func TestAnswerOfTheFewSlotsIsNotTaken(t *testing.T) {
 	assert.ErrorContains(t, err, "no server reported the slots of the cluster")
 }
 
-// A server that hangs does not keep the others from saying who has which slot.
+// A server that hangs does not delay the answers of the others.
 func TestServerThatHangsDoesNotHoldUp(t *testing.T) {
 	f := fakes(t, 2, echo)
 	mute := fakes(t, 1, func(*fakeNode, int, []string) string { return silence })
@@ -278,7 +279,8 @@ func TestServerThatHangsDoesNotHoldUp(t *testing.T) {
 	assert.Less(t, time.Since(begun), patience)
 }
 
-// Nobody there at all is a definite outcome, by the deadline.
+// If no server can be reached, the outcome is definite and comes by the
+// deadline.
 func TestNobodyThere(t *testing.T) {
 	s := open(t, cluster.Config{Seeds: []string{"127.0.0.1:1", "127.0.0.1:2"}, Node: redigo.Config{Password: "hunter2"}})
 	for _, mode := range []driver.Mode{0, driver.ReadOnly, driver.Atomic, driver.Own} {
@@ -330,11 +332,11 @@ func TestDeadline(t *testing.T) {
 	_, err = run(short, 0, "GET", a)
 	assert.ErrorIs(t, err, driver.ErrUnknownOutcome)
 	assert.ErrorIs(t, err, context.DeadlineExceeded)
-	f.nodes[1].kill() // Close would wait for the replies
+	f.nodes[1].kill() // else Close would wait for the replies
 }
 
-// A server that says nothing is given up for the one that has its slots by then,
-// also by callers whose own time is short.
+// A silent server is given up for the server that now has its slots, even if
+// every caller has little time.
 func TestSilentServerIsReplaced(t *testing.T) {
 	f := fakes(t, 2, echo)
 	s := f.open(cluster.Config{})
@@ -354,7 +356,7 @@ func TestSilentServerIsReplaced(t *testing.T) {
 	f.nodes[0].kill()
 }
 
-// A redirect that comes when there is no time left is not shown to the caller.
+// The caller does not see a redirect that arrives when no time is left.
 func TestRedirectAtTheEnd(t *testing.T) {
 	f := fakes(t, 2, echo)
 	s := f.open(cluster.Config{})
@@ -383,7 +385,7 @@ func TestRedirectAtTheEnd(t *testing.T) {
 	}
 }
 
-// Calls under way end with the Store, and nobody is left behind.
+// Close ends the calls in progress and leaves no goroutine behind.
 func TestClose(t *testing.T) {
 	f := fakes(t, 2, echo)
 	s := f.open(cluster.Config{})
@@ -400,7 +402,7 @@ func TestClose(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, func() bool { return len(f.nodes[0].commands()) > 0 }, "they are under way")
+	eventually(t, func() bool { return len(f.nodes[0].commands()) > 0 }, "the calls have begun")
 	assert.NoError(t, s.Close())
 	all.Wait()
 	assert.NoError(t, s.Close())

@@ -17,7 +17,7 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// A load is traffic of many goroutines that check all they are told.
+// A load is the traffic of many goroutines that check every reply.
 type load struct {
 	t       *testing.T
 	s       driver.Store
@@ -27,18 +27,18 @@ type load struct {
 	ops     atomic.Int64
 }
 
-// A worker has keys that nobody else writes, so it knows what they hold.
+// A worker has keys that no other worker writes, so it knows their values.
 type worker struct {
 	l    *load
 	id   int
 	r    *rand.Rand
 	vals map[string]sure
-	// counts have how often an INCR was acknowledged, and may have run besides.
+	// By key: INCRs that were acknowledged, and others that may have run.
 	acked, unknown map[string]int
 	errs           map[string]int // by kind
 }
 
-// sure is what is known of a value: it is one of these; "" is absent.
+// sure lists the possible values of a key. The empty string means absent.
 type sure []string
 
 func startLoad(t *testing.T, s driver.Store, workers int) *load {
@@ -54,7 +54,7 @@ func startLoad(t *testing.T, s driver.Store, workers int) *load {
 	return l
 }
 
-// end stops the load, and returns the errors by kind.
+// end stops the load and returns the number of errors by kind.
 func (l *load) end() map[string]int {
 	close(l.stop)
 	l.running.Wait()
@@ -68,8 +68,8 @@ func (l *load) end() map[string]int {
 	return all
 }
 
-// settle checks what all workers know once there is no trouble any more. lost
-// says that acknowledged writes may be gone: a master was killed.
+// settle checks the knowledge of all workers once the faults are over. If lost
+// is set, acknowledged writes may be missing: a master was killed.
 func (l *load) settle(lost bool) {
 	for _, w := range l.workers {
 		for key, want := range w.vals {
@@ -106,7 +106,8 @@ func (w *worker) run() {
 func (w *worker) key(n int) string { return fmt.Sprintf("w%d.%d", w.id, n) }
 func (w *worker) any() string      { return w.key(w.r.IntN(20)) }
 
-// do runs a Pipeline, and returns its error, or that of its first failed reply.
+// do runs a Pipeline and returns its error, or the error of its first failed
+// reply.
 func (w *worker) do(mode driver.Mode, write func(p *driver.Pipeline), read func(p *driver.Pipeline)) error {
 	p := driver.NewPipeline(mode)
 	defer p.Free()
@@ -140,7 +141,8 @@ func kind(err error) string {
 	return err.Error()
 }
 
-// note notes that key holds value, or may.
+// note records that key holds value, or may hold it if err is an unknown
+// outcome.
 func (w *worker) note(key, value string, err error) {
 	switch {
 	case err == nil:
@@ -187,7 +189,7 @@ func (w *worker) get() {
 	}
 }
 
-// mget reads all keys of the worker at once, and writes one of them after.
+// mget reads all keys of the worker at once, with another command behind MGET.
 func (w *worker) mget() {
 	_ = w.do(driver.ReadOnly, func(p *driver.Pipeline) {
 		p.Cmd("MGET")
@@ -225,7 +227,7 @@ func (w *worker) counted(key string, err error) {
 	}
 }
 
-// setAndCount writes two keys of one slot as one step.
+// setAndCount writes two keys of one slot atomically.
 var setAndCount = driver.NewScript(`
 redis.call('SET', KEYS[1], ARGV[1])
 return redis.call('INCR', KEYS[2])`, nil)
@@ -249,7 +251,7 @@ func (w *worker) atomic() {
 	w.counted(tag+"n", err)
 }
 
-// eventually waits for a condition.
+// eventually waits until ok reports true.
 func eventually(t testing.TB, ok func() bool, what string) {
 	t.Helper()
 	require.Eventually(t, ok, patience, time.Millisecond, what)

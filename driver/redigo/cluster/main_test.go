@@ -23,8 +23,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is a timeout that no healthy call reaches, on a loaded machine
-// under the race detector either.
+// patience is a timeout that no healthy call reaches, even on a loaded machine
+// under the race detector.
 const patience = 20 * time.Second
 
 // open opens a store that is closed when the test ends.
@@ -42,8 +42,8 @@ func open(t testing.TB, c cluster.Config) *cluster.Store {
 	return s
 }
 
-// run runs one command, whose first argument is its key, and returns the reply
-// as it came over the wire.
+// run runs one command, whose first argument is its key, and returns the raw
+// reply.
 func run(s driver.Store, mode driver.Mode, args ...string) (string, error) {
 	return runAll(context.Background(), s, mode, args)
 }
@@ -69,7 +69,7 @@ func add(p *driver.Pipeline, args ...string) {
 	}
 }
 
-// must runs one command that cannot fail.
+// must runs one command and requires it to succeed.
 func must(t testing.TB, s driver.Store, args ...string) string {
 	t.Helper()
 	raw, err := run(s, 0, args...)
@@ -83,8 +83,8 @@ func array(elems ...string) string {
 	return "*" + strconv.Itoa(len(elems)) + "\r\n" + strings.Join(elems, "")
 }
 
-// A fake is a few servers that answer as their test says, and name one another
-// as the masters of equal parts of the slots.
+// A fake is a set of servers that answer as the test says and name one another
+// as masters, each with an equal share of the slots.
 type fake struct {
 	t     testing.TB
 	nodes []*fakeNode
@@ -92,10 +92,10 @@ type fake struct {
 	mu     sync.Mutex
 	owners []int // by slot
 	shards func(f *fake, asked int) string
-	asked  int // CLUSTER SHARDS so far
+	asked  int // number of CLUSTER SHARDS so far
 }
 
-// A fakeNode is one of them.
+// A fakeNode is one server of a fake.
 type fakeNode struct {
 	f    *fake
 	at   int // in fake.nodes
@@ -104,17 +104,17 @@ type fakeNode struct {
 
 	mu    sync.Mutex
 	reply reply
-	seen  [][]string // commands but those of the house: PING, CLUSTER
+	seen  [][]string // commands other than PING and CLUSTER
 	conns []net.Conn
 }
 
-// A reply gives what a node answers to a command on the wire, "" for what the
-// node answers by itself; hangUp closes the connection.
+// A reply returns the raw answer of a node to a command, or "" for the node's
+// default answer. hangUp closes the connection.
 type reply func(n *fakeNode, conn int, cmd []string) string
 
 const (
 	hangUp  = "\x00"
-	silence = "\x01" // from now on, on this connection
+	silence = "\x01" // for the rest of the connection
 )
 
 // fakes starts a cluster of n nodes.
@@ -149,7 +149,7 @@ func (f *fake) open(c cluster.Config) *cluster.Store {
 	return open(f.t, c)
 }
 
-// give makes a node the owner of slots.
+// give makes node to the owner of slots.
 func (f *fake) give(to int, slots ...int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -158,21 +158,21 @@ func (f *fake) give(to int, slots ...int) {
 	}
 }
 
-// refreshes returns how often somebody has asked who has which slot.
+// refreshes returns the number of CLUSTER SHARDS so far.
 func (f *fake) refreshes() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.asked
 }
 
-// moved is the redirect to the owner of a key's slot.
+// moved returns the redirect to the owner of slot.
 func (f *fake) moved(slot int) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return fmt.Sprintf("-MOVED %d %s\r\n", slot, f.nodes[f.owners[slot]].addr)
 }
 
-// answerShards is CLUSTER SHARDS, in ranges of one owner.
+// answerShards returns the reply to CLUSTER SHARDS.
 func (f *fake) answerShards(asked int) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -183,7 +183,7 @@ func (f *fake) answerShards(asked int) string {
 	return f.describe()
 }
 
-// describe is what all nodes say. It is called with mu held.
+// describe returns the true state, in ranges of one owner. The caller holds mu.
 func (f *fake) describe() string {
 	spans := make([][]string, len(f.nodes))
 	for first := 0; first < len(f.owners); {
@@ -202,8 +202,8 @@ func (f *fake) describe() string {
 	return array(shards...)
 }
 
-// shardReply is one shard of CLUSTER SHARDS: pairs of slots, and for each node
-// its address, role and health.
+// shardReply returns one shard of CLUSTER SHARDS from pairs of slots, and the
+// address, role and health of each node.
 func shardReply(spans []string, nodes ...string) string {
 	var all []string
 	for node := range slices.Chunk(nodes, 3) {
@@ -215,7 +215,7 @@ func shardReply(spans []string, nodes ...string) string {
 	return array(bulk("slots"), array(spans...), bulk("nodes"), array(all...))
 }
 
-// set changes how a node answers.
+// set changes the answers of a node.
 func (n *fakeNode) set(answer reply) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -254,7 +254,7 @@ func (n *fakeNode) talk(c net.Conn, conn int) {
 			return
 		}
 		switch text := n.answer(conn, cmd); text {
-		case silence: // for good: the next reply would be taken for this one
+		case silence: // forever: the next reply would be taken for this one
 			_, _ = io.Copy(io.Discard, r)
 			return
 		case hangUp:
@@ -267,8 +267,7 @@ func (n *fakeNode) talk(c net.Conn, conn int) {
 	}
 }
 
-// answer is what the node says: by itself to PING, CLUSTER and ASKING, and OK
-// where the test says nothing.
+// answer returns the node's reply: the test's, or else the default.
 func (n *fakeNode) answer(conn int, cmd []string) string {
 	n.mu.Lock()
 	if cmd[0] != "PING" && cmd[0] != "CLUSTER" {
@@ -292,7 +291,7 @@ func (n *fakeNode) answer(conn int, cmd []string) string {
 	return "+OK\r\n"
 }
 
-// commands returns what has come so far, each in one line.
+// commands returns the commands received so far, one per line.
 func (n *fakeNode) commands() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -303,7 +302,7 @@ func (n *fakeNode) commands() []string {
 	return lines
 }
 
-// count returns how often a command came.
+// count returns the number of times a command was received.
 func (n *fakeNode) count(line string) int {
 	c := 0
 	for _, l := range n.commands() {
@@ -342,5 +341,5 @@ func readNumber(r *bufio.Reader) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(line[1:]))
 }
 
-// node is a template with short timeouts, for tests that wait for them.
+// shortly returns a Config with short timeouts, for tests that wait for them.
 func shortly(d time.Duration) redigo.Config { return redigo.Config{Timeout: d, ConnectTimeout: d} }

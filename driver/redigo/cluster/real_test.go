@@ -16,8 +16,8 @@ import (
 	"github.com/gocaches/caches/testutil"
 )
 
-// fullOr returns all where the run is to be as long as a release wants it (make
-// soak), else few.
+// fullOr returns all in a long run for a release (make soak), and few
+// otherwise.
 func fullOr(all, few int) int {
 	if os.Getenv("CACHES_TEST_FULL") == "1" {
 		return all
@@ -25,7 +25,7 @@ func fullOr(all, few int) int {
 	return few
 }
 
-// refreshes returns how often the servers were asked who has which slot.
+// refreshes returns the number of questions for the slots.
 func refreshes(t testing.TB, c *testutil.ClusterServers) (n int) {
 	t.Helper()
 	for _, addr := range c.Addrs() {
@@ -39,7 +39,7 @@ func refreshes(t testing.TB, c *testutil.ClusterServers) (n int) {
 	return n
 }
 
-// Slots that move under traffic cost nobody an error, and no value is wrong.
+// Slots that move under traffic cause no error and no wrong value.
 func TestReshardUnderLoad(t *testing.T) {
 	t.Parallel()
 	c := testutil.Cluster(t, 3, 0)
@@ -61,22 +61,22 @@ func TestReshardUnderLoad(t *testing.T) {
 	assert.LessOrEqual(t, asked, int(took/(100*time.Millisecond))+2)
 }
 
-// Masters and replicas that change roles under traffic cost no value.
+// Masters and replicas that change roles under traffic lose no value.
 func TestFailoverUnderLoad(t *testing.T) {
 	t.Parallel()
 	c := testutil.Cluster(t, 3, 1)
 	s := open(t, cluster.Config{Seeds: c.Addrs()[:1]})
 	l := startLoad(t, s, 16)
 	for n := range fullOr(20, 3) {
-		c.Failover(c.Addrs()[n%3]) // of the pair, whichever is the replica now
+		c.Failover(c.Addrs()[n%3]) // whichever node of the pair is the replica now
 	}
 	errs := l.end()
 	l.settle(false)
 	assert.Empty(t, errs)
 }
 
-// A master that is killed costs errors that say what has run, of a few kinds,
-// until its replica has taken over; and the calls find that one soon.
+// A killed master causes only errors that say whether the commands have run,
+// until its replica has taken over. Calls find the replica soon.
 func TestKillUnderLoad(t *testing.T) {
 	t.Parallel()
 	c := testutil.Cluster(t, 3, 1)
@@ -85,7 +85,7 @@ func TestKillUnderLoad(t *testing.T) {
 	for n := range fullOr(3, 1) {
 		killMaster(t, c, s, n)
 	}
-	for kind := range l.end() { // each says what has run
+	for kind := range l.end() { // each says whether the command has run
 		if !strings.Contains(kind, "CLUSTERDOWN") {
 			assert.Contains(t, []string{"unavailable", "unknown outcome"}, kind)
 		}
@@ -93,8 +93,8 @@ func TestKillUnderLoad(t *testing.T) {
 	l.settle(true)
 }
 
-// killMaster kills a master and starts it again, as a replica, once its replica
-// has taken over.
+// killMaster kills a master and, once its replica has taken over, starts it
+// again as a replica.
 func killMaster(t *testing.T, c *testutil.ClusterServers, s *cluster.Store, n int) {
 	victim := c.Masters()[n%3]
 	slot := c.Slots(victim)[0]
@@ -111,7 +111,7 @@ func killMaster(t *testing.T, c *testutil.ClusterServers, s *cluster.Store, n in
 			case err == nil:
 				served <- time.Now()
 				return
-			case time.Since(begun) > 5*time.Second: // of one second, on a busy machine
+			case time.Since(begun) > 5*time.Second: // five times the deadline: the machine may be busy
 				assert.Fail(t, "a call did not end by its deadline")
 			}
 		}
@@ -123,13 +123,13 @@ func killMaster(t *testing.T, c *testutil.ClusterServers, s *cluster.Store, n in
 	assert.Less(t, at.Sub(over), 5*time.Second)
 	c.Node(victim).Restart()
 	c.Wait()
-	for n := range 100 { // nothing fails any more
+	for n := range 100 { // no call fails any more
 		_, err := run(s, 0, "SET", key+strconv.Itoa(n), "v")
 		assert.NoError(t, err)
 	}
 }
 
-// tagOf returns a text that lives on a slot.
+// tagOf returns a string whose slot is slot.
 func tagOf(s *cluster.Store, slot int) string {
 	for n := 0; ; n++ {
 		if tag := strconv.Itoa(n); s.Slot("", tag) == slot {

@@ -18,7 +18,7 @@ import (
 	"github.com/gocaches/caches/driver/redigo/cluster"
 )
 
-// on returns a key that lives on node i of a fake of n, and is the nth of them.
+// on returns the nth key that lives on node i of a fake of n nodes.
 func on(s *cluster.Store, i, n, nth int) string {
 	for at := 0; ; at++ {
 		key := fmt.Sprintf("k%d", at)
@@ -31,7 +31,7 @@ func on(s *cluster.Store, i, n, nth int) string {
 	}
 }
 
-// echo answers every command by its own last word.
+// echo answers every command with the command's last word.
 func echo(_ *fakeNode, _ int, cmd []string) string {
 	switch cmd[0] {
 	case "PING", "CLUSTER", "ASKING":
@@ -40,7 +40,8 @@ func echo(_ *fakeNode, _ int, cmd []string) string {
 	return bulk(cmd[len(cmd)-1])
 }
 
-// redirecting answers the keys given by text, and others as echo does.
+// redirecting answers commands on the given keys with text, and others as echo
+// does.
 func redirecting(text string, keys ...string) reply {
 	return func(n *fakeNode, conn int, cmd []string) string {
 		if len(cmd) > 1 && slices.Contains(keys, cmd[1]) && cmd[0] != "CLUSTER" {
@@ -50,7 +51,8 @@ func redirecting(text string, keys ...string) reply {
 	}
 }
 
-// A command that is sent elsewhere follows, and those after it go there at once.
+// A redirected command is sent on, and later commands go to the new server at
+// once.
 func TestMoved(t *testing.T) {
 	f := fakes(t, 2, echo)
 	s := f.open(cluster.Config{})
@@ -61,13 +63,13 @@ func TestMoved(t *testing.T) {
 	for range 10 {
 		assert.Equal(t, bulk(key), must(t, s, "GET", key))
 	}
-	assert.Equal(t, 2, f.nodes[0].count("GET "+key), "once well, and once to be sent on")
+	assert.Equal(t, 2, f.nodes[0].count("GET "+key), "once answered, once redirected")
 	assert.Equal(t, 10, f.nodes[1].count("GET "+key))
-	eventually(t, func() bool { return f.refreshes() == 2 }, "the first redirect asks for the others")
+	eventually(t, func() bool { return f.refreshes() == 2 }, "the first redirect starts a refresh for the rest")
 }
 
-// Of a Pipeline, those commands follow that did not run, and no others; the
-// replies stay in order.
+// Only the commands of a Pipeline that did not run are sent on. The replies
+// stay in order.
 func TestMovedInPipeline(t *testing.T) {
 	f := fakes(t, 2, echo)
 	s := f.open(cluster.Config{})
@@ -83,7 +85,7 @@ func TestMovedInPipeline(t *testing.T) {
 	assert.Equal(t, 1, f.nodes[0].count("SET "+c+" 3"))
 }
 
-// A redirect for keys on their way holds for one command, right behind ASKING.
+// ASK redirects one command only, which is sent right behind ASKING.
 func TestAsk(t *testing.T) {
 	f := fakes(t, 2, echo)
 	s := f.open(cluster.Config{})
@@ -96,19 +98,19 @@ func TestAsk(t *testing.T) {
 	assert.Equal(t, bulk(b)+bulk(a)+bulk(c), raw)
 	assert.Equal(t, []string{"ASKING", "GET " + b, "ASKING", "GET " + c}, f.nodes[1].commands())
 	assert.Equal(t, bulk(b), must(t, s, "GET", b))
-	assert.Equal(t, 2, f.nodes[0].count("GET "+b), "the slot is still the other's")
+	assert.Equal(t, 2, f.nodes[0].count("GET "+b), "the other server still has the slot")
 	assert.Equal(t, 1, f.refreshes())
 }
 
-// Many calls at once, on one connection: nobody's command comes between ASKING
-// and the one that it is for.
+// With many calls at once on one connection, no other command comes between
+// ASKING and the command it is meant for.
 func TestAskTogether(t *testing.T) {
 	f := fakes(t, 2, echo)
 	s := f.open(cluster.Config{})
 	a := on(s, 0, 2, 0)
 	f.nodes[0].set(redirecting(fmt.Sprintf("-ASK %d %s\r\n", s.Slot("", a), f.nodes[1].addr), a))
 	var mu sync.Mutex
-	asked := map[int]bool{} // by connection: there are more where the machine is slow
+	asked := map[int]bool{} // by connection: a slow machine opens more of them
 	f.nodes[1].set(func(n *fakeNode, conn int, cmd []string) string {
 		mu.Lock()
 		was := asked[conn]
@@ -140,8 +142,8 @@ func TestAskTogether(t *testing.T) {
 
 var script = driver.NewScript(`return redis.call('GET', KEYS[1])`, nil)
 
-// A script behind ASKING goes as its source: to send it again after NOSCRIPT
-// would take another ASKING.
+// A script behind ASKING is sent as source: after NOSCRIPT it would need a
+// second ASKING.
 func TestAskScript(t *testing.T) {
 	f := fakes(t, 2, echo)
 	s := f.open(cluster.Config{})
@@ -165,8 +167,7 @@ func TestAskScript(t *testing.T) {
 	assert.Equal(t, slices.Repeat([]string{"ASKING", "EVAL " + script.Lua() + " 1 " + a}, 3), f.nodes[1].commands())
 }
 
-// transaction answers MULTI and EXEC as Redis does, where each command is
-// answered by text.
+// transaction answers MULTI and EXEC as Redis does, and each command with text.
 func transaction(text func(cmd []string) string) reply {
 	var queued []string
 	failed := false
@@ -193,7 +194,7 @@ func transaction(text func(cmd []string) string) reply {
 	}
 }
 
-// A transaction that was refused as a whole goes elsewhere as a whole.
+// A transaction refused as a whole is sent elsewhere as a whole.
 func TestRedirectedTransaction(t *testing.T) {
 	for name, code := range map[string]string{"moved": "MOVED", "ask": "ASK"} {
 		t.Run(name, func(t *testing.T) {
@@ -223,7 +224,7 @@ func TestRedirectedTransaction(t *testing.T) {
 	}
 }
 
-// A transaction that has run stands, whatever its replies look like.
+// A transaction that has run is final, whatever its replies look like.
 func TestTransactionThatRanStands(t *testing.T) {
 	text := ":1\r\n"
 	f := fakes(t, 1, nil)
@@ -252,10 +253,10 @@ func TestTransactionThatRanStands(t *testing.T) {
 	raw, err = runAll(t.Context(), s, driver.Atomic, []string{"INCR", "a"}, []string{"INCR", "a"})
 	require.NoError(t, err)
 	assert.Equal(t, ":1\r\n-TRYAGAIN as a script has it\r\n", raw)
-	assert.Equal(t, 4, f.nodes[0].count("INCR a"), "part of it ran: nothing may be sent again")
+	assert.Equal(t, 4, f.nodes[0].count("INCR a"), "part of it has run: nothing may be sent again")
 }
 
-// What a server refuses for now is sent again, until it does not.
+// Commands refused temporarily are sent again until they are accepted.
 func TestRefusals(t *testing.T) {
 	for _, text := range []string{
 		"TRYAGAIN Multiple keys request during rehashing of slot", "CLUSTERDOWN The cluster is down",
@@ -287,8 +288,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// inTime makes a call until its time does not end under an attempt, as it does
-// where the machine stands still: then what comes of that attempt is not known.
+// inTime repeats a call until its deadline does not fall within an attempt,
+// which happens if the machine stalls and makes the outcome unknown.
 func inTime(t *testing.T, call func() (string, error)) (raw string, calls int) {
 	t.Helper()
 	for calls < 20 {
@@ -304,7 +305,7 @@ func inTime(t *testing.T, call func() (string, error)) (raw string, calls int) {
 	return "", calls
 }
 
-// What it refuses to the end is the reply.
+// A refusal that lasts until the deadline is the reply.
 func TestRefusalStands(t *testing.T) {
 	const text = "-CLUSTERDOWN Hash slot not served\r\n"
 	f := fakes(t, 2, nil)
@@ -320,7 +321,7 @@ func TestRefusalStands(t *testing.T) {
 		return runAll(t.Context(), s, 0, []string{"INCR", a}, []string{"SET", b, "1"}, []string{"GET", a})
 	})
 	assert.Equal(t, text+"+OK\r\n"+text, raw)
-	assert.LessOrEqual(t, f.nodes[1].count("SET "+b+" 1"), calls, "the others are not sent again")
+	assert.LessOrEqual(t, f.nodes[1].count("SET "+b+" 1"), calls, "the other commands are not sent again")
 	assert.Greater(t, f.nodes[0].count("INCR "+a), calls)
 
 	begun := time.Now()
@@ -352,7 +353,7 @@ func TestErrorsAreReplies(t *testing.T) {
 	}
 }
 
-// Servers that send a call to and fro are left in the end.
+// A call redirected in circles gives up in the end.
 func TestRedirectsEnd(t *testing.T) {
 	f := fakes(t, 2, nil)
 	s := f.open(cluster.Config{})
@@ -369,12 +370,12 @@ func TestRedirectsEnd(t *testing.T) {
 	assert.Equal(t, 17, sent)
 }
 
-// However many calls are redirected, the servers are asked at most once in
-// 100 ms who has which slot, and nobody waits for it.
+// However many calls are redirected, the servers are asked for the slots at
+// most once per 100 ms, and no call waits for it.
 func TestRefreshIsBounded(t *testing.T) {
 	f := fakes(t, 2, nil)
 	s := f.open(cluster.Config{})
-	// The first says that the others have all slots, and they run everything.
+	// The first node says that the others have all slots. They run everything.
 	f.nodes[0].set(func(n *fakeNode, conn int, cmd []string) string {
 		if cmd[0] == "GET" {
 			return fmt.Sprintf("-MOVED %d %s\r\n", s.Slot("", cmd[1]), f.nodes[1].addr)
@@ -406,15 +407,15 @@ func TestRefreshIsBounded(t *testing.T) {
 	assert.Greater(t, calls.Load(), int64(64))
 }
 
-// A server that has not heard of a move yet does not undo it.
+// An outdated answer does not undo a move.
 func TestOlderAnswerDoesNotUndoMoved(t *testing.T) {
 	f := fakes(t, 3, echo)
 	s := f.open(cluster.Config{})
 	first, key := on(s, 0, 3, 0), on(s, 0, 3, 1)
 	must(t, s, "GET", key)
 
-	// From now on the last node alone answers who has which slot, by what is no
-	// longer true, and when it is told to.
+	// From now on only the last node answers questions for the slots, when told
+	// to, and with an outdated answer.
 	asked, answer := make(chan struct{}, 100), make(chan struct{})
 	t.Cleanup(func() { close(answer) })
 	old := f.describe()
@@ -433,12 +434,12 @@ func TestOlderAnswerDoesNotUndoMoved(t *testing.T) {
 			return echo(n, conn, cmd)
 		})
 	}
-	must(t, s, "GET", first) // has it asked
+	must(t, s, "GET", first) // starts a refresh
 	<-asked
-	must(t, s, "GET", key) // finds out what the answer does not know
+	must(t, s, "GET", key) // learns of a move that the answer lacks
 	answer <- struct{}{}
 	for nth := 2; len(asked) == 0; nth++ {
-		must(t, s, "GET", on(s, 0, 3, nth)) // has it asked again, once the answer was taken
+		must(t, s, "GET", on(s, 0, 3, nth)) // starts another refresh, after the outdated answer was used
 	}
 	before := f.nodes[0].count("GET " + key)
 	must(t, s, "GET", key)

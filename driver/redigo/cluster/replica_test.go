@@ -12,7 +12,7 @@ import (
 	"github.com/gocaches/caches/driver/redigo/cluster"
 )
 
-// replicated is a master with two replicas, which have all slots.
+// replicated starts a master with all slots and two replicas.
 func replicated(t *testing.T, health string) *fake {
 	f := fakes(t, 3, func(n *fakeNode, conn int, cmd []string) string {
 		if cmd[0] == "READONLY" {
@@ -27,8 +27,8 @@ func replicated(t *testing.T, health string) *fake {
 	return f
 }
 
-// Replicas answer what only reads, in turn, over connections that have said
-// READONLY; all else is the master's.
+// Replicas answer reads in turn, over connections that have sent READONLY. The
+// master answers everything else.
 func TestReadReplicas(t *testing.T) {
 	f := replicated(t, "online")
 	s := f.open(cluster.Config{ReadReplicas: true})
@@ -49,10 +49,10 @@ func TestReadReplicas(t *testing.T) {
 	raw, err := runAll(t.Context(), s, driver.ReadOnly, []string{"GET", "r1"}, []string{"MGET", "r2", "r3"})
 	require.NoError(t, err)
 	assert.Equal(t, bulk("r1"), raw[:len(bulk("r1"))])
-	assert.Equal(t, slices.Repeat([]string{"GET m"}, 4), f.nodes[0].commands(), "divided ones too")
+	assert.Equal(t, slices.Repeat([]string{"GET m"}, 4), f.nodes[0].commands(), "divided commands too")
 }
 
-// Whatever is the matter with a replica, the master answers.
+// If a replica fails in any way, the master answers.
 func TestMasterAnswersWhereReplicasDoNot(t *testing.T) {
 	for name, answer := range map[string]reply{
 		"loading":   redirecting("-LOADING Redis is loading the dataset in memory\r\n", "r"),
@@ -95,5 +95,5 @@ func TestMasterAnswersWhereReplicasDoNot(t *testing.T) {
 	s = f.open(cluster.Config{ReadReplicas: true})
 	_, err = run(s, driver.ReadOnly, "GET", "r")
 	assert.NoError(t, err)
-	assert.Empty(t, slices.Concat(f.nodes[1].commands(), f.nodes[2].commands()), "one that is not healthy is not asked")
+	assert.Empty(t, slices.Concat(f.nodes[1].commands(), f.nodes[2].commands()), "an unhealthy replica is not asked")
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/gocaches/caches/testutil"
 )
 
-// Servers that speak TLS, and know users, are reached with the credentials and
-// certificates that are given once.
+// Servers with TLS and users are reached with the one set of credentials and
+// certificates.
 func TestTLSAndUsers(t *testing.T) {
 	t.Parallel()
 	c := testutil.ClusterWith(t, 2, 0, &testutil.ClusterOptions{
@@ -44,8 +44,8 @@ func TestTLSAndUsers(t *testing.T) {
 	assert.NotContains(t, err.Error(), "wrong-one")
 }
 
-// Servers that call themselves by names which nobody else knows are found
-// through Map, those that a key has moved to as well.
+// Map makes servers reachable that name themselves by unreachable addresses, in
+// redirects too.
 func TestServersBehindNAT(t *testing.T) {
 	t.Parallel()
 	c := testutil.ClusterWith(t, 2, 0, &testutil.ClusterOptions{
@@ -72,7 +72,7 @@ func TestServersBehindNAT(t *testing.T) {
 	assert.Equal(t, bulk("2"), must(t, s, "GET", "b"))
 }
 
-// Replicas answer, and what blocks waits where its key is.
+// Replicas answer reads, and a blocking command waits on the server of its key.
 func TestReplicasAndBlocking(t *testing.T) {
 	t.Parallel()
 	c := testutil.Cluster(t, 3, 1)

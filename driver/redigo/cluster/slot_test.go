@@ -9,8 +9,7 @@ import (
 	"github.com/gocaches/caches/driver/redigo/cluster"
 )
 
-// The slots of keys are those that the cluster specification gives, and its
-// reference implementation.
+// Slots match the cluster specification and its reference implementation.
 func TestSlot(t *testing.T) {
 	s := open(t, cluster.Config{Seeds: []string{"127.0.0.1:1"}})
 	for key, want := range map[string]int{
@@ -31,8 +30,8 @@ func TestSlot(t *testing.T) {
 	} {
 		assert.Equal(t, s.Slot("", tag), s.Slot("", key), key)
 	}
-	// What Redis 7.0 says (CLUSTER KEYSLOT) of keys whose braces hold no tag, or
-	// another one than it seems.
+	// Answers of Redis 7.0 to CLUSTER KEYSLOT for keys with braces that hold no
+	// tag, or not the apparent one.
 	for key, want := range map[string]int{
 		"foo{{bar}}zap": 4015,
 		"foo{}{bar}":    8363,
@@ -43,7 +42,7 @@ func TestSlot(t *testing.T) {
 	}
 }
 
-// It does not matter where a key is cut in two.
+// Slot gives the same result for every way of cutting a key in two.
 func TestSlotOfTwoPieces(t *testing.T) {
 	s := open(t, cluster.Config{Seeds: []string{"127.0.0.1:1"}})
 	seed := rand.Uint64()

@@ -15,9 +15,9 @@ import (
 	"github.com/gocaches/caches/testutil"
 )
 
-// The suite's keys share no slot, and its commands without a key are meant for
-// the server that has them: here all keys get one hash tag, and those commands
-// run where its slot is.
+// The suite's keys share no slot, and its commands without a key expect the
+// server that has the keys. So all keys get one hash tag here, and commands
+// without a key run on the server of its slot.
 func TestStore(t *testing.T) {
 	t.Parallel()
 	c := testutil.Cluster(t, 3, 0)
@@ -42,7 +42,7 @@ func TestStore(t *testing.T) {
 
 const tag = "{tag}"
 
-// tagged is a cluster in which all keys live on one slot.
+// tagged is a cluster in which all keys share one slot.
 type tagged struct {
 	*cluster.Store
 	owner driver.Starter
@@ -102,7 +102,7 @@ func (s *tagged) rewritten(p *driver.Pipeline) *driver.Pipeline {
 	return q
 }
 
-// keysOf tells which arguments of a command of the suite are keys.
+// keysOf reports which arguments of a command of the suite are keys.
 func keysOf(cmd driver.Command) func(i int) bool {
 	upTo := func(n int) func(int) bool { return func(i int) bool { return i <= n } }
 	switch name := cmd.Name(); name {
@@ -124,8 +124,7 @@ func keysOf(cmd driver.Command) func(i int) bool {
 	return upTo(1)
 }
 
-// back leaves in p the replies in q, without the tags of the keys that are among
-// them.
+// back copies the replies of q to p and removes the tag from the keys in them.
 func (s *tagged) back(p, q *driver.Pipeline) {
 	p.ResetReplies()
 	p.Replies().Append(tags.ReplaceAllFunc(q.Replies().Raw(), func(head []byte) []byte {

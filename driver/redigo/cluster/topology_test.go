@@ -16,8 +16,8 @@ import (
 
 const allSlots = ":0\r\n:16383\r\n"
 
-// peerReply is one server of CLUSTER SHARDS, as pairs of fields and values that
-// are on the wire already.
+// peerReply is one server of CLUSTER SHARDS. fields alternates names and
+// encoded values.
 func peerReply(fields ...string) string {
 	for i := 0; i < len(fields); i += 2 {
 		fields[i] = bulk(fields[i])
@@ -25,12 +25,12 @@ func peerReply(fields ...string) string {
 	return array(fields...)
 }
 
-// oneShard is CLUSTER SHARDS where one shard has all slots.
+// oneShard is a reply to CLUSTER SHARDS in which one shard has all slots.
 func oneShard(peers ...string) string {
 	return array(array(bulk("slots"), "*2\r\n"+allSlots, bulk("nodes"), array(peers...), bulk("new"), ":1\r\n"))
 }
 
-// Whatever a server calls itself and the others, it is found.
+// Servers are found by every form in which they name themselves and others.
 func TestNamesOfServers(t *testing.T) {
 	f := fakes(t, 2, echo)
 	host, port, err := net.SplitHostPort(f.nodes[1].addr)
@@ -57,8 +57,8 @@ func TestNamesOfServers(t *testing.T) {
 	}
 }
 
-// A master that has failed and lost its slots is not one, nor is its replacement
-// there twice.
+// A failed master that has lost its slots is ignored, and its replacement is
+// listed once.
 func TestMastersAreThoseThatServe(t *testing.T) {
 	f := fakes(t, 3, echo)
 	f.shards = func(f *fake, _ int) string {
@@ -78,8 +78,8 @@ func TestMastersAreThoseThatServe(t *testing.T) {
 	assert.Equal(t, []string{"redis " + f.nodes[0].addr, "redis " + f.nodes[1].addr}, names)
 }
 
-// Commands without a key run on the server whose Store it is, the others where
-// their keys are.
+// Through the Store of one master, commands without a key run on that master.
+// Others run on the server of their keys.
 func TestMasters(t *testing.T) {
 	f := fakes(t, 3, func(n *fakeNode, conn int, cmd []string) string {
 		switch cmd[0] {
@@ -108,17 +108,17 @@ func TestMasters(t *testing.T) {
 		assert.NoError(t, m.Close())
 		p.Free()
 	}
-	assert.Equal(t, "PONG", string(must(t, masters[0], "PING")[1:5]), "Close closes nothing")
+	assert.Equal(t, "PONG", string(must(t, masters[0], "PING")[1:5]), "Close does nothing")
 	f.nodes[1].kill()
 	_, err = run(masters[1], driver.ReadOnly, "DBSIZE")
-	assert.True(t, errors.Is(err, driver.ErrUnavailable) || errors.Is(err, driver.ErrUnknownOutcome), "no other server has those keys: %v", err)
+	assert.True(t, errors.Is(err, driver.ErrUnavailable) || errors.Is(err, driver.ErrUnknownOutcome), "no other server has the keys: %v", err)
 	for range 6 {
 		_, err = run(s, driver.ReadOnly, "TIME")
-		assert.NoError(t, err, "any other will do")
+		assert.NoError(t, err, "another server runs it")
 	}
 }
 
-// A server that does not answer CLUSTER SHARDS is asked for CLUSTER SLOTS.
+// A server that refuses CLUSTER SHARDS is asked with CLUSTER SLOTS.
 func TestSlotsInPlaceOfShards(t *testing.T) {
 	f := fakes(t, 2, nil)
 	entry := func(n *fakeNode, host string) string {
@@ -151,7 +151,7 @@ func TestSlotsInPlaceOfShards(t *testing.T) {
 	assert.Equal(t, 2, f.nodes[1].count("GET "+on(f.open(cluster.Config{}), 0, 2, 0)))
 }
 
-// What is no such answer at all is an error, and another server is asked.
+// A malformed answer is an error, and another server is asked.
 func TestAnswersThatAreNone(t *testing.T) {
 	f := fakes(t, 1, echo)
 	var odd *fake
@@ -173,8 +173,8 @@ func TestAnswersThatAreNone(t *testing.T) {
 	}
 }
 
-// Addresses that servers name are mapped before they are dialled, those of
-// redirects too.
+// Addresses named by servers are mapped before they are dialled, in redirects
+// too.
 func TestMap(t *testing.T) {
 	f := fakes(t, 2, echo)
 	f.shards = func(f *fake, _ int) string {
@@ -199,10 +199,10 @@ func TestMap(t *testing.T) {
 
 	odd := fmt.Sprintf("-MOVED %d 10.9.9.9:1\r\n", s.Slot("", b))
 	f.nodes[1].set(redirecting(odd, b))
-	assert.Equal(t, odd, must(t, s, "GET", b), "nobody can be asked there")
+	assert.Equal(t, odd, must(t, s, "GET", b), "no question can reach it")
 }
 
-// A redirect without a host names a port of the server that answers.
+// A redirect without a host means a port of the server that replied.
 func TestRedirectWithoutHost(t *testing.T) {
 	f := fakes(t, 2, echo)
 	s := f.open(cluster.Config{})
@@ -215,8 +215,8 @@ func TestRedirectWithoutHost(t *testing.T) {
 	assert.Equal(t, 2, f.nodes[1].count("GET "+a))
 }
 
-// A server that nobody names any more is left; who still calls it goes where its
-// slots are.
+// A server that is no longer named is closed. Calls still routed to it go to
+// the new servers of its slots.
 func TestServerThatLeaves(t *testing.T) {
 	f := fakes(t, 3, echo)
 	s := f.open(cluster.Config{})
@@ -235,7 +235,7 @@ func TestServerThatLeaves(t *testing.T) {
 	f.mu.Unlock()
 	f.give(0, all...)
 	f.nodes[1].set(redirecting(f.moved(s.Slot("", keys[1])), keys[1]))
-	must(t, s, "GET", keys[1]) // has the others asked
+	must(t, s, "GET", keys[1]) // starts a refresh
 	eventually(t, func() bool {
 		must(t, s, "GET", keys[2])
 		return f.nodes[0].count("GET "+keys[2]) > 0
@@ -246,6 +246,6 @@ func TestServerThatLeaves(t *testing.T) {
 	}
 	assert.Len(t, f.nodes[2].commands(), before)
 	stats := s.Stats()
-	assert.GreaterOrEqual(t, stats.Calls, int64(7), "those that have left count")
+	assert.GreaterOrEqual(t, stats.Calls, int64(7), "servers that have left count too")
 	assert.GreaterOrEqual(t, stats.Dials, int64(3))
 }

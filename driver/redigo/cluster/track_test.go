@@ -17,7 +17,7 @@ import (
 	"github.com/gocaches/caches/testutil"
 )
 
-// told is what a tracking has told, in words.
+// told records the events of a tracker as text.
 type told struct {
 	mu     sync.Mutex
 	lines  []string
@@ -53,7 +53,7 @@ func (o *told) all() []string {
 	return slices.Clone(o.lines)
 }
 
-// count returns how often a line was told.
+// count returns how often line was told.
 func (o *told) count(line string) (n int) {
 	for _, l := range o.all() {
 		if l == line {
@@ -63,13 +63,13 @@ func (o *told) count(line string) (n int) {
 	return n
 }
 
-// up reports whether everything is told now.
+// up reports whether tracking is up now.
 func (o *told) up() bool {
 	states := slices.DeleteFunc(o.all(), func(l string) bool { return l != "tracking" && l != "lost" })
 	return len(states) > 0 && states[len(states)-1] == "tracking"
 }
 
-// track tracks until the test ends, and returns once it does.
+// track tracks until the test ends. It returns once tracking is up.
 func track(t testing.TB, s *cluster.Store, prefixes ...string) *told {
 	t.Helper()
 	o := new(told)
@@ -78,7 +78,7 @@ func track(t testing.TB, s *cluster.Store, prefixes ...string) *told {
 	return o
 }
 
-// What happens to keys on any server is told, wherever their slots go.
+// Changes of keys on all servers are told, even while slots move.
 func TestTrack(t *testing.T) {
 	t.Parallel()
 	c := testutil.Cluster(t, 3, 1)
@@ -99,7 +99,7 @@ func TestTrack(t *testing.T) {
 	}
 	heard("at first")
 	assert.Equal(t, 1, o.count("tracking"))
-	assert.Zero(t, o.count("lost"), "that the masters are many is nobody's affair")
+	assert.Zero(t, o.count("lost"), "several masters look like one")
 
 	before := time.Now()
 	eventually(t, func() bool {
@@ -108,7 +108,7 @@ func TestTrack(t *testing.T) {
 		return len(o.synced) > 0 && o.synced[len(o.synced)-1].After(before)
 	}, "all servers have told all up to a time")
 
-	// Keys that move are told, for they go where they were.
+	// Moving a key is told, because it deletes the key on the old server.
 	masters := c.Masters()
 	moved := "a.{moves}"
 	must(t, other, "SET", moved, "v")
@@ -118,10 +118,10 @@ func TestTrack(t *testing.T) {
 	heard("after a move")
 	assert.Zero(t, o.count("lost"), "the master is not new")
 
-	// A replica that becomes a master is one that nobody tracked.
+	// A replica that becomes a master was not tracked before.
 	c.Failover(masters[0])
 	for i := range 30 {
-		must(t, s, "GET", fmt.Sprintf("a.1.%d", i)) // finds out
+		must(t, s, "GET", fmt.Sprintf("a.1.%d", i)) // notices the new master
 	}
 	eventually(t, func() bool { return o.count("lost") > 0 && o.up() }, "another master")
 	heard("after a failover")
@@ -134,13 +134,12 @@ func TestTrack(t *testing.T) {
 	killed, err := redis.Int(c.Node(masters[1]).Do("CLIENT", "KILL", "TYPE", "pubsub"))
 	require.NoError(t, err)
 	assert.Equal(t, 1, killed)
-	eventually(t, func() bool { return o.count("lost") > lost && o.up() }, "a connection is lost and made again")
+	eventually(t, func() bool { return o.count("lost") > lost && o.up() }, "a lost connection is replaced")
 	heard("after a loss")
 	assert.Zero(t, o.count("changed c.other"))
 }
 
-// That a master is there which nobody tracks is told before anybody has an
-// answer of it.
+// Lost is told before any call returns a reply of a master not tracked yet.
 func TestTrackIsLostBeforeTheAnswer(t *testing.T) {
 	for _, code := range []string{"MOVED", "ASK"} {
 		t.Run(code, func(t *testing.T) {
@@ -154,7 +153,7 @@ func TestTrackIsLostBeforeTheAnswer(t *testing.T) {
 			}
 			s := f.open(cluster.Config{})
 			o := track(t, s, "a.")
-			assert.Empty(t, f.nodes[1].commands(), "one without slots has no keys")
+			assert.Empty(t, f.nodes[1].commands(), "a master without slots has no keys")
 			f.nodes[0].set(func(n *fakeNode, conn int, cmd []string) string {
 				if cmd[0] == "GET" {
 					return fmt.Sprintf("-%s %d %s\r\n", code, s.Slot("", cmd[1]), f.nodes[1].addr)
@@ -184,14 +183,14 @@ func tracked(n *fakeNode, conn int, cmd []string) string {
 	return echo(n, conn, cmd)
 }
 
-// Who tracks before any server is there hears that there is none, and then that
-// there is.
+// A tracker started before any server is reachable tells Lost, and then
+// Tracking once one is.
 func TestTrackBeforeAnybodyIsThere(t *testing.T) {
 	f := fakes(t, 1, func(*fakeNode, int, []string) string { return hangUp })
 	s := f.open(cluster.Config{})
 	o := new(told)
 	stop := s.Track([]string{"a."}, o.tell)
-	eventually(t, func() bool { return o.count("lost") > 1 }, "nobody there, twice")
+	eventually(t, func() bool { return o.count("lost") > 1 }, "no server twice")
 	f.nodes[0].set(tracked)
 	eventually(t, o.up, "tracking")
 	stop()
