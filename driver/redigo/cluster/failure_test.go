@@ -281,7 +281,7 @@ func TestServerThatHangsDoesNotHoldUp(t *testing.T) {
 
 // If no server can be reached, the outcome is definite and comes by the
 // deadline.
-func TestNobodyThere(t *testing.T) {
+func TestNoServer(t *testing.T) {
 	s := open(t, cluster.Config{Seeds: []string{"127.0.0.1:1", "127.0.0.1:2"}, Node: redigo.Config{Password: "hunter2"}})
 	for _, mode := range []driver.Mode{0, driver.ReadOnly, driver.Atomic, driver.Own} {
 		_, err := run(s, mode, "GET", "a")

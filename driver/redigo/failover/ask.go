@@ -12,28 +12,28 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// An answer is what a Sentinel says about the master.
+// An answer is a Sentinel's view of one master.
 type answer struct {
 	address string
-	// epoch is that of the failover by which the Sentinel knows the address: of
-	// two answers, the one with the higher epoch is the newer. It is -1 where the
-	// Sentinel does not tell.
+	// epoch is the configuration epoch of the address: of two answers the one with
+	// the higher epoch is newer. It is -1 if the Sentinel does not report it.
 	epoch    int64
-	id       string   // of the Sentinel, empty where it does not tell
-	peers    []peer   // other Sentinels that are up
-	replicas []string // that are up and in touch with the master
+	id       string   // ID of the Sentinel; empty if not reported
+	peers    []peer   // the other Sentinels that are up
+	replicas []string // replicas that are up and linked to the master
 }
 
-// A peer is a Sentinel as another one knows it.
+// A peer is a Sentinel as another one describes it.
 type peer struct{ address, id string }
 
-// maxListed bounds what is taken of a list: nobody has as many.
+// maxListed bounds the number of Sentinels or replicas. No real setup has as
+// many.
 const maxListed = 64
 
 var errUnknownName = errors.New("does not know the master")
 
-// ask asks a Sentinel all that there is to know, in one round trip. Only where
-// the master is must be answered; a user may have no right to ask the rest.
+// ask queries one Sentinel in a single round trip. Only the address of the
+// master is required: the user may lack permission for the other queries.
 func ask(ctx context.Context, s driver.Store, name string) (answer, error) {
 	p := driver.NewPipeline(driver.ReadOnly)
 	defer p.Free()
@@ -44,10 +44,11 @@ func ask(ctx context.Context, s driver.Store, name string) (answer, error) {
 	if err := s.Do(ctx, p); err != nil {
 		return answer{}, err
 	}
-	// The address is not taken from MASTER: while replicas are still told to
-	// follow the new master, that names the former one. The epoch comes first:
-	// should a failover come between the two, a new address looks old until the
-	// next question, where an old address would look new until it is doubted.
+	// MASTER would give the previous master's address until all replicas follow
+	// the new one. The epoch is read before the address: if a failover comes
+	// between, the new address has an old epoch and is ignored until the next
+	// question. In the other order, an old address would have the new epoch and be
+	// believed until doubted.
 	a := answer{epoch: -1}
 	if epoch, err := strconv.ParseInt(fieldsOf(p.Next())["config-epoch"], 10, 64); err == nil {
 		a.epoch = epoch
@@ -64,8 +65,8 @@ func ask(ctx context.Context, s driver.Store, name string) (answer, error) {
 	return a, nil
 }
 
-// addressOf reads the answer to GET-MASTER-ADDR-BY-NAME: host and port, or
-// nothing for a name that the Sentinel does not know.
+// addressOf parses the reply to GET-MASTER-ADDR-BY-NAME: host and port, or nil
+// if the Sentinel does not know the name.
 func addressOf(r driver.Reply) (string, error) {
 	if r.Kind() == driver.KindNil {
 		return "", errUnknownName
@@ -85,18 +86,18 @@ func addressOf(r driver.Reply) (string, error) {
 	return join(string(host), string(port))
 }
 
-// join makes an address of what a Sentinel says, which another server has
-// announced to it.
+// join validates host and port, which a server has announced to a Sentinel, and
+// joins them to an address.
 func join(host, port string) (string, error) {
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil || n == 0 || host == "" || strings.ContainsAny(host, " /@?#[]\r\n") {
-		return "", fmt.Errorf("%w: a Sentinel's answer holds no address", driver.ErrProtocol)
+		return "", fmt.Errorf("%w: invalid address from a Sentinel", driver.ErrProtocol)
 	}
 	return net.JoinHostPort(host, port), nil
 }
 
-// fieldsOf reads names and values, one after the other. What is none of those
-// has no fields.
+// fieldsOf parses alternating names and values. It returns nil for any other
+// reply.
 func fieldsOf(r driver.Reply) map[string]string {
 	e, err := r.Elems()
 	if err != nil {
@@ -114,8 +115,8 @@ func fieldsOf(r driver.Reply) map[string]string {
 	return fields
 }
 
-// listOf reads the fields of instances, the address of each among them, and
-// leaves out those that the Sentinel calls down.
+// listOf parses a list of servers and returns the address and the fields of
+// each one that the Sentinel does not consider down.
 func listOf(r driver.Reply) (addresses []string, fields []map[string]string) {
 	e, err := r.Elems()
 	if err != nil {
@@ -145,9 +146,9 @@ func peersOf(r driver.Reply) []peer {
 	return peers
 }
 
-// replicasOf leaves out those whose link to the master is down, those that call
-// themselves a master, and those that do not want to be known
-// (replica-announced).
+// replicasOf parses the list of replicas. It omits a replica that has lost its
+// link to the master, reports itself as a master, or is configured not to be
+// announced (replica-announced).
 func replicasOf(r driver.Reply) []string {
 	addresses, fields := listOf(r)
 	var up []string

@@ -10,54 +10,52 @@ import (
 	"github.com/gocaches/caches/driver/redigo"
 )
 
-// Config says where Sentinels are, which master they are asked for, and how to
-// talk to it. Sentinels and Master are required. Printing a Config shows those
-// two and no more; but in an unexported field of another struct fmt passes its
-// methods by, and shows the passwords.
+// Config configures a Store. Sentinels and Master are required. A printed
+// Config shows only these and Node.DB. In an unexported field of another
+// struct, however, fmt bypasses its methods and shows the passwords.
 type Config struct {
-	// Sentinels are some of them, host:port each. Those that they know of are
-	// asked as well.
+	// Sentinels are some of the Sentinels, as host:port. Other Sentinels that they
+	// name are asked too.
 	Sentinels []string
-	// Master is the name by which the Sentinels know the master.
+	// Master is the name of the master in the Sentinels' configuration.
 	Master string
 
 	// SentinelUsername and SentinelPassword are sent to Sentinels with AUTH, as
-	// [redigo.Config] says of its Username and Password. Those of Node are never
-	// sent to a Sentinel, nor these to a node.
+	// described for Username and Password of [redigo.Config]. Sentinels never get
+	// the credentials of Node, and nodes never get these.
 	SentinelUsername, SentinelPassword string
 
-	// Node says how to talk to the master, and to replicas. Its Network, Address,
-	// Resolve, Role, ReadOnly and Refusals must be empty, for they follow from
-	// what the Sentinels say. Whom they name gets the password: where the network is not
-	// to be trusted, TLS is what verifies that it is one of ours. Its TLS and ClientName are for the Sentinels, too; as Sentinels name
-	// nodes by their IP addresses, as a rule, certificates must hold those, or
-	// TLS.ServerName a name that they all have. Its OnState is told of the
-	// connections to the master.
+	// Node is the configuration of the master and its replicas. Network, Address,
+	// Resolve, Role, ReadOnly and Refusals must be zero. Any server that the
+	// Sentinels name gets the password: on an untrusted network, use TLS to verify
+	// it. TLS and ClientName apply to Sentinels too. Sentinels usually name nodes
+	// by IP address, so certificates must contain the addresses, or TLS.ServerName
+	// must be a name that all of them contain. OnState reports the connections to
+	// the master.
 	Node redigo.Config
 
-	// ReadReplicas has replicas answer Pipelines that are [driver.ReadOnly],
-	// one after the other. What they answer may lag behind what the master has
-	// acknowledged, by as much as their link does. See [Store.Do].
+	// ReadReplicas lets replicas, in turn, answer [driver.ReadOnly] Pipelines. A
+	// replica may lack writes that the master has acknowledged. See [Store.Do].
 	ReadReplicas bool
 
-	// Map, if it is not nil, gives for an address of a node or Sentinel, as
-	// Sentinels know it, the one that it has from here, as behind a NAT. It is
-	// called by several goroutines.
+	// Map, if not nil, translates an address of a node or Sentinel, as named by a
+	// Sentinel, into the address to dial, for example behind NAT. It may be called
+	// by several goroutines at once.
 	Map func(address string) string
 }
 
 func (c *Config) check() error {
 	switch n := &c.Node; {
 	case len(c.Sentinels) == 0:
-		return errors.New("the Sentinels are missing")
+		return errors.New("Sentinels is empty")
 	case !c.addressesFit():
-		return errors.New("one of the Sentinels is not host:port") // it may be a DSN: do not repeat it
+		return errors.New("one of the Sentinels is not host:port") // do not repeat it: it may be a DSN with a password
 	case c.Master == "":
-		return errors.New("the Master is missing: the name by which the Sentinels know it")
+		return errors.New("Master is empty: it must be the master's name in the Sentinels' configuration")
 	case !c.nameFits():
-		return errors.New("the Master is a name of letters, digits, dots, dashes and underscores")
+		return errors.New("Master may contain only letters, digits, dots, dashes and underscores")
 	case n.Network != "" || n.Address != "" || n.Resolve != nil || n.Role != redigo.AnyRole || n.ReadOnly || n.Refusals:
-		return errors.New("the Node's Network, Address, Resolve, Role, ReadOnly and Refusals must be empty: the Sentinels say where it is")
+		return errors.New("Node.Network, Address, Resolve, Role, ReadOnly and Refusals must be empty: the Sentinels determine them")
 	}
 	return nil
 }
@@ -71,14 +69,14 @@ func (c *Config) addressesFit() bool {
 	return true
 }
 
-// nameFits reports whether Sentinel would take the name of the master.
+// nameFits reports whether Redis Sentinel accepts Master as a name.
 func (c *Config) nameFits() bool {
 	return !strings.ContainsFunc(c.Master, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune(".-_", r))
 	})
 }
 
-// mapped returns the address that a node or Sentinel has from here.
+// mapped applies Map to the address of a node or Sentinel.
 func (c *Config) mapped(address string) string {
 	if c.Map == nil {
 		return address
@@ -86,8 +84,7 @@ func (c *Config) mapped(address string) string {
 	return c.Map(address)
 }
 
-// String returns the name of the master, the Sentinels and the number of the
-// database.
+// String returns the name of the master, the Sentinels and the database number.
 func (c Config) String() string {
 	if !c.addressesFit() || !c.nameFits() {
 		return "failover.Config(invalid)"
@@ -95,14 +92,14 @@ func (c Config) String() string {
 	return fmt.Sprintf("failover.Config(%s by %s/%d)", c.Master, strings.Join(c.Sentinels, ","), c.Node.DB)
 }
 
-// GoString returns what String does.
+// GoString returns the result of String.
 func (c Config) GoString() string { return c.String() }
 
-// Format writes what String returns, whatever the verb.
+// Format writes the result of String for every verb.
 func (c Config) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(c.String())) }
 
-// LogValue returns what String does.
+// LogValue returns the result of String.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// MarshalText returns what String does; it is also what encoding/json shows.
+// MarshalText returns the result of String. Package encoding/json uses it too.
 func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }

@@ -14,19 +14,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestOpenRefuses names the field that is wrong, and repeats no secret.
+// TestOpenRefuses checks that the error names the invalid field and repeats no
+// secret.
 func TestOpenRefuses(t *testing.T) {
 	good := failover.Config{Sentinels: []string{"s1:26379"}, Master: "mymaster"}
 	for want, change := range map[string]func(c *failover.Config){
-		"Sentinels are missing": func(c *failover.Config) { c.Sentinels = nil },
-		"one of the Sentinels":  func(c *failover.Config) { c.Sentinels = append(c.Sentinels, "redis://:hunter2@s2:26379") },
-		"not host:port":         func(c *failover.Config) { c.Sentinels = []string{"hunter2"} },
-		"Master is missing":     func(c *failover.Config) { c.Master = "" },
-		"Master is a name":      func(c *failover.Config) { c.Master = "hunter2@" },
-		"Network, Address":      func(c *failover.Config) { c.Node.Address = "hunter2:1" },
-		"Resolve, Role":         func(c *failover.Config) { c.Node.Role = redigo.Replica },
-		"ReadOnly and":          func(c *failover.Config) { c.Node.ReadOnly = true },
-		"and Refusals":          func(c *failover.Config) { c.Node.Refusals = true },
+		"Sentinels is empty":   func(c *failover.Config) { c.Sentinels = nil },
+		"one of the Sentinels": func(c *failover.Config) { c.Sentinels = append(c.Sentinels, "redis://:hunter2@s2:26379") },
+		"not host:port":        func(c *failover.Config) { c.Sentinels = []string{"hunter2"} },
+		"Master is empty":      func(c *failover.Config) { c.Master = "" },
+		"Master may contain":   func(c *failover.Config) { c.Master = "hunter2@" },
+		"Network, Address":     func(c *failover.Config) { c.Node.Address = "hunter2:1" },
+		"Resolve, Role":        func(c *failover.Config) { c.Node.Role = redigo.Replica },
+		"ReadOnly and":         func(c *failover.Config) { c.Node.ReadOnly = true },
+		"and Refusals":         func(c *failover.Config) { c.Node.Refusals = true },
 		"must be empty": func(c *failover.Config) {
 			c.Node.Resolve = func(context.Context) (string, error) { return "", nil }
 		},
@@ -65,7 +66,8 @@ func TestPrintsNoSecret(t *testing.T) {
 	assert.Contains(t, all, "redis mymaster (failover)")
 }
 
-// TestCredentials gives each its own, and nobody another's.
+// TestCredentials checks that Sentinels and nodes get only their own
+// credentials.
 func TestCredentials(t *testing.T) {
 	m := master(t)
 	answers := m.answer

@@ -14,8 +14,8 @@ import (
 
 var countUp = driver.NewScript(`redis.call('GET', KEYS[1]); return redis.call('INCR', KEYS[1])`, nil)
 
-// TestDemoted makes the master a replica behind the store's back. What it
-// refuses goes to the new master and runs there, once, however it was sent.
+// TestDemoted makes the master a replica without telling the Sentinels. Writes
+// that it refuses run once on the new master, in every mode.
 func TestDemoted(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -58,7 +58,7 @@ func TestDemoted(t *testing.T) {
 	}
 }
 
-// demote returns a store that is connected to what was the master.
+// demote returns a store connected to the previous master.
 func demote(t *testing.T, mode driver.Mode) *failover.Store {
 	t.Helper()
 	o := &testutil.RedisOptions{Config: []string{"repl-diskless-sync-delay 0"}}
@@ -72,7 +72,7 @@ func demote(t *testing.T, mode driver.Mode) *failover.Store {
 	host, port, _ := net.SplitHostPort(b.Addr())
 	_, err = a.Do("REPLICAOF", host, port)
 	require.NoError(t, err)
-	// Until it has the data, a replica answers what it had, or nothing.
+	// Until it is in sync, a replica answers with its old data, or not at all.
 	require.Eventually(t, func() bool {
 		size, err := b.Do("WAIT", 1, 100)
 		return err == nil && size == int64(1)
@@ -81,8 +81,8 @@ func demote(t *testing.T, mode driver.Mode) *failover.Store {
 	return s
 }
 
-// TestDemotedAndNoOther has no master to send to: the caller is told what the
-// replica has said, or that nothing was run, in time.
+// TestDemotedAndNoOther has no new master. The caller gets the replica's
+// refusal, or ErrUnavailable, in time.
 func TestDemotedAndNoOther(t *testing.T) {
 	a := testutil.Redis(t, nil)
 	one := sentinel(t, says{master: a.Addr(), epoch: 1})

@@ -1,5 +1,5 @@
-// Package failover is the store of caches that keeps its data in a Redis master
-// which Redis Sentinel watches and replaces
+// Package failover stores the data of package caches in a Redis master that
+// Redis Sentinel monitors and replaces
 // (https://redis.io/docs/latest/operate/oss_and_stack/management/sentinel/).
 //
 //	store, err := failover.Open(failover.Config{
@@ -7,29 +7,29 @@
 //		Master:    "mymaster",
 //	})
 //
-// It is one [redigo.Store], with all that package redigo promises, whose server
-// moves. Where it is, is asked for at each dial: of all Sentinels at once,
-// those that the configured ones know of included. The first answer decides,
-// unless a newer one (by the Sentinels' configuration epoch) comes within a
-// moment; a Sentinel that is behind the others does not lead back to a former
-// master. A connection is used once the server at its other end has said that it
+// A Store is a [redigo.Store] whose server can move, with all guarantees of
+// package redigo. Each dial asks for the address of the master. It asks all
+// Sentinels at once, including Sentinels named by the configured ones. The
+// first answer decides, unless an answer with a higher configuration epoch
+// follows within 25 ms. So an outdated Sentinel does not lead back to the
+// previous master. A new connection is used only if the server confirms that it
 // is a master (ROLE).
 //
-// Once there was a dial, two goroutines watch the Sentinels until Close: one
-// subscribes to +switch-master at one of them, and at the next where that is
-// lost; the other asks all of them every second. When the master is another, all
-// connections to the former one are closed at once. The calls on them end as on
-// any lost connection: they are sent again where that cannot run them twice, and
-// otherwise the caller is told that the outcome is unknown. So nothing that a
-// former master says after the Sentinels have replaced it is ever passed on, a
-// write acknowledged least of all. A write that it refuses, because it has been
-// told that it is a replica, is sent to the new master; see [redigo.Role].
+// From the first dial until Close, two goroutines watch the Sentinels. One
+// subscribes to +switch-master at one Sentinel, and moves on to the next if the
+// subscription is lost. The other asks all Sentinels every second. When the
+// master has moved, all connections to the previous master are closed at once.
+// Calls on them end as on any lost connection: they are sent again if that
+// cannot run them twice, otherwise the outcome is unknown. Replies that the
+// previous master sends later, such as an acknowledged write, therefore never
+// reach a caller. A write that it refuses because it has become a replica is
+// sent to the new master; see [redigo.Role].
 //
-// What no client can see to is what a master acknowledges after it was cut off
-// and before the Sentinels replace it, for those who are cut off with it, and
-// what it has acknowledged but not passed on to a replica when it dies. For the
-// former, set min-replicas-to-write and min-replicas-max-lag at the servers: a
-// master that has lost its replicas then refuses to write.
+// No client can prevent two kinds of loss. A master that is cut off
+// acknowledges writes of clients cut off with it until the Sentinels replace
+// it. To limit this, set min-replicas-to-write and min-replicas-max-lag on the
+// servers: a master without replicas then refuses writes. And a master that
+// dies loses writes that it has acknowledged but not yet replicated.
 package failover
 
 import (
@@ -41,14 +41,14 @@ import (
 	"github.com/gocaches/caches/driver/redigo"
 )
 
-// A Store is a master that Sentinels watch, as a [driver.Store]. It is safe for
-// concurrent use.
+// A Store is a [driver.Store] over a master monitored by Redis Sentinel. It is
+// safe for concurrent use.
 type Store struct {
 	name     string
-	timeout  time.Duration // of a call
-	node     *redigo.Store // the master, wherever it is
+	timeout  time.Duration // of one call
+	node     *redigo.Store // the current master
 	watch    *watch
-	replicas *replicas // nil where the master answers everything
+	replicas *replicas // nil if the master answers everything
 }
 
 var (
@@ -57,8 +57,9 @@ var (
 	_ driver.Tracker = (*Store)(nil)
 )
 
-// Open returns the Store of c. It checks c and never dials: Sentinels that are
-// not there are found out by the first call. The errors name a field of Config.
+// Open returns a Store for c. It validates c but does not dial: unreachable
+// Sentinels are reported by the first call. Errors name the invalid field of
+// Config.
 func Open(c Config) (*Store, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("caches: failover.Config: %w", err)
@@ -85,17 +86,18 @@ func Open(c Config) (*Store, error) {
 	return s, nil
 }
 
-// defaultTimeout is that of [redigo.Config] for a call and for a dial.
+// defaultTimeout is the default of [redigo.Config] for Timeout and
+// ConnectTimeout.
 const defaultTimeout = time.Second
 
-// Do runs the commands of p as [driver.Store] says, at the master.
+// Do runs the commands of p on the master, as [driver.Store] specifies.
 //
-// With ReadReplicas, a Pipeline that is [driver.ReadOnly] goes to a replica that
-// the Sentinels call up and in touch with the master, and then to the master
-// where the replica fails or answers with an error. It goes to the master alone
-// where it is [driver.Master] or [driver.Own] too, where a command has no key,
-// and where one is a page of a scan, for its cursor means nothing to other
-// servers.
+// With ReadReplicas, a [driver.ReadOnly] Pipeline is sent to a replica that is
+// up and linked to the master according to the Sentinels. If the replica fails
+// or replies with an error, the Pipeline is sent to the master. The master
+// alone runs Pipelines that are also [driver.Master] or [driver.Own], that
+// contain a command without a key, or that scan: a cursor is meaningless to
+// other servers.
 func (s *Store) Do(ctx context.Context, p *driver.Pipeline) error {
 	if r := s.replicaFor(p); r != nil {
 		return s.read(ctx, r, p).Finish()
@@ -103,7 +105,7 @@ func (s *Store) Do(ctx context.Context, p *driver.Pipeline) error {
 	return s.node.Do(ctx, p)
 }
 
-// Start is Do as [driver.Starter] says.
+// Start begins the call that Do makes, as [driver.Starter] specifies.
 func (s *Store) Start(ctx context.Context, p *driver.Pipeline) driver.Pending {
 	if r := s.replicaFor(p); r != nil {
 		return s.read(ctx, r, p)
@@ -111,13 +113,13 @@ func (s *Store) Start(ctx context.Context, p *driver.Pipeline) driver.Pending {
 	return s.node.Start(ctx, p)
 }
 
-// Track does what [driver.Tracker] says, at the master, as [redigo.Store.Track]
-// does: each change of the master is a Lost and, soon after, a Tracking.
+// Track implements [driver.Tracker] on the master, as [redigo.Store.Track]
+// does. When the master moves, tell gets Lost and, soon after, Tracking.
 func (s *Store) Track(prefixes []string, tell func(driver.Event)) (stop func()) {
 	return s.node.Track(prefixes, tell)
 }
 
-// Stats returns the counts of the master's connections and of the replicas'.
+// Stats returns the sum of the counts of the master and of all replicas.
 func (s *Store) Stats() driver.Stats {
 	stats := s.node.Stats()
 	if s.replicas != nil {
@@ -126,8 +128,8 @@ func (s *Store) Stats() driver.Stats {
 	return stats
 }
 
-// Close ends the calls under way as [redigo.Store.Close] does, and the watch over
-// the Sentinels. A second Close does nothing.
+// Close stops watching the Sentinels and ends calls in progress as
+// [redigo.Store.Close] does. Calling Close again does nothing.
 func (s *Store) Close() error {
 	err := s.node.Close()
 	s.watch.close()
@@ -137,9 +139,9 @@ func (s *Store) Close() error {
 	return err
 }
 
-// String returns which master it is.
+// String returns the name of the master.
 func (s *Store) String() string { return "redis " + s.name + " (failover)" }
 
-// Format writes what String returns, whatever the verb: a Store is at work
-// while it is printed, and nothing in it is for others to see.
+// Format writes the result of String for every verb. Printing the fields would
+// race with running calls and could show credentials.
 func (s *Store) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }

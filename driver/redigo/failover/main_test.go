@@ -19,12 +19,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is a timeout that no healthy call reaches, on a loaded machine
-// under the race detector either.
+// patience is a timeout that no healthy call reaches, even on a loaded machine
+// under the race detector.
 const patience = 20 * time.Second
 
-// open opens a store of the master "mymaster" that is closed when the test ends.
-// Without timeouts of its own a Config gets patience.
+// open opens a store of the master "mymaster" that is closed when the test
+// ends. Timeouts default to patience.
 func open(t testing.TB, c failover.Config) *failover.Store {
 	t.Helper()
 	if c.Master == "" {
@@ -42,8 +42,8 @@ func open(t testing.TB, c failover.Config) *failover.Store {
 	return s
 }
 
-// run runs one command whose first argument is its key, and returns the reply as
-// it came over the wire.
+// run runs one command whose first argument is its key, and returns the raw
+// reply.
 func run(s driver.Store, mode driver.Mode, args ...string) (string, error) {
 	return runCtx(context.Background(), s, mode, args...)
 }
@@ -67,7 +67,7 @@ func add(p *driver.Pipeline, args ...string) {
 	}
 }
 
-// must runs one command that cannot fail.
+// must runs one command and requires it to succeed.
 func must(t testing.TB, s driver.Store, args ...string) string {
 	t.Helper()
 	raw, err := run(s, 0, args...)
@@ -89,21 +89,21 @@ func bulks(words ...string) string {
 	return array(elements...)
 }
 
-// A fake is a server that speaks RESP and answers as its test says.
+// A fake is a server that speaks RESP and answers as the test says.
 type fake struct {
 	t    testing.TB
 	addr string
 
 	mu     sync.Mutex
 	answer func(cmd []string) string // "" closes the connection
-	muted  bool                      // it answers nothing, no PING either
-	seen   []string                  // commands, in lower case
-	subs   map[net.Conn]bool         // those that have subscribed
+	muted  bool                      // no answers at all, not even to PING
+	seen   []string                  // commands received, in lower case
+	subs   map[net.Conn]bool         // subscribed connections
 }
 
 const silence = "\x00"
 
-// serve starts a fake. PING and SUBSCRIBE are answered for it.
+// serve starts a fake, which answers PING and SUBSCRIBE by itself.
 func serve(t testing.TB, answer func(cmd []string) string) *fake {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -179,21 +179,21 @@ func (f *fake) reply(c net.Conn, cmd []string) string {
 	return f.answer(cmd)
 }
 
-// say has the fake answer otherwise from now on.
+// say changes the answers of f.
 func (f *fake) say(answer func(cmd []string) string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.answer = answer
 }
 
-// mute has the fake answer nothing from now on.
+// mute stops all answers of f.
 func (f *fake) mute() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.muted = true
 }
 
-// publish sends a message to all who have subscribed.
+// publish sends a message to all subscribers.
 func (f *fake) publish(channel, message string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -202,7 +202,7 @@ func (f *fake) publish(channel, message string) {
 	}
 }
 
-// hangUp loses the connections of all who have subscribed.
+// hangUp closes the connections of all subscribers.
 func (f *fake) hangUp() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -211,14 +211,14 @@ func (f *fake) hangUp() {
 	}
 }
 
-// subscribers returns how many have subscribed.
+// subscribers returns the number of subscribed connections.
 func (f *fake) subscribers() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.subs)
 }
 
-// count returns how often a command came.
+// count returns the number of times a command was received.
 func (f *fake) count(line string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -259,12 +259,12 @@ func readNumber(r *bufio.Reader) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(line[1:]))
 }
 
-// A says is what a fake Sentinel says.
+// A says is the state that a fake Sentinel reports.
 type says struct {
 	master   string // host:port
-	epoch    int    // -1: it does not tell
+	epoch    int    // -1 means not reported
 	id       string
-	peers    []string // in the form of fields
+	peers    []string // encoded fields
 	replicas []string
 }
 
@@ -304,7 +304,7 @@ func sentinel(t testing.TB, a says) *fake {
 	return serve(t, a.answer)
 }
 
-// master starts a fake master that answers GET by its own address.
+// master starts a fake master that answers GET with its own address.
 func master(t testing.TB) *fake {
 	t.Helper()
 	var f *fake

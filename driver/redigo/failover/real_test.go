@@ -20,9 +20,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Tests of real servers and Sentinels.
+// Tests with real servers and Sentinels.
 
-// rounds is how often a master is lost: CACHES_TEST_FAILOVERS, or few.
+// rounds returns the number of failovers: CACHES_TEST_FAILOVERS, or a few.
 func rounds(t *testing.T) int {
 	n, err := strconv.Atoi(os.Getenv("CACHES_TEST_FAILOVERS"))
 	if err != nil {
@@ -38,7 +38,7 @@ func openSet(t *testing.T, f *testutil.FailoverServers, c failover.Config) *fail
 	return open(t, c)
 }
 
-// TestStore is the suite that every store passes.
+// TestStore runs the suite that every store passes.
 func TestStore(t *testing.T) {
 	f := testutil.Failover(t, 1, 1)
 	testutil.TestStore(t, func(t *testing.T) driver.Store {
@@ -48,8 +48,7 @@ func TestStore(t *testing.T) {
 	})
 }
 
-// TestSecured talks to everybody over TLS, and to Sentinels as another user than
-// to the master.
+// TestSecured uses TLS everywhere, and different users for Sentinels and nodes.
 func TestSecured(t *testing.T) {
 	f := testutil.FailoverWith(t, 3, 1, &testutil.FailoverOptions{
 		TLS: true, Password: "nodes-secret", SentinelUser: "watcher", SentinelPassword: "sentinels-secret",
@@ -74,33 +73,33 @@ func TestSecured(t *testing.T) {
 	assert.NotContains(t, err.Error(), "secret")
 }
 
-// A load is checked traffic: counters that are only ever counted up.
+// A load is checked traffic: counters that only increase.
 type load struct {
 	s    driver.Store
 	stop chan struct{}
 	all  sync.WaitGroup
 
 	plain, safe counts
-	begin       atomic.Int64 // Unix nanoseconds from which on …
-	first       atomic.Int64 // … this is the first success; 0 for none
-	overrun     atomic.Int64 // of a deadline, the worst
-	stall       atomic.Int64 // of this process, the worst: for so long it had no processor
-	odd         atomic.Value // a reply that is none
+	begin       atomic.Int64 // Unix nanoseconds; see firstSince
+	first       atomic.Int64 // of the first success of a call begun after begin; 0 if none
+	overrun     atomic.Int64 // the worst overrun of a deadline
+	stall       atomic.Int64 // the longest time without a processor for this process
+	odd         atomic.Value // an unexpected reply
 }
 
-// counts are the outcomes of calls that count up one key.
+// counts are the outcomes of calls that increment one key.
 type counts struct {
 	acked, unknown, refused atomic.Int64
-	marked                  atomic.Int64 // when, in Unix nanoseconds; 0 for not at all
-	since                   atomic.Int64 // acknowledged of those that began after that
+	marked                  atomic.Int64 // in Unix nanoseconds; 0 if unset
+	since                   atomic.Int64 // acknowledged calls that began after marked
 }
 
-// timeLimit is what each call gets.
+// timeLimit is the timeout of each call.
 const timeLimit = 250 * time.Millisecond
 
-// newLoad starts callers. Half of them count up a key; the others count up
-// another one, and take it as counted only once a replica has it, too (WAIT):
-// what only the master knows is lost with it.
+// newLoad starts callers. Half of them increment one key. The others increment
+// another key and count a call as acknowledged only once a replica has it too
+// (WAIT), because writes known only to the master are lost with it.
 func newLoad(s driver.Store, callers int) *load {
 	l := &load{s: s, stop: make(chan struct{})}
 	l.all.Go(l.watch)
@@ -118,7 +117,8 @@ func newLoad(s driver.Store, callers int) *load {
 	return l
 }
 
-// watch sleeps and wakes. What it oversleeps is no doing of the store's.
+// watch measures how much longer than asked this process sleeps: a delay that
+// is not the store's.
 func (l *load) watch() {
 	for last := time.Now(); !l.ended(); last = time.Now() {
 		time.Sleep(time.Millisecond)
@@ -189,23 +189,23 @@ func (l *load) countSafely(ctx context.Context, p *driver.Pipeline) (bool, error
 		return false, err
 	}
 	replicas, err := p.Next().Int()
-	return err == nil && replicas > 0, nil // else it was counted, perhaps in vain
+	return err == nil && replicas > 0, nil // otherwise the increment may get lost
 }
 
-// mark begins to count in since.
+// mark starts counting in since.
 func (c *counts) mark() {
 	c.since.Store(0)
 	c.marked.Store(time.Now().UnixNano())
 }
 
-// unmark ends that and returns the count.
+// unmark stops counting and returns the count.
 func (c *counts) unmark() int64 {
 	c.marked.Store(0)
 	return c.since.Load()
 }
 
-// firstSince waits for a success of a call that began after a time that is not
-// long ago, and returns when it came.
+// firstSince waits for a success of a call that began after a recent time, and
+// returns the time of the success.
 func (l *load) firstSince(t *testing.T, begin time.Time) time.Time {
 	t.Helper()
 	l.begin.Store(begin.UnixNano())
@@ -231,20 +231,20 @@ func (l *load) end(t *testing.T, f *testutil.FailoverServers) {
 	t.Logf("worst overrun of a deadline %v; this process had no processor for up to %v", overrun, stall)
 	assert.LessOrEqual(t, plain, l.plain.acked.Load()+l.plain.unknown.Load(), "nothing runs twice")
 	assert.LessOrEqual(t, safe, l.safe.acked.Load()+l.safe.unknown.Load(), "nothing runs twice")
-	assert.GreaterOrEqual(t, safe, l.safe.acked.Load(), "what a replica has is not lost")
+	assert.GreaterOrEqual(t, safe, l.safe.acked.Load(), "a write that a replica has is not lost")
 	assert.Nil(t, l.odd.Load())
 	assert.Less(t, overrun, stall+200*time.Millisecond)
 }
 
-// switches returns the times at which the first Sentinel publishes that the
-// master has moved, one for each move.
+// switches returns a channel with the time of each move of the master, as first
+// published by a Sentinel.
 func switches(t *testing.T, f *testutil.FailoverServers) <-chan time.Time {
 	t.Helper()
 	first := make(chan time.Time, 64)
 	var mu sync.Mutex
 	seen := make(map[string]bool)
 	var all sync.WaitGroup
-	t.Cleanup(all.Wait) // after the connections are closed: last in, first out
+	t.Cleanup(all.Wait) // runs after the cleanup that closes the connections
 	for _, addr := range f.SentinelAddrs() {
 		c, err := redis.Dial("tcp", addr)
 		require.NoError(t, err)
@@ -256,7 +256,7 @@ func switches(t *testing.T, f *testutil.FailoverServers) <-chan time.Time {
 			for {
 				switch m := subscription.ReceiveWithTimeout(0).(type) {
 				case redis.Message:
-					moves++ // they come in the same order from all
+					moves++ // all Sentinels publish the moves in the same order
 					mu.Lock()
 					if key := strconv.Itoa(moves) + string(m.Data); !seen[key] {
 						seen[key] = true
@@ -272,8 +272,8 @@ func switches(t *testing.T, f *testutil.FailoverServers) <-chan time.Time {
 	return first
 }
 
-// TestMasterIsKilled kills the master under calls, again and again. Each time
-// calls succeed again as soon as there is another one.
+// TestMasterIsKilled kills the master under load repeatedly. Calls succeed
+// again as soon as there is a new master.
 func TestMasterIsKilled(t *testing.T) {
 	f := testutil.Failover(t, 3, 2)
 	switched := switches(t, f)
@@ -288,22 +288,22 @@ func TestMasterIsKilled(t *testing.T) {
 		t.Logf("first success %v after the switch", late)
 		assert.Less(t, late, 500*time.Millisecond)
 		f.WaitSwitch(old)
-		f.Node(old).Restart() // as the master that it was: nobody is led there
+		f.Node(old).Restart() // it comes back as a master, but no call is led to it
 		f.Wait()
 	}
 	l.end(t, f)
 }
 
-// TestFormerMasterLivesOn replaces a master that goes on taking writes: one that
-// was only stopped for a while, and one that the Sentinels replace because they
-// are asked to. Its connections are closed at once, and everything that is
-// acknowledged afterwards is at the new one. (What it has acknowledged before,
-// while Sentinels had a replica promoted and had yet to see it done, is lost.)
+// TestFormerMasterLivesOn replaces a master that goes on accepting writes: once
+// because it was paused, once because the Sentinels were asked to replace it.
+// Connections to it are closed at once, and all writes acknowledged afterwards
+// are at the new master. (Writes that it acknowledged earlier, before the
+// Sentinels noticed that the replica had been promoted, are lost.)
 func TestFormerMasterLivesOn(t *testing.T) {
 	f := testutil.Failover(t, 3, 1)
 	switched, left := switches(t, f), make(chan time.Time, 64)
 	s := openSet(t, f, failover.Config{Node: redigo.Config{OnState: func(state driver.State, reason error) {
-		if state == driver.Disconnected && reason != nil && strings.Contains(reason.Error(), "and is at") {
+		if state == driver.Disconnected && reason != nil && strings.Contains(reason.Error(), "moved from") {
 			left <- time.Now()
 		}
 	}}})
@@ -323,7 +323,7 @@ func TestFormerMasterLivesOn(t *testing.T) {
 		late := (<-left).Sub(<-switched)
 		t.Logf("%s: connections were closed %v after the switch", name, late)
 		assert.Less(t, late, 500*time.Millisecond)
-		time.Sleep(200 * time.Millisecond) // this process may have to wait for a processor to hear of it
+		time.Sleep(200 * time.Millisecond) // this process may have to wait for a processor before it notices
 		before, err := redis.Int64(f.Node(now).Do("GET", "plain"))
 		require.NoError(t, err)
 		l.plain.mark()
@@ -332,7 +332,7 @@ func TestFormerMasterLivesOn(t *testing.T) {
 		after, err := redis.Int64(f.Node(now).Do("GET", "plain"))
 		require.NoError(t, err)
 		assert.GreaterOrEqual(t, after-before, acked, name)
-		f.Wait() // the former master has been told
+		f.Wait() // until the previous master has become a replica
 	}
 	l.end(t, f)
 }

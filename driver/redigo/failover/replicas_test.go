@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// replica starts a fake replica that answers by its own address.
+// replica starts a fake replica that answers with its own address.
 func replica(t testing.TB, link string) *fake {
 	t.Helper()
 	var f *fake
@@ -43,8 +43,9 @@ func reads(t *testing.T, m *fake, timeout time.Duration, replicas ...string) (*f
 	return s, one
 }
 
-// TestReadReplicas reads from replicas one after the other, and from no other
-// server that a Sentinel lists; what is not a read of a key goes to the master.
+// TestReadReplicas reads from the usable replicas in turn, and from no other
+// server in the Sentinels' list. Anything but a read of a key goes to the
+// master.
 func TestReadReplicas(t *testing.T) {
 	m, r1, r2 := master(t), replica(t, "connected"), replica(t, "connected")
 	others := []*fake{replica(t, "connected"), replica(t, "connected"), replica(t, "connected"), replica(t, "connected"), replica(t, "connected")}
@@ -80,10 +81,11 @@ func TestReadReplicas(t *testing.T) {
 		assert.Equal(t, bulk(m.addr), string(p.Replies().Raw()), name)
 		p.Free()
 	}
-	assert.Greater(t, s.Stats().Calls, int64(100), "those at replicas count")
+	assert.Greater(t, s.Stats().Calls, int64(100), "calls at replicas count")
 }
 
-// TestReplicaFails has the master answer where the replica does not, in time.
+// TestReplicaFails checks that the master answers in time if the replica does
+// not.
 func TestReplicaFails(t *testing.T) {
 	for name, fail := range map[string]func(r *fake){
 		"error": func(r *fake) {
@@ -100,7 +102,7 @@ func TestReplicaFails(t *testing.T) {
 			reply, err := run(s, driver.ReadOnly, "GET", "k")
 			require.NoError(t, err)
 			assert.Equal(t, bulk(m.addr), reply)
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // nearer than the store's own
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // an earlier deadline than the store's
 			defer cancel()
 			reply, err = runCtx(ctx, s, driver.ReadOnly, "GET", "k")
 			require.NoError(t, err)
@@ -109,7 +111,7 @@ func TestReplicaFails(t *testing.T) {
 	}
 }
 
-// TestReplicaWithoutMaster is not read from, whatever the Sentinels say.
+// TestReplicaWithoutMaster is not read from, whatever the Sentinels report.
 func TestReplicaWithoutMaster(t *testing.T) {
 	m, apart := master(t), replica(t, "connect")
 	one := sentinel(t, says{master: m.addr, epoch: 1, replicas: []string{up(apart)}})
@@ -137,7 +139,7 @@ func TestReplicasChange(t *testing.T) {
 	require.Eventually(t, func() bool { return isRead(t, s, m) }, patience, time.Millisecond)
 }
 
-// TestReadRealReplica reads what a real replica has.
+// TestReadRealReplica reads from a real replica.
 func TestReadRealReplica(t *testing.T) {
 	f := testutil.Failover(t, 1, 1)
 	s := openSet(t, f, failover.Config{ReadReplicas: true})
@@ -156,12 +158,12 @@ func TestReadRealReplica(t *testing.T) {
 	}
 }
 
-// gets returns how many GETs a server has run.
+// gets returns the number of GETs that a server has run.
 func gets(t *testing.T, at *testutil.RedisServer) int {
 	info, err := redis.String(at.Do("INFO", "commandstats"))
 	require.NoError(t, err)
 	_, rest, _ := strings.Cut(info, "cmdstat_get:calls=")
 	number, _, _ := strings.Cut(rest, ",")
-	n, _ := strconv.Atoi(number) // zero where there were none
+	n, _ := strconv.Atoi(number) // zero if there were none
 	return n
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTrack goes on tracking at the new master.
+// TestTrack checks that tracking goes on at the new master.
 func TestTrack(t *testing.T) {
 	a, b := testutil.Redis(t, nil), testutil.Redis(t, nil)
 	one := sentinel(t, says{master: a.Addr(), epoch: 1})
@@ -28,7 +28,7 @@ func TestTrack(t *testing.T) {
 	one.publish("+switch-master", "mymaster 127.0.0.1 1 127.0.0.1 2")
 	lost := <-events
 	require.Equal(t, driver.Lost, lost.Kind)
-	assert.ErrorContains(t, lost.Err, "is at "+b.Addr())
+	assert.ErrorContains(t, lost.Err, " to "+b.Addr())
 	require.Equal(t, driver.Tracking, (<-events).Kind)
 	_, err := b.Do("SET", "k1", "v")
 	require.NoError(t, err)

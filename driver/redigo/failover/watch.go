@@ -15,87 +15,87 @@ import (
 )
 
 const (
-	// askTime is what a Sentinel gets for its answer, at most.
-	askTime = 500 * time.Millisecond
-	// grace is how long the others are waited for once one has answered: long
-	// enough for those that are well, and one that is not costs no more.
+	// askTimeout is the longest a Sentinel may take to answer.
+	askTimeout = 500 * time.Millisecond
+	// grace is the time left to the other Sentinels once one has answered: enough
+	// for healthy ones, and the most that an unhealthy one costs.
 	grace = 25 * time.Millisecond
-	// pollEvery is the time between two rounds of questions that nobody waits
-	// for. One in ten of it is chance.
+	// pollEvery is the time between polls. A random part of up to a tenth is
+	// subtracted.
 	pollEvery = time.Second
-	// doubt is how long the newest answer holds while only older ones are given.
-	// Sentinels tell each other every two seconds, so one that is merely behind
-	// has caught up by then.
-	doubt = 5 * time.Second
-	// forget is how long a Sentinel that others have named may be silent.
-	forget = time.Minute
-	// Where no Sentinel can be listened to, it is tried again after firstPause,
-	// then after twice as long, up to lastPause; half of each is chance.
+	// doubtAfter is how long the newest answer stays valid while only older ones
+	// are given. Sentinels inform each other every two seconds, so one that was
+	// merely behind has caught up by then.
+	doubtAfter = 5 * time.Second
+	// forgetAfter is how long a Sentinel that was not configured may be silent.
+	forgetAfter = time.Minute
+	// The pauses between attempts to subscribe start at firstPause and double up
+	// to lastPause. A random part of up to half is subtracted.
 	firstPause = 10 * time.Millisecond
 	lastPause  = 2 * time.Second
 
-	// channel is where Sentinels publish the name of a master, the host and port
-	// where it was, and those where it is now.
+	// channel is the channel on which Sentinels publish a master's name, its old
+	// host and port, and its new host and port.
 	channel = "+switch-master"
 )
 
-// A watch knows where one master is, from what Sentinels say.
+// A watch finds out the address of one master from Sentinels.
 //
-// Every answer, to whomever it was given, goes through take, which decides by
-// itself whether the master has moved; so it does not matter in which order
-// answers come, and nobody has to wait for all of them.
+// All answers go through accept, which alone decides whether the master has
+// moved. So their order does not matter, and no caller has to wait for all of
+// them.
 type watch struct {
 	name     string
-	config   redigo.Config // of a Sentinel, without its address
+	config   redigo.Config // of a Sentinel, except its address
 	mapped   func(address string) string
-	switched func(reason error)      // called when the master has moved
-	follow   func(replicas []string) // told which may be read from; may be nil
-	ctx      context.Context         // ends with close
+	switched func(reason error)      // called after the master has moved
+	follow   func(replicas []string) // receives the replicas to read from; may be nil
+	ctx      context.Context         // canceled by close
 	cancel   context.CancelFunc
 	running  sync.WaitGroup // all goroutines
-	wake     chan struct{}  // has the next poll begin at once; cap 1
+	wake     chan struct{}  // cap 1: the next poll is due at once
 
 	mu        sync.Mutex
 	sentinels []*sentinel
 	master    belief
-	round     *round // that who dials may join
-	begun     bool   // poll and listen run
+	round     *round // the running round, for dials to join; nil if none
+	started   bool   // poll and listen are running
 	closed    bool
 }
 
-// A sentinel is one of those that are asked.
+// A sentinel is one Sentinel to ask.
 type sentinel struct {
 	address    string
-	configured bool // it is never forgotten
+	configured bool // in Config.Sentinels: never forgotten
 	store      *redigo.Store
 
-	// Guarded by watch.mu:
-	id       string // empty where it is not known
-	said     string // where the master is, by its last answer, …
-	replicas []string
-	at       time.Time // … and when that came, or the Sentinel became known
+	// The fields below are guarded by watch.mu.
+	id         string // empty if unknown
+	saidMaster string // the master's address in its last answer
+	replicas   []string
+	heardAt    time.Time // time of that answer, or of learning about the Sentinel
 }
 
-// A belief is where the master is, by the newest answer so far.
+// A belief is the newest answer about the master.
 type belief struct {
-	address string
-	epoch   int64
-	at      time.Time // when that answer was last given
+	address     string
+	epoch       int64
+	confirmedAt time.Time // time at which a Sentinel last gave this answer
 }
 
-// A round is one question to all Sentinels.
+// A round asks all Sentinels once.
 type round struct {
 	done    chan struct{}
-	address string // read after done is closed
-	err     error  // so is this
+	address string // read only after done is closed
+	err     error  // read only after done is closed
 }
 
 func newWatch(c *Config) *watch {
 	w := &watch{name: c.Master, mapped: c.mapped, wake: make(chan struct{}, 1)}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
-	// A dial has its ConnectTimeout for the question and for all that follows, so
-	// a Sentinel that does not answer may cost half of it.
-	answers := askTime
+	// ConnectTimeout covers the question and the dial that follows. A silent
+	// Sentinel may use up half of it.
+	answers := askTimeout
 	if c.Node.ConnectTimeout > 0 {
 		answers = min(answers, c.Node.ConnectTimeout/2)
 	}
@@ -104,12 +104,12 @@ func newWatch(c *Config) *watch {
 		TLS: c.Node.TLS, ClientName: c.Node.ClientName,
 		Timeout: answers, ConnectTimeout: answers, OwnConns: 1,
 	}
-	// A Sentinel has no database, and no role to check: it says itself that it is
-	// one, by knowing the master.
+	// No DB and no Role: a Sentinel has no databases, and proves that it is one by
+	// knowing the master.
 	return w
 }
 
-// open makes the Sentinels that are configured known.
+// open adds the configured Sentinels.
 func (w *watch) open(addresses []string) error {
 	for _, address := range addresses {
 		if err := w.add(address, true); err != nil {
@@ -119,7 +119,8 @@ func (w *watch) open(addresses []string) error {
 	return nil
 }
 
-// add makes a Sentinel known. It is called with mu held, or by open.
+// add adds a Sentinel unless its address is known. Only open calls it without
+// mu.
 func (w *watch) add(address string, configured bool) error {
 	if slices.ContainsFunc(w.sentinels, func(s *sentinel) bool { return s.address == address }) {
 		return nil
@@ -130,14 +131,13 @@ func (w *watch) add(address string, configured bool) error {
 	if err != nil {
 		return err
 	}
-	w.sentinels = append(w.sentinels, &sentinel{address: address, configured: configured, store: store, at: time.Now()})
+	w.sentinels = append(w.sentinels, &sentinel{address: address, configured: configured, store: store, heardAt: time.Now()})
 	return nil
 }
 
 var errClosed = errors.New("the store is closed")
 
-// resolve returns where the master is. Who asks at the same time gets the same
-// answer.
+// resolve returns the address of the master. Concurrent calls share one round.
 func (w *watch) resolve(ctx context.Context) (string, error) {
 	r := w.join()
 	select {
@@ -148,7 +148,7 @@ func (w *watch) resolve(ctx context.Context) (string, error) {
 	}
 }
 
-// join returns the round that is under way, or begins one.
+// join returns the running round, starting one if necessary.
 func (w *watch) join() *round {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -160,9 +160,8 @@ func (w *watch) join() *round {
 	case w.round != nil:
 		return w.round
 	}
-	// Here, and not in newWatch: a Store that is opened and not used has no
-	// goroutine. Whoever gets here holds mu with closed unset, so that close
-	// waits for what is begun.
+	// Not in newWatch: an unused Store has no goroutines. Here mu is held and
+	// closed is false, so close waits for every goroutine started.
 	w.begin()
 	r := &round{done: make(chan struct{})}
 	w.round = r
@@ -176,29 +175,29 @@ func (w *watch) join() *round {
 	return r
 }
 
-// begin starts what runs until close. It is called with mu held.
+// begin starts poll and listen unless they run. The caller holds mu.
 func (w *watch) begin() {
-	if !w.begun {
-		w.begun = true
+	if !w.started {
+		w.started = true
 		w.running.Go(w.poll)
 		w.running.Go(w.listen)
 	}
 }
 
-// known returns the Sentinels that are known now.
+// known returns a copy of the list of Sentinels.
 func (w *watch) known() []*sentinel {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.sentinels)
 }
 
-// askAll asks all Sentinels at once. It returns a moment after the first answer,
-// and an error where none came; later ones count as well.
+// askAll asks all Sentinels at once. It returns nil at most grace after the
+// first answer, or an error if there is none. Later answers are accepted too.
 func (w *watch) askAll() error {
 	all := w.known()
 	answers := make(chan error, len(all))
 	for _, s := range all {
-		// One that is slow goes on after this round, and is still heard by take.
+		// A slow Sentinel may answer after this round: accept still hears it.
 		w.running.Go(func() { answers <- w.askOne(s) })
 	}
 	var failures []string
@@ -216,46 +215,46 @@ func (w *watch) askAll() error {
 		}
 	}
 	if enough == nil {
-		// Only their texts: what became of a question is not what became of a call.
-		return fmt.Errorf("%w: no Sentinel says where %s is: %s", driver.ErrUnavailable, w.name, strings.Join(failures, "; "))
+		// Only the texts: the outcome of a question is not the outcome of the call.
+		return fmt.Errorf("%w: no Sentinel knows the address of %s: %s", driver.ErrUnavailable, w.name, strings.Join(failures, "; "))
 	}
 	return nil
 }
 
-// askOne asks one Sentinel and takes in what it says.
+// askOne asks one Sentinel and accepts its answer.
 func (w *watch) askOne(s *sentinel) error {
 	a, err := ask(w.ctx, s.store, w.name)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.address, err)
 	}
 	a.address = w.mapped(a.address)
-	w.take(s, a)
+	w.accept(s, a)
 	return nil
 }
 
-// take takes in an answer.
-func (w *watch) take(s *sentinel, a answer) {
+// accept processes an answer.
+func (w *watch) accept(s *sentinel, a answer) {
 	now := time.Now()
 	w.mu.Lock()
-	s.id, s.said, s.replicas, s.at = a.id, a.address, a.replicas, now
+	s.id, s.saidMaster, s.replicas, s.heardAt = a.id, a.address, a.replicas, now
 	was, moved := w.believe(a, now)
 	w.learn(a.peers)
 	w.forget(now)
 	w.mu.Unlock()
-	// After the belief: a dial that begins once the connections are closed asks
-	// again, and is told of the new master. One that was told of the former one
-	// before is ended with them, wherever it has come to.
+	// Only after master has changed: a dial that begins after switched has closed
+	// the connections gets the new address. A dial that got the old address is
+	// aborted by switched, at any stage.
 	if moved {
-		w.switched(fmt.Errorf("the master %s was at %s and is at %s", w.name, was, a.address))
+		w.switched(fmt.Errorf("the master %s moved from %s to %s", w.name, was, a.address))
 	}
 }
 
-// believe decides whether an answer is news. It reports whether the master has
-// moved, and from where. It is called with mu held.
+// believe makes a the belief if it is news. It reports whether the master has
+// moved, and its previous address. The caller holds mu.
 func (w *watch) believe(a answer, now time.Time) (was string, moved bool) {
 	b := w.master
-	// Of one epoch there is one master, so that two addresses are two names of it,
-	// or a set of Sentinels that was set up anew. Neither is a reason to move.
+	// An epoch has one master. Another address in the same epoch is a second name
+	// of that master or comes from Sentinels that were set up anew: not a move.
 	older := a.epoch >= 0 && (a.epoch < b.epoch || a.epoch == b.epoch && a.address != b.address)
 	if b.address != "" && older && !w.doubted(a.address, now) {
 		return "", false
@@ -264,39 +263,38 @@ func (w *watch) believe(a answer, now time.Time) (was string, moved bool) {
 	return b.address, b.address != "" && b.address != a.address
 }
 
-// doubted reports whether most Sentinels say something else than what was the
-// newest answer, and nobody has given that one for long: they were set up anew,
-// and count from the beginning. It is called with mu held.
+// doubted reports whether the belief has not been confirmed for doubtAfter
+// while most Sentinels have answered address. Then they were set up anew, and
+// their epochs start from zero. The caller holds mu.
 func (w *watch) doubted(address string, now time.Time) bool {
-	if now.Sub(w.master.at) < doubt {
+	if now.Sub(w.master.confirmedAt) < doubtAfter {
 		return false
 	}
 	say := 0
 	for _, s := range w.sentinels {
-		if s.said == address && now.Sub(s.at) < doubt {
+		if s.saidMaster == address && now.Sub(s.heardAt) < doubtAfter {
 			say++
 		}
 	}
 	return 2*say > len(w.sentinels)
 }
 
-// learn makes Sentinels known that another one has named. A configured one has
-// one name more there, often: what tells it is its ID. It is called with mu
-// held.
+// learn adds Sentinels named by another one. Peers with a known ID are skipped:
+// a configured Sentinel is often named by another address. The caller holds mu.
 func (w *watch) learn(peers []peer) {
 	for _, p := range peers {
 		same := func(s *sentinel) bool { return s.id != "" && s.id == p.id }
 		if len(w.sentinels) < maxListed && !w.closed && !slices.ContainsFunc(w.sentinels, same) {
-			_ = w.add(w.mapped(p.address), false) // one that is no address is left out
+			_ = w.add(w.mapped(p.address), false) // malformed addresses are skipped
 		}
 	}
 }
 
-// forget drops those who were named by others and are silent, or turned out to
-// be known by another address. It is called with mu held.
+// forget drops Sentinels that were not configured if they are silent or
+// duplicate a configured one. The caller holds mu.
 func (w *watch) forget(now time.Time) {
 	w.sentinels = slices.DeleteFunc(w.sentinels, func(s *sentinel) bool {
-		gone := !s.configured && (now.Sub(s.at) > forget || w.twin(s))
+		gone := !s.configured && (now.Sub(s.heardAt) > forgetAfter || w.twin(s))
 		if gone {
 			w.running.Go(func() { _ = s.store.Close() })
 		}
@@ -304,20 +302,19 @@ func (w *watch) forget(now time.Time) {
 	})
 }
 
-// twin reports whether a configured Sentinel is the same as s.
+// twin reports whether a configured Sentinel has the ID of s.
 func (w *watch) twin(s *sentinel) bool {
 	return slices.ContainsFunc(w.sentinels, func(o *sentinel) bool {
 		return o != s && o.configured && o.id != "" && o.id == s.id
 	})
 }
 
-// poll asks from time to time, in case nobody tells: a subscription may have
-// been lost without a sign, or be to a Sentinel that is cut off.
+// poll asks at intervals, because a subscription may be lost without notice or
+// lead to a Sentinel that is cut off.
 func (w *watch) poll() {
 	for {
-		// Not the round that others may have begun: it may be older than what
-		// woke us.
-		_ = w.askAll() // a call that needs the master says so
+		// Not join: a round in progress may be older than the message that woke poll.
+		_ = w.askAll() // ignored: a call that needs the master reports it
 		if w.follow != nil {
 			w.follow(w.upReplicas(time.Now()))
 		}
@@ -333,15 +330,15 @@ func (w *watch) poll() {
 	}
 }
 
-// upReplicas returns those that most of the Sentinels say are up, of the
-// Sentinels that have answered lately and know the master. Their order is that
-// of their addresses: who asks them in turn goes on where it was.
+// upReplicas returns the replicas that are up according to most of the
+// Sentinels with a recent answer and the right master. They are sorted by
+// address, so that taking turns goes on in the same order after an update.
 func (w *watch) upReplicas(now time.Time) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	say, of := make(map[string]int), 0
 	for _, s := range w.sentinels {
-		if s.said != w.master.address || now.Sub(s.at) > 2*pollEvery {
+		if s.saidMaster != w.master.address || now.Sub(s.heardAt) > 2*pollEvery {
 			continue
 		}
 		of++
@@ -359,17 +356,17 @@ func (w *watch) upReplicas(now time.Time) []string {
 	return up
 }
 
-// listen has one Sentinel after the other tell when a master moves.
+// listen subscribes to one Sentinel after the other.
 func (w *watch) listen() {
 	pause := firstPause
 	for turn := 0; w.ctx.Err() == nil; turn++ {
 		all := w.known()
 		if w.listenTo(all[turn%len(all)]) {
-			pause = firstPause // and the next one at once
+			pause = firstPause // and try the next Sentinel at once
 			continue
 		}
-		// A pause after each turn, not after each Sentinel: while one of them can
-		// be listened to, somebody is.
+		// Pause after a turn over all Sentinels, not after each: while one of them is
+		// reachable, listen is subscribed.
 		if (turn+1)%len(all) == 0 {
 			w.sleep(pause/2 + rand.N(pause/2))
 			pause = min(2*pause, lastPause)
@@ -377,24 +374,24 @@ func (w *watch) listen() {
 	}
 }
 
-// listenTo listens to one Sentinel until that is lost. It reports whether there
-// was a subscription worth the name.
+// listenTo listens to one Sentinel until the subscription is lost. It reports
+// whether the subscription lasted.
 func (w *watch) listenTo(s *sentinel) (well bool) {
 	begun, heard := time.Now(), false
 	_ = s.store.Listen(w.ctx, channel, func(message []byte) {
 		heard = true
 		if message == nil || strings.HasPrefix(string(message), w.name+" ") {
-			w.hurry() // what it says, the Sentinels say, too, and since when
+			w.pollNow() // the message only prompts a poll, which learns the address and the epoch
 		}
 	})
 	return heard && time.Since(begun) > pollEvery
 }
 
-// hurry has the next poll begin at once.
-func (w *watch) hurry() {
+// pollNow makes the next poll begin at once.
+func (w *watch) pollNow() {
 	select {
 	case w.wake <- struct{}{}:
-	default: // it is to begin already
+	default: // already requested
 	}
 }
 
@@ -407,13 +404,13 @@ func (w *watch) sleep(d time.Duration) {
 	}
 }
 
-// close ends the watch, and waits for all of it.
+// close stops the watch and waits for its goroutines.
 func (w *watch) close() {
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()
 	w.cancel()
-	// Those that were forgotten are being closed already.
+	// Forgotten Sentinels are closed by forget.
 	for _, s := range w.known() {
 		_ = s.store.Close()
 	}

@@ -16,11 +16,11 @@ const second = time.Second
 // TestBelieve gives answers in order, each at its time.
 func TestBelieve(t *testing.T) {
 	type step struct {
-		from    int // which of three Sentinels
+		from    int // index of one of three Sentinels
 		address string
 		epoch   int64
 		after   time.Duration
-		want    string // where the master is then
+		want    string // the master's address after the answer
 	}
 	for name, steps := range map[string][]step{
 		"the first one": {{0, "a", 7, 0, "a"}},
@@ -47,7 +47,7 @@ func TestBelieve(t *testing.T) {
 			now, was := time.Now(), ""
 			for i, step := range steps {
 				now = now.Add(step.after)
-				w.sentinels[step.from].said, w.sentinels[step.from].at = step.address, now
+				w.sentinels[step.from].saidMaster, w.sentinels[step.from].heardAt = step.address, now
 				from, moved := w.believe(answer{address: step.address, epoch: step.epoch}, now)
 				require.Equal(t, step.want, w.master.address, "step %d", i)
 				require.Equal(t, was != "" && was != step.want, moved, "step %d", i)
@@ -61,8 +61,8 @@ func TestBelieve(t *testing.T) {
 	}
 }
 
-// TestReplicasStayInOrder lists those that may be read from in one order, time
-// after time, so that who takes turns among them leaves none out.
+// TestReplicasStayInOrder checks that the order of replicas is stable, so that
+// taking turns skips none.
 func TestReplicasStayInOrder(t *testing.T) {
 	w := newWatch(&Config{Master: "m"})
 	defer w.close()
@@ -71,15 +71,15 @@ func TestReplicasStayInOrder(t *testing.T) {
 	w.believe(answer{address: "a", epoch: 1}, now)
 	for i, replicas := range [][]string{{"d", "b", "a", "c"}, {"c", "d", "b"}} {
 		s := w.sentinels[i]
-		s.said, s.at, s.replicas = "a", now, replicas
+		s.saidMaster, s.heardAt, s.replicas = "a", now, replicas
 	}
 	for range 100 {
 		require.Equal(t, []string{"b", "c", "d"}, w.upReplicas(now))
 	}
 }
 
-// TestForget drops a Sentinel that others have named and that is silent for
-// long, and never one that was configured.
+// TestForget drops a Sentinel named by others after a long silence, and never
+// drops a configured one.
 func TestForget(t *testing.T) {
 	w := newWatch(&Config{Master: "m"})
 	defer w.close()
@@ -88,9 +88,9 @@ func TestForget(t *testing.T) {
 	defer w.mu.Unlock()
 	w.learn([]peer{{"s:2", "two"}, {"s:2", "two"}, {"no address", ""}})
 	require.Len(t, w.sentinels, 2)
-	w.forget(time.Now().Add(forget - second))
+	w.forget(time.Now().Add(forgetAfter - second))
 	require.Len(t, w.sentinels, 2)
-	w.forget(time.Now().Add(forget + second))
+	w.forget(time.Now().Add(forgetAfter + second))
 	require.Len(t, w.sentinels, 1)
 	assert.Equal(t, "s:1", w.sentinels[0].address)
 	peers := make([]peer, 1000)
@@ -101,7 +101,7 @@ func TestForget(t *testing.T) {
 	assert.LessOrEqual(t, len(w.sentinels), maxListed)
 }
 
-// A story is a store whose replies follow from bytes.
+// A story is a store whose replies are derived from bytes.
 type story struct {
 	driver.Store
 	bytes []byte
@@ -147,8 +147,8 @@ func (s *story) leave(to *driver.Replies, depth int) {
 	}
 }
 
-// FuzzAsk has Sentinels answer anything: what comes out is an error, or an
-// address that can be dialled.
+// FuzzAsk lets a Sentinel answer anything. The result is an error or an address
+// that can be dialled.
 func FuzzAsk(f *testing.F) {
 	f.Add([]byte{22, 35, 59, 6, 0, 6, 0})
 	f.Add([]byte{22, 35, 59, 22, 83, 91, 14, 54, 11, 35, 19, 59, 27, 0, 0, 54})

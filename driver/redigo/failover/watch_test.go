@@ -12,8 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAnswers asks Sentinels that are of no use, in as many ways, and one that
-// is. The calls go where that one says; without it they name all and say why.
+// TestAnswers asks useless Sentinels of every kind together with a good one,
+// whose answer is used. Without the good one, the error names all of them with
+// their reasons.
 func TestAnswers(t *testing.T) {
 	m := master(t)
 	good := sentinel(t, says{master: m.addr, epoch: 1})
@@ -28,13 +29,13 @@ func TestAnswers(t *testing.T) {
 		"an integer":    {":1\r\n", "protocol error"},
 		"empty":         {"*0\r\n", "protocol error"},
 		"half":          {bulks("127.0.0.1"), "protocol error"},
-		"port of words": {bulks("127.0.0.1", "redis"), "no address"},
-		"port too big":  {bulks("127.0.0.1", "65536"), "no address"},
-		"port zero":     {bulks("127.0.0.1", "0"), "no address"},
-		"no host":       {bulks("", "6379"), "no address"},
-		"odd host":      {bulks("a@b", "6379"), "no address"},
+		"port of words": {bulks("127.0.0.1", "redis"), "invalid address"},
+		"port too big":  {bulks("127.0.0.1", "65536"), "invalid address"},
+		"port zero":     {bulks("127.0.0.1", "0"), "invalid address"},
+		"no host":       {bulks("", "6379"), "invalid address"},
+		"odd host":      {bulks("a@b", "6379"), "invalid address"},
 		"nested":        {array(array(), array()), "protocol error"},
-		"nils":          {array("$-1\r\n", "$-1\r\n"), "no address"},
+		"nils":          {array("$-1\r\n", "$-1\r\n"), "invalid address"},
 		"hangs up":      {"", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -57,9 +58,9 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestNobodyThere names all Sentinels, and no password, in the error of a call
-// that finds none of them.
-func TestNobodyThere(t *testing.T) {
+// TestNoSentinel checks that the error of a call names all unreachable
+// Sentinels and no password.
+func TestNoSentinel(t *testing.T) {
 	addrs := []string{closedPort(t), closedPort(t)}
 	s := open(t, failover.Config{Sentinels: addrs, SentinelPassword: "hunter2", Node: redigo.Config{Password: "hunter2"}})
 	_, err := run(s, 0, "SET", "k", "v")
@@ -70,7 +71,7 @@ func TestNobodyThere(t *testing.T) {
 	assert.NotContains(t, err.Error(), "hunter2")
 }
 
-// leadsTo waits until calls go to a master.
+// leadsTo waits until calls go to m.
 func leadsTo(t *testing.T, s driver.Store, m *fake) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -86,7 +87,8 @@ func closedPort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// TestSilentSentinel finds the master at once though a Sentinel does not answer.
+// TestSilentSentinel finds the master at once although a Sentinel does not
+// answer.
 func TestSilentSentinel(t *testing.T) {
 	m := master(t)
 	mute := serve(t, nil)
@@ -95,10 +97,11 @@ func TestSilentSentinel(t *testing.T) {
 	s := open(t, failover.Config{Sentinels: []string{mute.addr, good.addr}})
 	start := time.Now()
 	must(t, s, "GET", "k")
-	assert.Less(t, time.Since(start), 400*time.Millisecond, "less than what a Sentinel gets for an answer")
+	assert.Less(t, time.Since(start), 400*time.Millisecond, "less than the timeout of a Sentinel")
 }
 
-// TestNewestAnswer takes the answer of the latest failover, from whomever.
+// TestNewestAnswer uses the answer of the latest failover, whichever Sentinel
+// gives it.
 func TestNewestAnswer(t *testing.T) {
 	old, now := master(t), master(t)
 	behind := sentinel(t, says{master: old.addr, epoch: 1})
@@ -113,8 +116,8 @@ func TestNewestAnswer(t *testing.T) {
 	}
 }
 
-// TestNoWayBack loses the Sentinel that is ahead: the one that is behind leads
-// nobody back to a former master.
+// TestNoWayBack silences the Sentinel that is ahead. The one that is behind
+// does not lead calls back to the previous master.
 func TestNoWayBack(t *testing.T) {
 	old, now := master(t), master(t)
 	behind := sentinel(t, says{master: old.addr, epoch: 1})
@@ -127,9 +130,9 @@ func TestNoWayBack(t *testing.T) {
 	assert.Equal(t, bulk(now.addr), must(t, s, "GET", "k"))
 }
 
-// TestSwitch moves the master: by what a Sentinel publishes at once, and
-// without it by the next poll. Calls under way there end, though the former
-// master does not answer.
+// TestSwitch moves the master. The store learns of it at once if a Sentinel
+// publishes it, otherwise with the next poll. Calls in progress end, even if
+// the previous master does not answer.
 func TestSwitch(t *testing.T) {
 	for _, published := range []bool{true, false} {
 		old, now := master(t), master(t)
@@ -158,7 +161,7 @@ func TestSwitch(t *testing.T) {
 		}
 		err := <-stuck
 		require.ErrorIs(t, err, driver.ErrUnknownOutcome)
-		assert.ErrorContains(t, err, "was at "+old.addr+" and is at "+now.addr)
+		assert.ErrorContains(t, err, "moved from "+old.addr+" to "+now.addr)
 		assert.Equal(t, bulk(now.addr), <-read, "a read is sent again")
 		if published {
 			assert.Less(t, time.Since(start), 500*time.Millisecond)
@@ -168,8 +171,8 @@ func TestSwitch(t *testing.T) {
 	}
 }
 
-// TestSubscriptionMovesOn loses the Sentinel that is listened to: another one is
-// listened to then.
+// TestSubscriptionMovesOn loses the subscription at one Sentinel: the other one
+// gets it.
 func TestSubscriptionMovesOn(t *testing.T) {
 	m := master(t)
 	one, two := sentinel(t, says{master: m.addr}), sentinel(t, says{master: m.addr})
@@ -185,8 +188,8 @@ func TestSubscriptionMovesOn(t *testing.T) {
 	require.Eventually(t, func() bool { return second.subscribers() == 1 }, patience, time.Millisecond)
 }
 
-// TestDiscovery asks a Sentinel that only another one has named, when that one
-// is gone.
+// TestDiscovery asks a Sentinel that was only named by another one, after that
+// one is gone.
 func TestDiscovery(t *testing.T) {
 	old, now := master(t), master(t)
 	two := sentinel(t, says{master: old.addr, epoch: 1, id: "two"})
@@ -202,11 +205,11 @@ func TestDiscovery(t *testing.T) {
 	one.say(func([]string) string { return "" })
 	two.say(says{master: now.addr, epoch: 2}.answer)
 	leadsTo(t, s, now)
-	assert.Zero(t, down.count("sentinel myid"), "one that is down is not asked")
+	assert.Zero(t, down.count("sentinel myid"), "a Sentinel that is down is not asked")
 }
 
-// TestTwin knows a Sentinel by the name that was configured and by the address
-// that others have of it. It ends up with one.
+// TestTwin knows a Sentinel by its configured name and by the address that
+// others give. It is polled once in the end.
 func TestTwin(t *testing.T) {
 	m := master(t)
 	two := sentinel(t, says{master: m.addr, id: "two"})
@@ -215,13 +218,13 @@ func TestTwin(t *testing.T) {
 	s := open(t, failover.Config{Sentinels: []string{one.addr, "localhost:" + port}})
 	must(t, s, "GET", "k")
 	require.Eventually(t, func() bool { return one.count("sentinel myid") > 3 }, patience, 10*time.Millisecond)
-	// It may have been asked twice in the first rounds.
+	// The first rounds may ask it twice.
 	ones, twos := one.count("sentinel myid"), two.count("sentinel myid")
 	require.Eventually(t, func() bool { return one.count("sentinel myid") > ones+2 }, patience, 10*time.Millisecond)
 	assert.LessOrEqual(t, two.count("sentinel myid")-twos, one.count("sentinel myid")-ones+1)
 }
 
-// TestMap dials what Map makes of addresses.
+// TestMap dials the addresses returned by Map.
 func TestMap(t *testing.T) {
 	m := master(t)
 	two := sentinel(t, says{master: "10.0.0.1:6379", epoch: 2, id: "two"})
@@ -233,9 +236,9 @@ func TestMap(t *testing.T) {
 	require.Eventually(t, func() bool { return two.count("sentinel myid") > 0 }, patience, time.Millisecond)
 }
 
-// TestNotAMaster is sent to a server that is none: nothing is asked of it, the
-// call waits for as long as it may, and goes through where the Sentinels come to
-// say better.
+// TestNotAMaster is led to a server that is not a master. No command is sent
+// there. The call waits up to its timeout, and succeeds if the Sentinels give a
+// better answer by then.
 func TestNotAMaster(t *testing.T) {
 	m := master(t)
 	replica := serve(t, func(cmd []string) string {
@@ -256,7 +259,8 @@ func TestNotAMaster(t *testing.T) {
 	assert.Zero(t, replica.count("get k"))
 }
 
-// TestNothingBeforeUse opens and closes without a goroutine or a connection.
+// TestNothingBeforeUse opens and closes a store without a goroutine or a
+// connection.
 func TestNothingBeforeUse(t *testing.T) {
 	one := sentinel(t, says{})
 	s := open(t, failover.Config{Sentinels: []string{one.addr}, ReadReplicas: true})
