@@ -11,29 +11,28 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// PoolOptions say how [FromPool] uses a pool. The zero value is usable.
+// PoolOptions are the options of [FromPool]. The zero value is usable.
 type PoolOptions struct {
-	// Timeout of one call where its context has no nearer deadline; zero means
-	// one second.
+	// Timeout limits one call unless its context has an earlier deadline; zero
+	// means one second.
 	Timeout time.Duration
-	// Address names the server in errors and in String. A pool does not tell
-	// where it dials; empty shows as "(a pool)".
+	// Address names the server in errors and in String, since a pool does not
+	// tell its address. Empty shows as "(a pool)".
 	Address string
 }
 
-// FromPool returns a Store over a pool of the caller's, whose dial function has
-// put TLS, AUTH and SELECT in place. The pool's connections must be redigo's
-// own, or pass redigo's timeouts and contexts on to such ones.
+// FromPool returns a Store over the caller's pool, whose dial function must set
+// up TLS, AUTH and SELECT. The pool's connections must be redigo's own, or wrap
+// them and pass redigo's timeouts and contexts on.
 //
-// What is different from [Open]: replies are read by redigo, which has no
-// [Limits]; a write waits as long as redis.DialWriteTimeout says, and for ever
-// without it; and an idle connection that the server has closed fails one call,
-// unless the pool has a TestOnBorrow. Set the pool's MaxIdle: its zero closes
-// each connection after one call.
+// A Store made by FromPool differs from one made by [Open]. redigo reads the
+// replies, without [Limits]. A write may take as long as redis.DialWriteTimeout
+// allows, which is forever if it is not set. An idle connection that the server
+// has closed fails one call, unless the pool has a TestOnBorrow. Set the pool's
+// MaxIdle: zero closes each connection after one call.
 //
-// The Store closes nothing of the caller's: Close only ends the Store, and
-// leaves the pool and its connections as they are. FromPool panics where p is
-// nil or Timeout is negative.
+// Close ends the Store only; the pool and its connections stay open. FromPool
+// panics if p is nil or Timeout is negative.
 func FromPool(p *redis.Pool, o PoolOptions) *Store {
 	if p == nil || o.Timeout < 0 {
 		panic("caches: redigo.FromPool needs a pool, and a timeout that is not negative")
@@ -44,7 +43,7 @@ func FromPool(p *redis.Pool, o PoolOptions) *Store {
 	return s
 }
 
-// borrow serves the call by a connection of the foreign pool.
+// borrow makes an attempt on a connection of the caller's pool.
 func (c *call) borrow() error {
 	ctx, cancel := context.WithDeadline(c.Context, base.Add(c.deadline))
 	defer cancel()
@@ -52,8 +51,8 @@ func (c *call) borrow() error {
 	if err != nil {
 		return unavailable(c.because(err))
 	}
-	// redigo closes a connection that has failed, and reads replies that are
-	// still outstanding, when it comes back: nothing is left for the next user.
+	// On Close redigo closes a connection that has failed, and otherwise reads
+	// the replies still outstanding: nothing is left for the next user.
 	defer func() { _ = pc.Close() }()
 	if err := pc.Err(); err != nil {
 		return unavailable(c.because(err))
@@ -61,17 +60,19 @@ func (c *call) borrow() error {
 	return c.serve(&borrowed{Conn: pc, ctx: ctx})
 }
 
-// A borrowed is a foreign pool's connection as a link.
+// A borrowed is a connection of the caller's pool as a link.
 type borrowed struct {
 	redis.Conn
-	ctx context.Context // of the call, ends by its deadline
+	ctx context.Context // the call's, with its deadline
 }
 
 // reuse does nothing: redigo has its own buffers.
 func (b *borrowed) reuse([]byte) {}
 
-// exchange sends the commands in portions of about writeAhead bytes, each
-// followed by reading its replies: what redigo sends, nobody reads beside it.
+// exchange sends the commands in portions of about writeAhead bytes and reads
+// the replies to each portion before it sends the next: during a write nothing
+// reads, so a larger write could block on a server that waits for its replies
+// to be read.
 func (b *borrowed) exchange(c *call, frames []byte, n int) ([]byte, error) {
 	var replies driver.Replies
 	for len(frames) > 0 {
@@ -93,10 +94,10 @@ func (b *borrowed) exchange(c *call, frames []byte, n int) ([]byte, error) {
 	return replies.Raw(), nil
 }
 
-// send sends commands from the start of frames and returns what is left of
-// them, and how many went.
+// send sends commands from the start of frames. It returns the remaining frames
+// and the number of commands sent.
 func (b *borrowed) send(c *call, frames []byte) (rest []byte, sent int, err error) {
-	c.wrote = true // redigo may write what it is given at any time
+	c.wrote = true // redigo may write at any time from here on
 	for rest = frames; len(rest) > 0 && len(frames)-len(rest) < writeAhead; sent++ {
 		var args []any
 		args, rest = arguments(rest)
@@ -108,8 +109,8 @@ func (b *borrowed) send(c *call, frames []byte) (rest []byte, sent int, err erro
 	return rest, sent, b.Flush()
 }
 
-// receive reads one reply. A context that can end before its deadline costs a
-// goroutine of redigo's; others do with a timeout.
+// receive reads one reply. A context that can be canceled costs a goroutine of
+// redigo's; for others a timeout is enough.
 func (b *borrowed) receive(c *call, replies *driver.Replies) error {
 	var reply any
 	var err error
@@ -128,7 +129,7 @@ func (b *borrowed) receive(c *call, replies *driver.Replies) error {
 	return encode(replies, reply)
 }
 
-// encode writes a reply of redigo's the way it came over the wire.
+// encode writes a reply that redigo has decoded as it came over the wire.
 func encode(to *driver.Replies, reply any) error {
 	switch reply := reply.(type) {
 	case nil:
@@ -154,7 +155,7 @@ func encode(to *driver.Replies, reply any) error {
 	return nil
 }
 
-// arguments reads the first command of frames, which are of our own making.
+// arguments reads the first command of frames, which this package has encoded.
 func arguments(frames []byte) (args []any, rest []byte) {
 	n, rest := header(frames)
 	args = make([]any, n)
@@ -166,7 +167,7 @@ func arguments(frames []byte) (args []any, rest []byte) {
 	return args, rest
 }
 
-// header reads "*3\r\n" or "$5\r\n" and returns what follows.
+// header reads "*3\r\n" or "$5\r\n" and returns the number and the rest of b.
 func header(b []byte) (n int, rest []byte) {
 	end := 1
 	for b[end] != '\r' {

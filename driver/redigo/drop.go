@@ -6,11 +6,11 @@ import (
 	"fmt"
 )
 
-// An era is the time from one Drop to the next. What is dialled in an era ends
-// with it, wherever it has come to: so no call can still get a connection that
-// was made by what was known before.
+// An era is the time from one Drop to the next. Every connection ends with the
+// era in which its dial began, even if that dial is still in progress: no call
+// gets a connection to an address that was resolved before the Drop.
 type era struct {
-	ctx context.Context // its cause is why the era has ended
+	ctx context.Context // its cause is the reason for the end of the era
 	end context.CancelCauseFunc
 }
 
@@ -24,26 +24,27 @@ func (e *era) ended() bool { return e.ctx.Err() != nil }
 
 var errDropped = errors.New("the connection was closed")
 
-// Drop closes all connections at once, those in use as well, for the given
-// reason, which their calls show: it is for who knows that the server is not the
-// right one any more, such as a master that was replaced. Calls under way end as
-// they do when a connection is lost, and are sent again where that is allowed;
-// so do dials, which begin anew. A breaker that was open is closed. Drop does
-// nothing to a foreign pool.
+// Drop closes all connections at once, including the ones in use. It is meant
+// for a caller that knows the server to be the wrong one, for example a master
+// that was replaced. Calls in progress end as if the connection was lost, with
+// reason in their errors, and are sent again if that is allowed; dials in
+// progress start again. Drop closes an open circuit breaker. It does nothing to
+// a Store made by [FromPool].
 func (s *Store) Drop(reason error) {
 	if s.fromPool {
 		return
 	}
-	// Only the text: what the reason wraps says nothing about these calls.
+	// Text only: errors that reason wraps say nothing about these calls.
 	reason = fmt.Errorf("%w: %v", errDropped, reason)
-	// First the era: what a lane gets after it was emptied is of the next one.
+	// The era ends first: a lane that is empty after its drop then gets a
+	// connection of the next era only.
 	s.era.Swap(newEra()).end(reason)
 	for i := range s.lanes {
 		s.lanes[i].drop(reason)
 	}
 }
 
-// drop closes the lane's connection and forgets the server's failures.
+// drop closes the lane's connection and resets its count of failures.
 func (l *lane) drop(reason error) {
 	l.mu.Lock()
 	m := l.cur.Load()
@@ -55,8 +56,8 @@ func (l *lane) drop(reason error) {
 	}
 }
 
-// connect makes a connection in the present era, and begins anew where that
-// ends meanwhile. ctx ends all of it.
+// connect dials in the current era, and again if that era ends during the dial.
+// ctx limits all dials together.
 func (s *Store) connect(ctx context.Context) (*conn, *era, error) {
 	for {
 		era := s.era.Load()
@@ -78,14 +79,15 @@ func (e *era) dial(ctx context.Context, d *dialer) (*conn, error) {
 	return d.dial(ctx)
 }
 
-// endWith has the connection end with its era. Those of lanes are ended by the
-// lane, for the sake of the calls on them.
+// attach ties the connection to e: it is closed when e ends. A lane's
+// connection is not attached; the lane closes it, because it must also fail the
+// calls on it.
 func (c *conn) attach(e *era) {
 	c.era = e
 	c.detach = context.AfterFunc(e.ctx, func() { _ = c.sock.Close() })
 }
 
-// Close closes the connection, which then is nothing to its era.
+// Close closes the connection and detaches it from its era.
 func (c *conn) Close() error {
 	if c.detach != nil {
 		c.detach()
@@ -93,7 +95,8 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// because returns err, or why the connection was closed under its user.
+// because returns the reason for the end of the connection's era, or err if the
+// era has not ended.
 func (c *conn) because(err error) error {
 	if c.era != nil && c.era.ended() {
 		return context.Cause(c.era.ctx)

@@ -8,27 +8,27 @@ import (
 )
 
 const (
-	// starved is how long a yield takes when there is no processor for us: half
-	// of what a spinning goroutine gets before it is preempted. One in which
-	// many callers have run may take as long.
+	// starvedYield is how long a yield takes if no processor is free: half of
+	// the time a spinning goroutine runs before it is preempted. A yield in
+	// which many callers run may take as long.
 	starvedYield = 5 * time.Millisecond
-	// fedBy is how many calls must have come in such a time if it was theirs:
-	// goroutines that follow each other, and work in between, bring one in some
-	// tens of microseconds; those that wait for spinning ones bring one each.
+	// busyCalls tells the two apart. If at least so many calls come per
+	// starvedYield, callers have used the time: busy callers bring a call every
+	// few tens of microseconds, callers behind spinning goroutines one per time
+	// slice.
 	busyCalls = 75
-	// fasting is how long calls go through the pool after that.
+	// poolFor is how long calls use the pool after that.
 	poolFor = 500 * time.Millisecond
-	// leastWave is how many calls are worth a write of their own while others are
-	// still on their way to the same one.
+	// leastBatch is the fewest calls that are written before others, still on
+	// their way, can join.
 	leastBatch = 3
 	// keepOut is the largest write buffer that a connection keeps.
 	keepOut = 1 << 20
 )
 
-// yield lets callers that are ready append their commands too, once, and then
-// writes all of them: it is what makes commands travel together. A timer could
-// not do it: it would make a lone caller wait, too. It is entered with mu held
-// and leaves it free.
+// yield lets other ready callers append their commands, once, and then writes
+// all of them: this is how commands come to travel together. A timer would
+// delay lone callers as well. It is entered with mu held and leaves it free.
 func (m *mux) yield(c *call) {
 	m.phase = yielding
 	m.epoch++
@@ -40,14 +40,15 @@ func (m *mux) yield(c *call) {
 	m.mu.Lock()
 	m.noteYield(now, now-start, int(m.queued-before))
 	if m.epoch != epoch || m.phase != yielding || m.dead != nil {
-		m.mu.Unlock() // somebody has written meanwhile, or is about to
+		m.mu.Unlock() // another goroutine has written, or is about to
 		return
 	}
 	m.flush(c)
 }
 
-// feel notes how long a yield took, and how many calls came in that time. Two
-// in a row without a processor are no accident. It is called with mu held.
+// noteYield records how long a yield took and how many calls came meanwhile.
+// One yield without a free processor may be chance; after two in a row calls
+// use the pool. It is called with mu held.
 func (m *mux) noteYield(now, took time.Duration, calls int) {
 	if took <= m.s.starvedYield || time.Duration(calls)*m.s.starvedYield >= took*busyCalls {
 		m.starvedOnce = false
@@ -59,12 +60,12 @@ func (m *mux) noteYield(now, took time.Duration, calls int) {
 	m.starvedOnce = true
 }
 
-// flush writes what is queued, until nothing is. It is entered with mu held, by
-// who found nobody writing, and leaves it free. c is the call whose goroutine
-// this is, nil for a goroutine of our own.
+// flush takes the writer's role, unless the caller has it, and writes queued
+// commands until none are left. It is entered with mu held and leaves it free. c
+// is the call of this goroutine, or nil for relieve and the watchdog.
 //
-// A caller writes for others only as long as it would wait anyway: once it has
-// its answer, or its time is up, a goroutine goes on in its place.
+// A caller writes for others only while its own call waits. Once that is
+// answered or out of time, relieve continues in a new goroutine.
 func (m *mux) flush(c *call) {
 	m.phase = writing
 	for m.unsent > 0 && m.dead == nil {
@@ -87,9 +88,9 @@ func (m *mux) flush(c *call) {
 	m.mu.Unlock()
 }
 
-// relieve goes on with a flush in place of a caller: first with rest, the end
-// of a write that was interrupted, which may begin in the middle of somebody's
-// command. The state is writing from the one to the other.
+// relieve continues a flush in place of a caller. rest is the end of an
+// interrupted write, and may begin inside a command. phase stays writing
+// meanwhile.
 func (m *mux) relieve(rest []byte) {
 	if len(rest) > 0 {
 		n, err := m.conn.nc.Write(rest)
@@ -105,8 +106,8 @@ func (m *mux) relieve(rest []byte) {
 	m.flush(nil)
 }
 
-// write takes what is queued and writes it, with mu released meanwhile. rest is
-// what an error has left.
+// write takes the queued commands and writes them, with mu released meanwhile.
+// After an error it returns the unwritten rest.
 func (m *mux) write(c *call) (rest []byte, err error) {
 	buf, calls := m.out, m.unsent
 	m.s.stats.writes.Add(1)
@@ -121,36 +122,38 @@ func (m *mux) write(c *call) (rest []byte, err error) {
 	m.mu.Lock()
 	m.writer = nil
 	m.unwritten -= n
-	if err == nil && m.watchdog.stuck > 0 { // it was just coming out by itself
+	if err == nil && m.watchdog.stuck > 0 { // the write ended by itself just then
 		_ = m.conn.nc.SetWriteDeadline(time.Time{})
 	}
 	switch {
 	case err == nil && cap(buf) <= keepOut:
 		m.spare = buf
 	case n == 0 && m.dead == nil && !m.mayResume(err):
-		// The calls of this write are as good as never taken. They are the
-		// last of the queue but for those that have come since. On a dead
-		// connection there is no queue any more: fail has told them.
+		// Nothing was sent, so the calls of this write are unsent again. They
+		// are in queue, directly before the calls queued since. On a dead
+		// connection queue is empty, and fail has settled them.
 		m.unsent += calls
 	}
 	return buf[n:], err
 }
 
-// mayResume reports whether a write that ended in err can go on where it
-// ended. TLS has no way to: what it has begun to encrypt it cannot take back.
+// mayResume reports whether a write that failed with err can continue with the
+// unwritten rest. A TLS connection cannot: an interrupted write leaves it
+// unusable.
 func (m *mux) mayResume(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) && m.dead == nil && !m.conn.secure
 }
 
-// writeFailed ends a flush whose write did. Where the watchdog interrupted it,
-// because its caller's time is up, a goroutine writes the rest. It is entered
-// with mu held and leaves it free.
+// writeFailed ends a flush after a failed write. If the watchdog interrupted
+// it, because its caller was out of time, relieve writes the rest. writeFailed
+// is entered with mu held and leaves it free.
 func (m *mux) writeFailed(rest []byte, err error) {
 	if !m.mayResume(err) {
 		m.fail(err, nil)
 		return
 	}
-	// Under mu, and after writer was taken back: the watchdog sets no other.
+	// Under mu, and after writer was cleared: the watchdog sets no other
+	// deadline.
 	_ = m.conn.nc.SetWriteDeadline(time.Time{})
 	m.ensureReader()
 	go m.relieve(rest)

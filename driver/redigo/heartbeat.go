@@ -13,20 +13,20 @@ import (
 const (
 	// beatEvery is the time between two heartbeats of a connection in use.
 	beatEvery = time.Second
-	// idleBeats is how many a connection gets after its last call.
+	// idleBeats is the number of heartbeats after the last call.
 	idleBeats = 3
 )
 
-// beat sends a heartbeat where one is due: a PING with a word that was never
-// used before, in the order of the calls. An answer with another word shows
-// that replies and calls have got out of step, which nothing else need show:
-// then the connection is given up. A heartbeat is also a sign of life of a
-// connection that has nothing else to say, see silence.
+// beat sends a heartbeat if one is due: a PING with a unique word, in the order
+// of the calls. A reply with another word shows that replies and calls are out
+// of step, which might otherwise go unnoticed, and the connection is closed.
+// Heartbeats also give silence something to measure on a connection that waits
+// for long replies.
 //
-// beat is called with mu held. It reports whether it has let go of it.
+// beat is called with mu held. It reports whether it has released it.
 func (w *watchdog) beat(now time.Duration) (unlocked bool) {
 	m := w.m
-	// A closed store waits for its calls, and needs no sign of life meanwhile.
+	// A closed Store only waits for its calls, and needs no heartbeat.
 	if !w.armed || now-w.lastBeat < beatEvery || m.s.closed() || m.mayQueue(pingSize) != nil {
 		return false
 	}
@@ -37,21 +37,21 @@ func (w *watchdog) beat(now time.Duration) (unlocked bool) {
 	e.slot.buf = appendBulk(nil, word)
 	idled := w.idleLooks
 	m.enqueue(&e, appendBulk(appendBulk([]byte("*2\r\n"), "PING"), word))
-	w.idleLooks = idled // a heartbeat is no use of the connection
+	w.idleLooks = idled // a heartbeat does not count as use
 	m.ensureReader()
 	if m.phase != idle {
-		return false // who yields or writes takes it along
+		return false // the writer takes it along
 	}
 	m.flush(nil)
 	return true
 }
 
-// pingSize is at least what a heartbeat takes.
+// pingSize bounds the size of a heartbeat.
 const pingSize = 64
 
-// verify checks the reply to a heartbeat. An error is taken for an answer: a
-// user may have no right to PING, and a server that loads or that runs a script
-// refuses everything.
+// verify checks the reply to a heartbeat. An error reply is accepted: the user
+// may lack the right to PING, and a server that is loading or running a script
+// refuses every command.
 func (e *entry) verify(raw []byte) error {
 	if raw[0] == '-' || bytes.Equal(raw, e.slot.buf) {
 		return nil
@@ -59,7 +59,7 @@ func (e *entry) verify(raw []byte) error {
 	return fmt.Errorf("%w: a heartbeat got the reply to something else", driver.ErrProtocol)
 }
 
-// over reports whether the call, if there is one, has no more time.
+// over reports whether c, if not nil, has no time left.
 func (c *call) over(now time.Duration) bool {
 	return c != nil && (c.Context.Err() != nil || c.deadline < now)
 }

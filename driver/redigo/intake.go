@@ -13,27 +13,27 @@ const (
 	// handOver is the size from which replies are not copied out of the read
 	// buffer: the call gets the buffer, and the connection a new one.
 	handOver = 32 << 10
-	// loneBatches is how many reads in a row answered no more than one call
-	// before the reader goroutine lets a lone caller read for itself.
+	// loneReads is how many reads in a row must answer at most one call each
+	// before the reader goroutine gives up its role to lone callers.
 	loneReads = 16
 )
 
-// An intake is the reading side of a mux. Only who has the reader's role
-// touches it.
+// An intake is the reading side of a mux. Only the goroutine with the reader's
+// role touches it.
 type intake struct {
 	buf    []byte
-	start  int // of what is not delivered
+	start  int // of the bytes not delivered
 	filled int
-	at     int  // the entry of mux.taken whose replies come next
-	begun  bool // the framer is at them
+	at     int  // index in mux.taken of the call whose replies come next
+	begun  bool // framer has begun with them
 	framer framer
-	ends   []replyEnd // of replies that are whole and not delivered
+	ends   []replyEnd // of whole replies not delivered
 }
 
-// An end is where the replies of one call end.
+// A replyEnd is the end of the replies to one call.
 type replyEnd struct {
 	at   int
-	errs bool // one of them is an error
+	errs bool // one of the replies is an error
 }
 
 func (in *intake) init(l Limits) {
@@ -41,7 +41,8 @@ func (in *intake) init(l Limits) {
 	in.framer.limits = l
 }
 
-// run is the reader goroutine: it has the role from a wake to the give-up.
+// run is the reader goroutine. It has the reader's role from a wake until
+// giveUp.
 func (m *mux) run() {
 	for {
 		select {
@@ -55,8 +56,8 @@ func (m *mux) run() {
 	}
 }
 
-// readOn reads until there is nothing more to read for now; it is false when
-// the connection is dead.
+// readOn reads until it can give up the role. It returns false if the
+// connection is dead.
 func (m *mux) readOn() bool {
 	for few := 0; ; {
 		n, err := m.read()
@@ -78,7 +79,7 @@ func (m *mux) readOn() bool {
 	}
 }
 
-// giveUp lets go of the reader's role where nothing is under way.
+// giveUp gives up the reader's role if no call is in progress.
 func (m *mux) giveUp() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -89,8 +90,8 @@ func (m *mux) giveUp() bool {
 	return true
 }
 
-// read reads once, and answers every call whose replies are whole; it returns
-// how many that were.
+// read reads once and answers every call whose replies are whole. It returns
+// the number of calls answered.
 func (m *mux) read() (delivered int, err error) {
 	in := &m.in
 	in.makeRoom()
@@ -102,8 +103,9 @@ func (m *mux) read() (delivered int, err error) {
 	}
 	for in.start < in.filled {
 		whole, failure := m.frame()
-		// Before the answers: who is answered may be the last of all. But then
-		// drain must not take it for the end of them.
+		// replied counts the calls before they are answered, so that the caller
+		// of the last one finds none in progress. answering keeps drain from
+		// closing the connection in between.
 		m.answering.Store(true)
 		m.replied.Add(int64(whole))
 		if err := in.deliver(m.taken, whole); err != nil {
@@ -124,9 +126,10 @@ func (m *mux) read() (delivered int, err error) {
 	return delivered, err
 }
 
-// frame finds the calls whose replies are whole, from in.at on, and notes where
-// those end. It stops behind a reply that is handed over, and where the next
-// call is another batch's: both change what in and taken are.
+// frame finds the calls, from in.at on, whose replies are whole, and records
+// the ends of the replies. It stops after replies that are to be handed over,
+// because that replaces the buffer, and at the end of taken, because head
+// replaces taken.
 func (m *mux) frame() (whole int, err error) {
 	in := &m.in
 	in.ends = in.ends[:0]
@@ -166,8 +169,9 @@ func (m *mux) frame() (whole int, err error) {
 	return whole, nil
 }
 
-// makeRoom makes room for a read. A reply that does not fit gets a larger
-// buffer, by what is known to come and never by much more than has come.
+// makeRoom makes room for a read. For a reply that does not fit the buffer
+// doubles. It grows by the announced rest of the reply if that is more, but then
+// by at most maxAhead.
 func (in *intake) makeRoom() {
 	if in.start == in.filled {
 		in.start, in.filled = 0, 0
@@ -187,10 +191,10 @@ func (in *intake) makeRoom() {
 	in.buf, in.start = to, 0
 }
 
-// head returns how many replies come after those to ahead other calls, for the
-// next. When all that were taken are answered it takes all that are queued and
-// sent: one hold of mu for a batch of replies. Those that no write has taken stay:
-// what comes before they are sent is not for them.
+// head returns the number of replies to the call that comes ahead places after
+// in.at. Once every call in taken is answered, it refills taken from queue, so
+// that mu is locked once per batch of replies. Calls not yet written stay in
+// queue: bytes that come before are not for them.
 func (m *mux) head(ahead int) (replies int, ok bool) {
 	in := &m.in
 	if in.at+ahead < len(m.taken) {
@@ -203,7 +207,7 @@ func (m *mux) head(ahead int) (replies int, ok bool) {
 	m.take()
 	in.at = 0
 	if over := m.peak - m.flight(); over > 0 {
-		m.peak -= (over + 15) / 16 // follows the load down, slowly
+		m.peak -= (over + 15) / 16 // follows a falling load slowly
 	}
 	m.mu.Unlock()
 	if len(m.taken) == 0 {
@@ -212,10 +216,10 @@ func (m *mux) head(ahead int) (replies int, ok bool) {
 	return int(m.taken[0].n), true
 }
 
-// take replaces taken, which the reader is through with, by the calls of queue
-// that were sent. It is called with mu held, by who has the reader's role.
+// take replaces taken, all of whose calls are answered, with the calls in queue
+// that were written. It is called with mu held and the reader's role.
 func (m *mux) take() {
-	clear(m.taken) // lets go of the slots
+	clear(m.taken) // releases the slots
 	if m.unsent == 0 {
 		m.taken, m.queue = m.queue, m.taken[:0]
 		return
@@ -227,8 +231,8 @@ func (m *mux) take() {
 	m.queue = m.queue[:left]
 }
 
-// culprit returns the call whose reply was being read when err came up, where
-// err is about that reply. It is called by who has the reader's role.
+// culprit returns the call whose reply was being read when err occurred, or nil
+// if err is not about a reply. It is called with the reader's role.
 func (m *mux) culprit(err error) *entry {
 	if !isFinal(err) || m.in.at == len(m.taken) {
 		return nil
@@ -237,7 +241,7 @@ func (m *mux) culprit(err error) *entry {
 	return &e
 }
 
-// deliver answers the calls whose replies frame has found whole.
+// deliver answers the calls whose replies are whole.
 func (in *intake) deliver(taken []entry, whole int) error {
 	for _, next := range in.ends[:whole] {
 		e, raw := &taken[in.at], in.buf[in.start:next.at]
@@ -248,8 +252,8 @@ func (in *intake) deliver(taken []entry, whole int) error {
 		}
 		in.at++
 		in.start = next.at
-		// The slot is ours to write until it is settled, and only an answered
-		// one is used again: its caller may have gone, but nobody has come.
+		// Writing to the slot is safe even if the caller has gone: a slot is
+		// not reused until answer has settled it.
 		if len(raw) < handOver {
 			e.slot.buf = append(e.slot.buf[:0], raw...)
 		} else {
@@ -262,8 +266,8 @@ func (in *intake) deliver(taken []entry, whole int) error {
 	return nil
 }
 
-// renew gives the intake another buffer, with what is not delivered in it. The
-// old one is the call's whose replies end there.
+// renew gives the intake a new buffer and copies the undelivered bytes. The old
+// buffer belongs to the call whose replies it holds.
 func (in *intake) renew() {
 	rest := in.buf[in.start:in.filled]
 	in.buf = make([]byte, max(readSize, len(rest)+minRead))

@@ -13,38 +13,45 @@ import (
 )
 
 const (
-	// tripAt is how many failures in a row open the breaker.
+	// tripAt is the number of consecutive failures that opens the breaker.
 	tripAt = 3
-	// While it is open, a server is tried again after firstRest, then after
-	// twice as long, up to lastRest: so late may a server's return be seen.
+	// An open breaker allows the next dial after firstRest, then after twice as
+	// long, up to lastRest. A server's return is noticed at most that late.
 	firstRest = 50 * time.Millisecond
 	lastRest  = 400 * time.Millisecond
 )
 
-// A lane is the way to one shared connection: it dials the next one when a
-// connection has died, one dial at a time for all who wait, and none while the
-// breaker is open. The zero lane with its store is ready.
+// A lane holds one shared connection and replaces it when it dies. All calls
+// that wait for a connection share one dial. While the breaker is open there is
+// none:
+//
+//	breaker   failures           a call without a connection
+//	closed    less than tripAt   dials, or joins the dial in progress
+//	open      tripAt or more     fails until retryAt, then dials
+//
+// A successful dial and Drop set failures to 0. A zero lane with its Store is
+// ready for use.
 type lane struct {
 	s   *Store
 	cur atomic.Pointer[mux]
 
 	mu       sync.Mutex
-	pending  *dialing // the dial under way
-	failures int      // in a row
+	pending  *dialing // the dial in progress, if any
+	failures int      // consecutive
 	retryAt  time.Time
-	lastErr  error // the failure
+	lastErr  error // the last failure
 }
 
-// A dialing is one dial that any number of calls wait for.
+// A dialing is one dial, for which any number of calls may wait.
 type dialing struct {
 	done chan struct{}
 	m    *mux  // read after done is closed
-	err  error // so is this
+	err  error // as is err
 }
 
-// get returns the connection, dialled if need be. Who joins a dial that then runs
-// out of time has waited for the end of another's: what it has left itself, it
-// has for the next one.
+// get returns the connection, dialing if necessary. A dial that the call joins
+// late may time out before the call does; the call then spends its remaining
+// time on one more dial.
 func (l *lane) get(c *call) (*mux, error) {
 	if m := l.live(); m != nil {
 		return m, nil
@@ -56,7 +63,7 @@ func (l *lane) get(c *call) (*mux, error) {
 	return m, err
 }
 
-// await waits for the dial under way, or for one of its own.
+// await waits for the dial in progress, or begins one.
 func (l *lane) await(c *call) (m *mux, joined bool, err error) {
 	d, joined, err := l.dial()
 	if err != nil {
@@ -74,7 +81,7 @@ func (l *lane) await(c *call) (m *mux, joined bool, err error) {
 	}
 }
 
-// live returns the connection if there is one.
+// live returns the current connection, or nil if it cannot take calls.
 func (l *lane) live() *mux {
 	if m := l.cur.Load(); m != nil && !m.isDead() && !m.retired.Load() {
 		return m
@@ -82,8 +89,8 @@ func (l *lane) live() *mux {
 	return nil
 }
 
-// dial joins the dial under way or begins one. The dial is nobody's in
-// particular: a caller that goes away must not end it for the others.
+// dial joins the dial in progress or begins one. A dial does not depend on the
+// call that began it: if that call gives up, others still wait.
 func (l *lane) dial() (d *dialing, joined bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -95,7 +102,8 @@ func (l *lane) dial() (d *dialing, joined bool, err error) {
 	}
 	if l.failures >= tripAt && time.Now().Before(l.retryAt) {
 		l.s.stats.refused.Add(1)
-		// %v: the cause is not this call's, and nothing is to be retried for it.
+		// %v: the cause is another call's, so it must not cause a retry of this
+		// one.
 		return nil, false, fmt.Errorf("%w; it is tried again soon: %v", errOpen, l.lastErr)
 	}
 	l.pending = &dialing{done: make(chan struct{})}
@@ -111,7 +119,7 @@ var (
 func (l *lane) run(d *dialing) {
 	conn, era, err := l.connect()
 	l.mu.Lock()
-	for err == nil && era.ended() { // after the dial: drop has not found it here
+	for err == nil && era.ended() { // drop came after the dial and did not find this connection
 		l.mu.Unlock()
 		_ = conn.Close()
 		l.s.states.noteAndTell(driver.Disconnected, context.Cause(era.ctx))
@@ -122,7 +130,7 @@ func (l *lane) run(d *dialing) {
 	switch {
 	case err != nil:
 		d.err = err
-		if !isTemporary(err) { // one that is full or loading answers: it is not broken
+		if !isTemporary(err) { // a full or loading server does answer
 			l.failed(err)
 		}
 	default:
@@ -136,8 +144,9 @@ func (l *lane) run(d *dialing) {
 	l.s.states.tell()
 }
 
-// connect dials, and tells of it before the connection can be lost. One that was
-// retired ends then: calls that have no answer there do not get one any more.
+// connect dials, and notes Connected before the connection can be lost. It then
+// closes the retired connection that it replaces: calls still waiting there
+// will get no reply.
 func (l *lane) connect() (*conn, *era, error) {
 	conn, era, err := l.s.connect(l.s.ctx)
 	if err != nil {
@@ -148,15 +157,15 @@ func (l *lane) connect() (*conn, *era, error) {
 		m.fail(errDemoted, nil)
 	}
 	l.mu.Lock()
-	l.failures = 0 // a silence that is counted late must not open the breaker
+	l.failures = 0 // under mu with note: a late countSilence must not open the breaker
 	l.s.states.note(driver.Connected, nil)
 	l.mu.Unlock()
 	l.s.states.tell()
 	return conn, era, nil
 }
 
-// failed counts a failure, and notes the one that opens the breaker. It is called
-// with mu held.
+// failed counts a failure, and notes the state if it opens the breaker. It is
+// called with mu held.
 func (l *lane) failed(err error) {
 	l.failures++
 	l.lastErr = err
@@ -167,8 +176,9 @@ func (l *lane) failed(err error) {
 	}
 }
 
-// silence counts a connection that was given up because nothing came. If the
-// server answers no greeting either, the breaker opens the sooner for it.
+// countSilence counts a connection that was closed because its server was
+// silent. If the server does not answer the next dials either, the breaker
+// opens sooner.
 func (l *lane) countSilence(err error) {
 	l.mu.Lock()
 	l.failed(err)
@@ -176,8 +186,8 @@ func (l *lane) countSilence(err error) {
 	l.s.states.tell()
 }
 
-// close waits until end for the calls under way, and ends the connection. The
-// store's context has ended, so no dial succeeds any more.
+// close waits until end for the calls in progress and closes the connection.
+// The Store's context has ended, so no further dial succeeds.
 func (l *lane) close(end time.Time) {
 	l.mu.Lock()
 	pending := l.pending
@@ -190,13 +200,13 @@ func (l *lane) close(end time.Time) {
 	}
 }
 
-// shared is a lane's connection as the link of one call.
+// A shared is a lane's connection as the link of one call.
 type shared struct {
 	m     *mux
-	c     *call // once it has replies there
-	early bool  // an exchange was begun already
-	known bool  // it has ended, by …
-	err   error // … this error, or well
+	c     *call // the call whose slot holds the replies; nil before
+	early bool  // mux.start has begun the exchange
+	known bool  // the exchange is over …
+	err   error // … with this result
 }
 
 func (l *shared) exchange(c *call, frames []byte, n int) ([]byte, error) {
@@ -243,7 +253,7 @@ func (c *call) serveShared(m *mux) error {
 		m.retired.Store(true)
 	}
 	if errors.Is(err, driver.ErrProtocol) {
-		// The replies were well formed, but not to these commands.
+		// The replies were well-formed, but not replies to these commands.
 		m.mu.Lock()
 		m.fail(err, nil)
 	}

@@ -7,15 +7,14 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Listen subscribes to a channel, over a connection of its own, and has tell
-// called with each message that comes there (SUBSCRIBE); first, once the
-// subscription stands, with nil: what was published before then went unheard. It
-// returns when the connection is lost, with the reason, or when ctx or the Store
-// has ended. A connection on which nothing is heard for two seconds, not even an
-// answer to PING, is lost.
+// Listen subscribes to a channel over a dedicated connection (SUBSCRIBE). It
+// calls tell with nil once the subscription is confirmed, and then with each
+// message published to the channel; earlier messages are not seen. A message is
+// valid until tell returns.
 //
-// A message is valid until tell returns. A Store over a foreign pool cannot
-// listen.
+// Listen returns an error when the connection is lost, ctx is done or the Store
+// is closed or dropped. A connection counts as lost if the server leaves a PING
+// unanswered for two seconds. A Store made by [FromPool] cannot listen.
 func (s *Store) Listen(ctx context.Context, channel string, tell func(message []byte)) error {
 	if s.fromPool {
 		return fmt.Errorf("%w: a foreign pool has no connection to listen on", driver.ErrUnavailable)

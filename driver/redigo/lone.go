@@ -6,16 +6,14 @@ import (
 	"time"
 )
 
-// listenAfter is the time from the begin of a lone call to that of the next
-// from which that one looks first whether the connection is still what it was.
-// Over a network every call is later than that, and the look costs a hundredth
-// of its round trip.
+// A lone call checks the connection before it writes, unless the previous one
+// began less than listenAfter before. Over a network every call does, and the
+// check costs a hundredth of its round trip.
 const listenAfter = 100 * time.Microsecond
 
-// alone is the way of a caller that nobody else is with: it writes and reads for
-// itself, without a hop to another goroutine. It is entered with mu held and
-// leaves it free. Its error is the call's own, which then has its end; without
-// one the call still waits for its slot.
+// serveLone writes and reads in the caller's goroutine, without a hand-over to
+// another. It is entered with mu held and leaves it free. If it returns an
+// error the call is over; otherwise the call still waits for its slot.
 func (m *mux) serveLone(c *call) error {
 	m.reading, m.phase = true, writing
 	rest, err := m.write(c)
@@ -25,15 +23,16 @@ func (m *mux) serveLone(c *call) error {
 		m.writeFailed(rest, err)
 		return nil
 	case m.unsent > 0:
-		// Others have come. The role goes before their commands do: a server
-		// that waits for its replies to be taken would keep us in the write.
+		// Other calls have come. The reader's role must go before their
+		// commands are written: the server may take no more until its replies
+		// are read, and would block this goroutine in the write.
 		m.wake <- struct{}{}
 		m.flush(c)
 		return nil
 	}
 	m.phase = idle
 	if !c.ticket.waits() {
-		m.wake <- struct{}{} // our time was up in the write
+		m.wake <- struct{}{} // the call was out of time during the write
 		m.mu.Unlock()
 		return nil
 	}
@@ -45,24 +44,24 @@ func (m *mux) serveLone(c *call) error {
 	return m.readAlone(err)
 }
 
-// readAlone ends the reader's role of a lone caller, whose reading ended by err.
-// It is entered with mu held and leaves it free.
+// readAlone gives up the reader's role of a lone caller, whose reading ended
+// with err. It is entered with mu held and leaves it free.
 func (m *mux) readAlone(err error) error {
 	switch {
 	case m.dead != nil:
 		m.mu.Unlock()
-		return nil // our slot says why; what the reading ran into then means nothing
+		return nil // the slot has the reason; err is only a consequence of it
 	case err != nil && !m.resume(err):
 		culprit := m.culprit(err)
 		m.fail(err, culprit)
 		if culprit == nil && isFinal(err) {
-			// More came than was asked for, behind our own reply: which of the
-			// two is the wrong one is not known.
+			// There were bytes after the call's own reply. Which of the two is
+			// wrong is not known, so the call fails too.
 			return err
 		}
 		return nil
 	case m.flight() > 0:
-		m.wake <- struct{}{} // for others, or for our own after an interruption
+		m.wake <- struct{}{} // for other calls, or for this one after an interruption
 	default:
 		m.reading = false
 	}
@@ -80,16 +79,17 @@ func (m *mux) readFor(t ticket) error {
 	return nil
 }
 
-// stale reports whether the server has closed the connection, or has said
-// something that nobody asked for, while nothing was under way. It costs a
-// system call, so a caller that follows another closely does without.
+// stale reports whether the server has closed the connection, or has sent
+// unsolicited bytes, while no call was in progress. The check costs a system
+// call, so a call that closely follows another skips it.
 //
-// Where the reader goroutine listens it hears the same, but perhaps later than
-// this call writes. It may miss the byte that stale takes: the connection then
-// has its end. Called with mu held, by a caller that has queued its commands.
+// If the reader goroutine has the role it notices the same, but perhaps only
+// after this call's write. It may miss the byte that stale reads; the
+// connection is closed then anyway. stale is called with mu held, by a caller
+// that has queued its commands.
 func (m *mux) stale(c *call) bool {
 	if m.flight() > 1 {
-		return false // what comes may well be asked for
+		return false // incoming bytes may be another call's replies
 	}
 	before := m.lastLone
 	m.lastLone = c.begun
@@ -98,7 +98,7 @@ func (m *mux) stale(c *call) bool {
 
 // resume reports whether err is only the watchdog's interruption of a read, and
 // makes the connection readable again. It is called with mu held, after reader
-// was taken back: the watchdog sets no other deadline.
+// was cleared: the watchdog then sets no other deadline.
 func (m *mux) resume(err error) bool {
 	if !errors.Is(err, os.ErrDeadlineExceeded) || m.dead != nil {
 		return false

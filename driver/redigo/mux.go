@@ -11,69 +11,86 @@ import (
 )
 
 const (
-	// maxFlight bounds the calls under way on one connection; beyond it a call
-	// fails at once, instead of waiting in our memory for an outage to end.
+	// maxFlight bounds the calls in progress on one connection. A further call
+	// fails at once; queuing it would fill memory during an outage.
 	maxFlight = 4096
-	// maxUnwritten bounds the bytes of commands that no write has finished
-	// with, for the same reason.
+	// maxUnwritten bounds the bytes of commands not yet written, for the same
+	// reason.
 	maxUnwritten = 64 << 20
-	// maxShared is the size of commands from which a call takes a connection
-	// for itself: on a shared one it would keep the others waiting.
+	// maxShared is the largest size of commands on a shared connection. Larger
+	// ones use a dedicated connection, so as not to delay other calls.
 	maxShared = 1 << 20
 )
 
-// A mux is one connection that many calls share: their commands go out
+// A mux is one connection shared by many calls. Their commands are written
 // together, and the replies come back in the same order.
 //
-// Four things hold at any time, and all else follows from them:
+// Four invariants hold at all times:
 //
-//   - The order of queue is the order of out, because a call appends to both
-//     under one hold of mu: the n-th reply is the n-th slot's.
-//   - One goroutine at most writes (state says so), and one at most reads
-//     (reading says so): redigo's contract for a connection, "one concurrent
-//     caller to the Receive method and one concurrent caller to the Send and
-//     Flush methods", is kept for the net.Conn that it dialled.
-//   - A slot is settled once, by whoever changes its state first: the reader,
-//     the watchdog, fail, or the caller that goes away.
-//   - After any error of a read, a write or the framing the connection is
-//     dead: nothing is queued, written or read there again. An interruption by
-//     the watchdog is no error: it loses no byte.
+//   - queue has the order of out, because a call appends to both while it holds
+//     mu. So the nth reply belongs to the nth slot.
+//   - At most one goroutine writes (see phase), and at most one reads (see
+//     reading). redigo allows a connection "one concurrent caller to the
+//     Receive method and one concurrent caller to the Send and Flush methods";
+//     this keeps that contract for the net.Conn.
+//   - A slot is settled once, by the first to change its state: the reader, the
+//     watchdog, fail, or a caller that gives up.
+//   - After any error of a read, a write or the framing the connection is dead:
+//     nothing is queued, written or read on it again. An interruption by the
+//     watchdog is not an error, because no byte is lost.
 //
-// The methods are in the files of what they do: flush.go writes, lone.go serves
-// a caller that nobody else is with, intake.go reads.
+// The writer's role, and a new call that finds it so:
+//
+//	phase     writer                          new call
+//	idle      none                            takes the role
+//	yielding  a caller, after its yield       joins, or writes for all
+//	writing   a caller, relieve, watchdog     joins: the writer takes it along
+//
+// The reader's role:
+//
+//	reading   reader   role
+//	false     nil      free: a lone caller takes it, or ensureReader gives it away
+//	true      a call   with that call's goroutine (lone.go)
+//	true      nil      with the reader goroutine, or on its way there (intake.go)
+//
+// The connection itself:
+//
+//	live      retired and dead are not set   serves calls
+//	retired   retired is set                 serves the calls in progress only
+//	dead      dead is set                    refuses calls; fail has ended the rest
 type mux struct {
 	s    *Store
 	lane *lane
 	conn *conn
 
 	mu          sync.Mutex
-	out         []byte  // commands that no write has taken yet
-	spare       []byte  // the buffer of the write before
-	unwritten   int     // bytes of out, and of the write under way
+	out         []byte  // commands not yet taken by a write
+	spare       []byte  // the buffer of the previous write
+	unwritten   int     // bytes of out, and of the write in progress
 	commands    int64   // in out
 	queued      int64   // calls so far
-	uncounted   int64   // those of them that are not in the statistics yet
-	queue       []entry // calls that the reader has not begun with
-	taken       []entry // those that it has; it alone changes them, under mu
-	unsent      int     // the last so many of queue are in out
+	uncounted   int64   // the part of queued not yet in the statistics
+	queue       []entry // calls that the reader has not taken
+	taken       []entry // calls that it has; only the reader changes it, under mu
+	unsent      int     // how many calls at the end of queue are still in out
 	phase       phase
-	epoch       uint64        // of the flush: who has yielded sees whether others took over
-	peak        int           // calls under way at once, lately
-	starvedOnce bool          // the last yield found no processor
-	lastLone    time.Duration // the begin of the last lone call, after base
-	reader      *call         // whose goroutine is in a read of the connection
-	writer      *call         // whose goroutine is in a write of it
-	dead        error         // why nothing goes here any more
+	epoch       uint64        // counts yields, and writes that take their place; see yield
+	peak        int           // most calls in progress at once, recently
+	starvedOnce bool          // the last yield was short of processors
+	lastLone    time.Duration // when the last lone call began, after base
+	reader      *call         // the call whose goroutine is reading
+	writer      *call         // the call whose goroutine is writing
+	dead        error         // why the connection is dead; nil while it is live
 
-	reading bool          // somebody has the reader's role
-	wake    chan struct{} // hands it to the reader goroutine; one role, one token
+	reading bool          // the reader's role is taken
+	wake    chan struct{} // hands the role to the reader goroutine; one role, so at most one token
 	gone    chan struct{} // closed by fail
 
 	replied   atomic.Int64 // calls so far whose replies have come
-	answering atomic.Bool  // replies have come whose calls are not answered yet
-	retired   atomic.Bool  // the server is a master no longer: new calls go elsewhere
-	heard     atomic.Int64 // when the last bytes came, nanoseconds after base; zero before any
-	in        intake       // touched by who has the reader's role
+	answering atomic.Bool  // replies have come, but their calls are not answered yet
+	retired   atomic.Bool  // the server is no longer a master: new calls go elsewhere
+	heard     atomic.Int64 // when the last bytes came, nanoseconds after base; zero before the first
+	in        intake       // touched only with the reader's role
 
 	watchdog watchdog
 }
@@ -108,8 +125,8 @@ var (
 	errUnwritten = fmt.Errorf("%d MiB of commands wait to be written on the connection", maxUnwritten>>20)
 )
 
-// submit is a call's way through: it queues the commands, sees to it that they
-// are written and that somebody reads, and waits.
+// submit makes a whole exchange: it queues the commands, ensures that they are
+// written and that the replies are read, and waits for these.
 func (m *mux) submit(c *call, frames []byte, n int) error {
 	if err := m.push(c, frames, n); err != nil {
 		return err
@@ -141,7 +158,7 @@ func (m *mux) start(c *call, frames []byte, n int) error {
 		m.join(c)
 	case m.stale(c):
 		m.fail(errStale, nil)
-	case m.flight() == 1: // nobody to wait for
+	case m.flight() == 1: // no other call to wait for
 		m.ensureReader()
 		m.flush(c)
 	default:
@@ -151,8 +168,8 @@ func (m *mux) start(c *call, frames []byte, n int) error {
 	return nil
 }
 
-// push queues a call, or turns it away. It leaves with mu held unless it
-// returns an error.
+// push queues a call, or refuses it with an error. It returns with mu held
+// unless it returns an error.
 func (m *mux) push(c *call, frames []byte, n int) error {
 	if c.ticket.slot == nil {
 		c.ticket.slot = newSlot()
@@ -162,8 +179,8 @@ func (m *mux) push(c *call, frames []byte, n int) error {
 	if err := m.mayQueue(len(frames)); err != nil {
 		return m.refuse(c, err)
 	}
-	// A connection that has worked may have been lost for a reason of its own;
-	// another one may then do better at once.
+	// A connection that has served calls may be lost for a reason of its own. A
+	// new one may then work at once.
 	c.wrote, c.reused = true, m.heard.Load() != 0
 	if !c.counted {
 		c.counted = true
@@ -177,16 +194,17 @@ func (m *mux) push(c *call, frames []byte, n int) error {
 // with mu held.
 func (m *mux) flight() int { return int(m.queued - m.replied.Load()) }
 
-// countCalls tells the store of calls, many at once: a counter that each call
-// changed for itself would go from processor to processor with every one. It is
-// called with mu held.
+// countCalls adds new calls to the Store's count, many at once: a counter that
+// each call changed would move between processors with every call. It is called
+// with mu held.
 func (m *mux) countCalls() {
 	m.s.stats.calls.Add(m.uncounted)
 	m.uncounted = 0
 }
 
-// join is the way of a call that finds somebody at the writing: what it has
-// queued goes along. It is entered with mu held and leaves it free.
+// join leaves the writing of a queued call to the current writer, unless enough
+// calls have gathered to write them now. It is entered with mu held and leaves
+// it free.
 func (m *mux) join(c *call) {
 	m.ensureReader()
 	if m.phase == yielding && m.unsent >= leastBatch && m.unsent*3 >= m.peak {
@@ -199,7 +217,7 @@ func (m *mux) join(c *call) {
 	m.mu.Unlock()
 }
 
-// room returns why a call must be turned away, nil where it need not. It is
+// mayQueue returns why a call with so many bytes must be refused, or nil. It is
 // called with mu held.
 func (m *mux) mayQueue(frames int) error {
 	switch {
@@ -213,22 +231,24 @@ func (m *mux) mayQueue(frames int) error {
 	return nil
 }
 
-// refuse turns a call away. It is entered with mu held and leaves it free.
+// refuse returns the error of a refused call. It is entered with mu held and
+// leaves it free.
 func (m *mux) refuse(c *call, err error) error {
-	c.reused = m.dead != nil // another connection may do better
+	c.reused = m.dead != nil // another connection may work
 	m.mu.Unlock()
 	if !c.reused {
 		m.s.stats.refused.Add(1)
 	}
-	// The cause may say of its own call that it is final, and the context that
-	// ended there is not this call's.
+	// The cause is not wrapped: it may be final for another call, or wrap the
+	// error of another call's context.
 	if err == errFull {
 		return fmt.Errorf("%w: %w: %v", driver.ErrUnavailable, driver.ErrBusy, err)
 	}
 	return fmt.Errorf("%w: %v", driver.ErrUnavailable, err)
 }
 
-// enqueue puts an entry and its commands in order. It is called with mu held.
+// enqueue appends an entry to queue and its commands to out. It is called with
+// mu held.
 func (m *mux) enqueue(e *entry, frames []byte) {
 	m.out = append(m.out, frames...)
 	m.unwritten += len(frames)
@@ -240,19 +260,19 @@ func (m *mux) enqueue(e *entry, frames []byte) {
 	m.watchdog.arm(e)
 }
 
-// ensureReader gives the reader's role to the goroutine if nobody has it. What
-// is queued must have a reader before it is written: a caller that finds the
-// state not idle leaves the reading to others, and those may just have stopped.
-// It is called with mu held, on a connection that is not dead.
+// ensureReader gives the reader's role to the reader goroutine if it is free.
+// It must be called before queued commands are written by another goroutine:
+// the current reader may just have stopped. It is called with mu held, on a
+// connection that is not dead.
 func (m *mux) ensureReader() {
 	if !m.reading {
 		m.reading = true
-		m.wake <- struct{}{} // cap 1: there is one role, so there is room
+		m.wake <- struct{}{} // never blocks: capacity 1, and there is one role
 	}
 }
 
-// wait waits for the replies, or for the caller's end. A call without replies
-// leaves its slot behind, for the reader.
+// wait waits for the replies or the end of the caller's context. A call that
+// ends without replies leaves its slot to the reader.
 func (m *mux) wait(c *call) error {
 	if ended := c.Done(); ended != nil {
 		return m.waitUntil(c, ended)
@@ -261,8 +281,8 @@ func (m *mux) wait(c *call) error {
 	return c.result()
 }
 
-// waitUntil is wait with an end. It is apart for the sake of the others: many
-// stacks are many lines of the processor's cache.
+// waitUntil is wait for a context that can end. It is a separate function to
+// keep wait's stack frame small: many stacks fill the processor's cache.
 func (m *mux) waitUntil(c *call, ended <-chan struct{}) error {
 	t := c.ticket
 	select {
@@ -278,7 +298,7 @@ func (m *mux) waitUntil(c *call, ended <-chan struct{}) error {
 	return c.result()
 }
 
-// told returns what a call has been told.
+// result returns the error with which the ticket was settled, if any.
 func (c *call) result() error {
 	err := c.ticket.err()
 	if err != nil {
@@ -287,10 +307,9 @@ func (c *call) result() error {
 	return err
 }
 
-// fail makes an end of the connection: newcomers are turned away first, then
-// the socket is closed, then everybody who waits is told. culprit, if it is not
-// nil, is the call whose reply was the reason. fail is entered with mu held and
-// leaves it free.
+// fail closes the connection: first new calls are refused, then the socket is
+// closed, then waiting calls get their errors. culprit, if not nil, is the call
+// whose reply caused err. fail is entered with mu held and leaves it free.
 func (m *mux) fail(err error, culprit *entry) {
 	if m.dead != nil {
 		m.mu.Unlock()
@@ -301,14 +320,15 @@ func (m *mux) fail(err error, culprit *entry) {
 	if err == errClosed {
 		reason = nil
 	}
-	m.s.states.note(driver.Disconnected, reason) // before anybody can dial again
+	m.s.states.note(driver.Disconnected, reason) // before a new dial can note Connected
 	close(m.gone)
 	m.watchdog.stop()
 	_ = m.conn.sock.Close()
 	all := append(append([]entry{}, m.taken...), m.queue...)
 	sent := len(all) - m.unsent
 	m.countCalls()
-	// A reader may be in the middle of what has come: it finds nobody further.
+	// The reader may still deliver the replies in its buffer. It finds no
+	// further calls in queue; taken is left to it.
 	m.out, m.spare, m.queue, m.unsent = nil, nil, nil, 0
 	m.mu.Unlock()
 	if errors.Is(err, driver.ErrProtocol) {
@@ -328,22 +348,22 @@ func (m *mux) fail(err error, culprit *entry) {
 	m.s.states.tell()
 }
 
-// outcomes returns what the end of a connection means for calls whose commands
-// may have been sent and for those whose were not.
+// outcomes returns the errors that calls get when the connection ends: lost if
+// their commands may have been sent, unsent if not.
 func outcomes(err error) (lost, unsent error) {
 	if isFinal(err) {
-		// Whose reply it was is told that; the others know no more than that
-		// theirs will not come.
+		// Only the call whose reply was bad gets that error. For the others the
+		// reply is merely missing.
 		return fmt.Errorf("%w: the connection was given up over the reply to another call", driver.ErrUnknownOutcome),
 			fmt.Errorf("%w: the connection was given up over the reply to another call", driver.ErrUnavailable)
 	}
 	return fmt.Errorf("%w: the connection was lost: %w", driver.ErrUnknownOutcome, err), unavailable(err)
 }
 
-// drainTime is how long Close waits for the calls under way.
+// drainTime is how long Close waits for calls in progress.
 const drainTime = 5 * time.Second
 
-// drain waits until end for the calls under way, and ends the connection.
+// drain waits until end for the calls in progress, and closes the connection.
 func (m *mux) drain(end time.Time) {
 	m.mu.Lock()
 	for (m.flight() > 0 || m.answering.Load()) && m.dead == nil && time.Now().Before(end) {

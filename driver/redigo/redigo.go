@@ -1,35 +1,37 @@
-// Package redigo is the store of caches that keeps its data in a Redis server,
+// Package redigo is a [driver.Store] that keeps its data in a Redis server,
 // over github.com/gomodule/redigo.
 //
-// redigo dials and pools connections. The commands, which package driver has
-// encoded already, are written to the socket as they are, and the replies are
-// framed and checked in place, within [Limits]. Calls share one connection,
-// where the commands of all travel together; some have one for themselves:
-// those of [driver.Own] Pipelines, of more than 1 MiB, and all for half a
-// second after this process was found to be short of processors.
+// redigo dials and pools the connections. Package driver encodes the commands,
+// which are written to the socket unchanged; replies are framed and checked in
+// place, within [Limits]. Most calls share one connection, on which the
+// commands of many calls travel together. A call gets a dedicated connection
+// from a pool if its Pipeline is [driver.Own] or larger than 1 MiB. All calls
+// use the pool for half a second after this process was found to be short of
+// processors.
 //
 //	store, err := redigo.Open(redigo.Config{Address: "localhost:6379"})
 //
-// What the package promises about failures:
+// The package makes these promises about failures:
 //
-//   - Every call ends by its context's deadline, or by Config.Timeout; one with
-//     [driver.Own] by its context's alone, where that has one.
-//   - An error wraps [driver.ErrUnavailable] where nothing was written, and
-//     [driver.ErrUnknownOutcome] where something was and no whole reply came.
-//   - Commands are sent again only where that cannot run them twice to another
-//     effect: where nothing was written, where the server said that it did not
-//     run them, and where the Pipeline is [driver.ReadOnly] or
-//     [driver.Repeatable].
-//   - A call that ends early leaves its place in the order of replies behind,
-//     and the reply that comes for it is dropped. A connection that has shown
-//     anything but the right number of whole replies is closed. So no reply is
-//     ever taken for another's.
-//   - A server that moves is asked for at each dial (Config.Resolve), and can be
-//     checked to be what it should be (Config.Role). [Store.Drop] closes what is
-//     open to where it was.
-//   - 4,096 calls at most are under way on a shared connection; one more fails
-//     at once. So does a call while a server that failed repeatedly is left in
-//     peace, for less than half a second at a time.
+//   - Every call ends by its context's deadline or after Config.Timeout,
+//     whichever is sooner. A [driver.Own] call whose context has a deadline
+//     ends by that deadline alone.
+//   - An error wraps [driver.ErrUnavailable] if nothing was written, and
+//     [driver.ErrUnknownOutcome] if something was written and the replies did
+//     not arrive in full.
+//   - Commands are sent again only if a second run does no harm: nothing was
+//     written, the server said that it did not run them, or the Pipeline is
+//     [driver.ReadOnly] or [driver.Repeatable].
+//   - No call gets the reply to another. A call that ends early keeps its place
+//     in the order of replies, and its reply is dropped on arrival. A
+//     connection that delivers anything but the expected number of whole
+//     replies is closed.
+//   - Config.Resolve supplies the address for each dial, so a server may move;
+//     Config.Role checks its role on each new connection. [Store.Drop] closes
+//     all connections to the previous server.
+//   - At most 4,096 calls are in progress on a shared connection; one more
+//     fails at once. After repeated failures of the server, calls fail at once
+//     until the next attempt to reach it, less than half a second later.
 package redigo
 
 import (
@@ -48,110 +50,115 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// Config says where a server is and how to talk to it. Only Address is
-// required. Printing a Config shows the address and no more; but in an
-// unexported field of another struct fmt passes its methods by, and shows
-// Password: keep Credentials there instead.
+// Config describes a server and the connections to it. Only Address is
+// required. Printing a Config shows its network, address and database only. But
+// fmt does not call the methods of unexported fields: a Config in one shows its
+// Password, so use Credentials there.
 type Config struct {
-	// Network is "tcp", which is the default, or "unix".
+	// Network is "tcp" or "unix"; empty means "tcp".
 	Network string
 	// Address is host:port, or the path of a socket.
 	Address string
-	// Resolve, if it is not nil, is asked at each dial where the server is, as
-	// host:port, of one that moves. Address is then no more than what errors and
-	// String call it, and may be empty. ctx ends with the dial; the time counts
-	// as the dial's.
+	// Resolve, if not nil, returns the host:port for each dial, for a server
+	// that may move. Address may then be empty; it only names the server in
+	// errors and in String. ctx is canceled when the dial ends. The time
+	// Resolve takes counts toward ConnectTimeout.
 	Resolve func(ctx context.Context) (address string, err error)
-	// Role is what the server must be; a connection to another is closed before
-	// a command is at stake (ROLE). See [Role] for what else follows from it.
+	// Role is the role that the server must have. It is checked with ROLE
+	// before the first command; a connection to a server with another role is
+	// closed. [Role] describes the other effects.
 	Role Role
 
-	// Username and Password are sent with AUTH. Without a Username, Password
-	// is that of the default user; without either, AUTH is not sent. A Username
-	// without a Password is sent with an empty one, and is never taken for the
-	// default user.
+	// Username and Password are sent with AUTH. Password alone authenticates
+	// the default user. If both are empty, AUTH is not sent. A Username without
+	// a Password is sent with an empty password, so the connection never falls
+	// back to the default user.
 	Username, Password string
-	// Credentials, if it is not nil, is asked at each dial in place of Username
-	// and Password, which must then be empty. ctx ends with the dial. Its error
-	// is shown in that of the call, so it must not repeat a secret.
+	// Credentials, if not nil, supplies the username and password for each
+	// dial; Username and Password must then be empty. ctx is canceled when the
+	// dial ends. Its error becomes part of the call's error, so it must not
+	// contain a secret.
 	Credentials func(ctx context.Context) (username, password string, err error)
 	// DB is the number of the database (SELECT).
 	DB int
 
-	// TLS turns on TLS. Its ServerName defaults to the host of Address and its
-	// MinVersion is at least 1.2. Nil means no TLS.
+	// TLS turns on TLS; nil means no TLS. An empty ServerName defaults to the
+	// host that is dialed. MinVersion is raised to TLS 1.2 if it is lower.
 	TLS *tls.Config
-	// ClientName is shown by CLIENT LIST: printable ASCII, without spaces.
+	// ClientName is the name that CLIENT LIST shows (CLIENT SETNAME). It must
+	// be printable ASCII without spaces.
 	ClientName string
 
-	// Conns is the number of connections that calls share, dialled when they
-	// are needed; zero means one. One is the fastest where the server is what
-	// limits: more of them make the portions smaller that commands travel in.
+	// Conns is the number of shared connections, which are dialed on demand;
+	// zero means one. If the server is the bottleneck, one is the fastest: with
+	// more, fewer commands travel together.
 	Conns int
-	// OwnConns is the most connections at once that calls have for themselves:
-	// those of [driver.Own] Pipelines and of more than 1 MiB. Zero means 64. A
-	// call beyond it waits until its deadline for one to come back.
+	// OwnConns is the maximum number of dedicated connections, for [driver.Own]
+	// Pipelines and for Pipelines of more than 1 MiB; zero means 64. A call
+	// that finds all of them in use waits for one until its deadline.
 	OwnConns int
-	// Timeout of one call, retries and waiting included, where its context has
-	// no nearer deadline; zero means one second.
+	// Timeout limits one call, with all retries and waiting, unless its context
+	// has an earlier deadline; zero means one second.
 	Timeout time.Duration
-	// ConnectTimeout of one dial, with TLS and AUTH; zero means one second. The
-	// deadline of the call that dials bounds it as well.
+	// ConnectTimeout limits one dial, with TLS and AUTH; zero means one second.
+	// The deadline of a call that dials for itself also applies.
 	ConnectTimeout time.Duration
-	// Limits of replies.
+	// Limits bound the replies.
 	Limits Limits
 
-	// ReadOnly has each connection say READONLY: a replica of Redis Cluster then
-	// answers what only reads, instead of naming its master.
+	// ReadOnly sends READONLY on each connection: a replica in a Redis Cluster
+	// then answers commands that only read, instead of redirecting to its
+	// master.
 	ReadOnly bool
-	// Refusals gives callers the replies of a server that runs nothing for now
-	// (LOADING, TRYAGAIN, CLUSTERDOWN, MASTERDOWN, too many clients) at once. Else
-	// their commands are sent again until the call's time is up. It is for Stores
-	// that know another server to ask.
+	// Refusals returns temporary refusals of the server (LOADING, TRYAGAIN,
+	// CLUSTERDOWN, MASTERDOWN, too many clients) to the caller at once.
+	// Otherwise refused commands are sent again until the call's deadline. It
+	// is meant for Stores that can ask another server.
 	Refusals bool
 
-	// OnState, if it is not nil, is told what becomes of the connections that
-	// calls share, with the reason where there is one: of one state after the
-	// other, in the order in which they came. It is called by the Store's
-	// goroutines and by callers, who wait for it: it must not panic, nor call the
-	// Store. Of more than 1,024 that come while it runs it misses the first.
+	// OnState, if not nil, is called with each new state of the shared
+	// connections and its reason, if there is one: one state at a time, in the
+	// order of the changes. The Store's goroutines and callers call it and wait
+	// for it, so it must not panic or call the Store. At most 1,024 states wait
+	// for it; the oldest are dropped.
 	OnState func(state driver.State, reason error)
 }
 
-// A Store is a Redis server as a [driver.Store]. It is safe for concurrent use.
+// A Store is a [driver.Store] on one Redis server. It is safe for concurrent
+// use.
 type Store struct {
 	pool         *redis.Pool
-	fromPool     bool   // the pool is its user's
+	fromPool     bool   // the pool was passed to FromPool
 	showRefusals bool   // Config.Refusals
 	address      string // for errors
 	timeout      time.Duration
 	limits       Limits
 
-	dialer *dialer // nil for a foreign pool
+	dialer *dialer // nil if fromPool
 	era    atomic.Pointer[era]
-	lanes  []lane          // to the connections that calls share; none for a foreign pool
-	turn   atomic.Uint32   // of the lanes
-	ctx    context.Context // of dials for them; ends with Close
+	lanes  []lane          // one per shared connection; none if fromPool
+	turn   atomic.Uint32   // counts calls, to take the lanes in turn
+	ctx    context.Context // for the dials of lanes; canceled by Close
 	cancel context.CancelFunc
 
-	starvedYield time.Duration // the constant of that name, but in tests
-	poolUntil    atomic.Int64  // nanoseconds after base: until then calls go through the pool
+	starvedYield time.Duration // the constant of that name, except in tests
+	poolUntil    atomic.Int64  // calls use the pool until then; nanoseconds after base
 
-	permits chan struct{} // one per connection in use, OwnConns at most; nil for a foreign pool
+	permits chan struct{} // one per dedicated connection in use, at most OwnConns; nil if fromPool
 	done    chan struct{} // closed by Close
 	close   sync.Once     // closes done
 	stats   counters
 
-	states states // of the lanes' connections
+	states states // of the shared connections
 
-	loaded scripts // of the server, as far as we know
-	server version // of the server, once there was a reason to ask
+	loaded scripts // the scripts that the server is believed to know
+	server version // asked for when a reply suggests that the server is too old
 }
 
 var _ driver.Starter = (*Store)(nil)
 
-// Open returns the Store of c. It checks c and never dials: a server that is
-// not there is found out by the first call. The errors name a field of Config.
+// Open returns a Store for c. It checks c but does not dial, so an unreachable
+// server is reported by the first call. Errors name the field of Config.
 func Open(c Config) (*Store, error) {
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("caches: redigo.Config: %w", err)
@@ -219,7 +226,7 @@ func (c *Config) addressFits() bool {
 	return (err == nil || c.Resolve != nil) && !strings.ContainsAny(c.Address, "@/?#")
 }
 
-// String returns the address and the number of the database.
+// String returns the network, the address and the number of the database.
 func (c Config) String() string {
 	if !c.addressFits() {
 		return "redigo.Config(invalid address)"
@@ -227,21 +234,21 @@ func (c Config) String() string {
 	return fmt.Sprintf("redigo.Config(%s %s/%d)", orDefault(c.Network, "tcp"), c.Address, c.DB)
 }
 
-// GoString returns what String does.
+// GoString returns the same as String.
 func (c Config) GoString() string { return c.String() }
 
-// Format writes what String returns, whatever the verb.
+// Format writes the result of String for every verb.
 func (c Config) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(c.String())) }
 
-// LogValue returns what String does.
+// LogValue returns the result of String.
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
-// MarshalText returns what String does; it is also what encoding/json shows.
+// MarshalText returns the result of String, which encoding/json then shows too.
 func (c Config) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
-// Do runs the commands of p as [driver.Store] says. They travel together with
-// those of other calls, in one round trip; a [driver.Script] that the server
-// has forgotten takes a second one.
+// Do runs the commands of p; see [driver.Store]. They travel together with the
+// commands of other calls, in one round trip. A [driver.Script] that the server
+// does not have in its cache takes a second one.
 func (s *Store) Do(ctx context.Context, p *driver.Pipeline) error {
 	c := s.newCall(ctx, p)
 	if c.quick() {
@@ -250,18 +257,18 @@ func (s *Store) Do(ctx context.Context, p *driver.Pipeline) error {
 	return c.Finish()
 }
 
-// Start is Do as [driver.Starter] says: the commands are on their way when it
-// returns, and no goroutine waits for them, unless there is no connection yet
-// or p needs one for itself.
+// Start is Do in two steps; see [driver.Starter]. The commands are on their way
+// when it returns, and no goroutine waits for them, unless no connection is
+// open yet or p needs a dedicated one.
 func (s *Store) Start(ctx context.Context, p *driver.Pipeline) driver.Pending {
 	c := s.newCall(ctx, p)
 	c.start()
 	return c
 }
 
-// Ask is Do at a server of Redis Cluster that is about to take over the slot of
-// p's keys: it says ASKING in front of each command, or once for an
-// [driver.Atomic] p. Nobody else's command comes between the two.
+// Ask is Do on a Redis Cluster server that is importing the slot of p's keys.
+// It sends ASKING before each command, or once if p is [driver.Atomic]. No
+// command of another call comes between ASKING and its command.
 func (s *Store) Ask(ctx context.Context, p *driver.Pipeline) error {
 	c := s.newCall(ctx, p)
 	c.asking = true
@@ -279,13 +286,13 @@ func (s *Store) closed() bool {
 	}
 }
 
-// Close turns later calls away, waits up to 5 seconds for those under way on
-// shared connections, and closes these; what is then left ends with
-// [driver.ErrUnknownOutcome]. In the same time Config.OnState is told the rest.
-// Connections that calls have for themselves are closed as their calls end, which
-// Close does not wait for. Calls that wait for one and later calls fail with
-// [driver.ErrUnavailable]. A second Close does nothing. A user's own pool stays
-// open.
+// Close makes later calls, and calls that wait for a dedicated connection, fail
+// with [driver.ErrUnavailable]. It waits up to 5 seconds for calls in progress
+// on shared connections and then closes these; a call still in progress fails
+// with [driver.ErrUnknownOutcome]. Within the same 5 seconds it delivers the
+// remaining states to Config.OnState. A dedicated connection is closed when its
+// call ends; Close does not wait for that. A pool passed to [FromPool] stays
+// open. A second Close does nothing.
 func (s *Store) Close() error {
 	var err error
 	s.close.Do(func() {
@@ -303,7 +310,7 @@ func (s *Store) Close() error {
 	return err
 }
 
-// lane returns the lane whose turn it is.
+// lane returns the next lane in turn.
 func (s *Store) lane() *lane {
 	if len(s.lanes) == 1 {
 		return &s.lanes[0]
@@ -311,9 +318,9 @@ func (s *Store) lane() *lane {
 	return &s.lanes[s.turn.Add(1)%uint32(len(s.lanes))]
 }
 
-// String returns where the server is.
+// String returns the address of the server.
 func (s *Store) String() string { return "redis " + s.address }
 
-// Format writes what String returns, whatever the verb: a Store is at work
-// while it is printed, and nothing in it is for others to see.
+// Format writes the result of String for every verb: the fields of a Store are
+// private, and change while they are printed.
 func (s *Store) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }

@@ -8,26 +8,28 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// A Role is what a server is to the data that it holds. Where a Config asks for
-// one, each connection is checked when it is made.
+// A Role is the replication role of a server. If Config.Role is set, the
+// server's role is checked on each new connection.
 //
-// With [Master], a write that a server refuses because it is a master no longer
-// (READONLY) has not run: it is sent again, within the call's deadline, over a
-// new connection, which Config.Resolve then leads to the new master. So is a
-// transaction, of which such a server runs nothing that writes, and of any other
-// Pipeline the part that was refused, after what stands behind it.
+// With [Master], the Store also handles a server that has been demoted. Such a
+// server refuses writes with READONLY and does not run them, so they are sent
+// again, within the call's deadline, over a new connection, for which
+// Config.Resolve should return the new master. A transaction is sent again as a
+// whole, because the server ran none of it. Of any other Pipeline only the
+// refused commands are sent again, so they run after the commands that follow
+// them.
 type Role uint8
 
 const (
-	// AnyRole asks for nothing.
+	// AnyRole disables the check.
 	AnyRole Role = iota
-	// Master asks for a server that takes writes from clients.
+	// Master requires a server that accepts writes from clients.
 	Master
-	// Replica asks for a server that follows a master, and is connected to it.
+	// Replica requires a server that follows a master and is connected to it.
 	Replica
 )
 
-// String returns the role in a word.
+// String returns "any", "master" or "replica".
 func (r Role) String() string {
 	switch r {
 	case AnyRole:
@@ -45,7 +47,8 @@ var (
 	errDemoted = errors.New("the server is a master no longer")
 )
 
-// check looks at the answer to ROLE; see https://redis.io/docs/latest/commands/role/.
+// check checks the reply to ROLE; see
+// https://redis.io/docs/latest/commands/role/.
 func (r Role) check(reply any) error {
 	words, ok := reply.([]any)
 	if !ok || len(words) == 0 {
@@ -63,8 +66,9 @@ func (r Role) check(reply any) error {
 	return nil
 }
 
-// follows reports whether a replica, whose words these are, has its master:
-// "slave", where that is, its port, the state of the link, and an offset.
+// follows reports whether a replica is connected to its master. words is its
+// reply to ROLE: "slave", the master's host and port, the state of the link, an
+// offset.
 func follows(words []any) bool {
 	if len(words) < 4 {
 		return false
@@ -73,24 +77,24 @@ func follows(words []any) bool {
 	return string(link) == "connected"
 }
 
-// wireSize returns the length on the wire of a reply that redigo has read.
+// wireSize returns the length on the wire of a reply that redigo has decoded.
 func wireSize(reply any) int {
 	var r driver.Replies
-	_ = encode(&r, reply) // of redigo's own types only
+	_ = encode(&r, reply) // the types are redigo's own: no error
 	return r.Size()
 }
 
-// readOnly is how a server refuses to write because it is a replica: the reply
-// itself, or, of a transaction, what EXEC quotes.
+// readOnly is the text by which a replica refuses a write. It is part of the
+// error reply to the command, or of EXEC's reply, which quotes that error.
 var readOnly = []byte("READONLY You can't write against a read only replica")
 
-// demoted reports whether the server of the last attempt was to be a master, and
-// says that it is none.
+// demoted reports whether the last attempt reached a server that should be a
+// master and refused a write because it is not.
 func (c *call) demoted() bool {
 	return (c.errs || c.atomic()) && c.s.dialer != nil && c.s.dialer.role == Master && len(c.unwritten()) > 0
 }
 
-// unwritten returns the places of the commands that were refused for that.
+// unwritten returns the indexes of the commands that were refused as readOnly.
 func (c *call) unwritten() []int {
 	raw := c.p.Replies().Raw()
 	if !bytes.Contains(raw, readOnly) {
@@ -105,9 +109,9 @@ func (c *call) unwritten() []int {
 	return found
 }
 
-// rerun sends again the commands at the given places, which did not run, and
-// puts their replies in place. Where they cannot be sent, the replies that are
-// there stand: they say what ran and what did not.
+// rerun sends the commands at the given indexes again, which did not run, and
+// puts their replies in place. If they cannot be sent, the existing replies are
+// kept: they say which commands ran.
 func (c *call) rerun(places []int) error {
 	p, rest := c.p, driver.NewPipeline(c.p.Mode())
 	defer rest.Free()
@@ -132,7 +136,7 @@ func appendCommand(to *driver.Pipeline, cmd driver.Command) {
 	args := cmd.Args[1:]
 	if cmd.Script != nil {
 		to.Script(cmd.Script, len(cmd.Keys))
-		args = args[2:] // the digest and the number of keys
+		args = args[2:] // without the digest and the number of keys
 	} else {
 		to.Cmd(cmd.Name())
 	}

@@ -6,75 +6,81 @@ import (
 	"time"
 )
 
-// A slot is where a call's replies are left. It is smaller than a line of the
-// processor's cache: the reader and the caller, who mostly run on different
-// ones, hand over one each.
+// A slot receives the replies to a call. Its size is less than a line of the
+// processor's cache, so that the reader and the caller, which mostly run on
+// different processors, hand over a single line.
 type slot struct {
-	state atomic.Uint64 // generation and settlement, see below
-	done  chan struct{} // cap 1: settling never waits
-	buf   []byte        // the replies, once the slot is answered; of a beat the right one, before
-	fault *error        // why not, once it has failed
+	state atomic.Uint64 // generation<<2 | settlement
+	done  chan struct{} // capacity 1: settling never blocks
+	buf   []byte        // the replies, once answered; until then the expected reply, for a heartbeat
+	fault *error        // the error, once failed
 	errs  bool          // one of the replies is an error
 }
 
-// base is what the times of calls are counted from: to ask how long ago it was
-// costs half of what it costs to ask for the time.
+// base is the origin of all times of calls: time.Since(base) costs half as much
+// as time.Now.
 var base = time.Now()
 
-// A ticket is a slot for one exchange. A slot that was answered is used again,
-// perhaps on another connection: the generation tells whether it is still for
-// that exchange.
+// A ticket is one use of a slot, for one exchange. A slot may be used again, on
+// any connection; the generation tells whether it still serves this exchange.
 type ticket struct {
 	slot *slot
 	gen  uint64
 }
 
-// An entry is a ticket's place in the order of replies.
+// An entry is a ticket in the order of replies.
 type entry struct {
 	ticket
-	begun    time.Duration // after base, like all times here
+	begun    time.Duration // since base, as is deadline
 	deadline time.Duration
-	n        int32 // replies
+	n        int32 // number of replies
 	beat     bool  // it is a heartbeat
 }
 
-// The last two bits of a slot's state are its settlement; above them is its
-// generation.
+// The settlements of a slot:
+//
+//	waiting    the replies have not come
+//	answered   the replies are in buf; the slot may be used again
+//	failed     the error is in fault; the slot is dropped
+//	abandoned  the caller has gone: replies are ignored; the slot is dropped
+//
+// A slot leaves waiting once per generation, by settle.
 const (
 	waiting   = 0
 	answered  = 1
 	failed    = 2
-	abandoned = 3 // by the caller: the reader drops its replies
+	abandoned = 3
 )
 
 func newSlot() *slot { return &slot{done: make(chan struct{}, 1)} }
 
-// ticket makes the slot ready for the next replies. Only a new slot is, one that
-// was never queued, and one that was answered: its caller has taken the answer,
-// and the reader never touches a slot after it has answered. Any other may still
-// be written by a reader that learns late that nobody waits.
+// ticket begins the next use of the slot, which must be new, never queued, or
+// answered: its caller has then taken the answer, and the reader does not touch
+// a slot after answering it. Into any other slot a reader may still write
+// replies that come late.
 func (s *slot) ticket() ticket {
 	gen := s.state.Load()>>2 + 1
 	s.state.Store(gen<<2 | waiting)
 	return ticket{s, gen}
 }
 
-// settle reports whether it is this call of it that settles the ticket.
+// settle changes the state from waiting to how. It reports whether it did; it
+// does not if the ticket is settled already.
 func (t ticket) settle(how uint64) bool {
 	return t.slot.state.CompareAndSwap(t.gen<<2|waiting, t.gen<<2|how)
 }
 
 func (t ticket) waits() bool { return t.slot.state.Load() == t.gen<<2|waiting }
 
-// answer settles the ticket by the replies that are in its slot.
+// answer settles the ticket with the replies in its slot.
 func (t ticket) answer() {
 	if t.settle(answered) {
 		t.slot.done <- struct{}{}
 	}
 }
 
-// fail settles the ticket by an error, which is written after the settlement and
-// before the caller is told, who reads it after: nobody else does.
+// fail settles the ticket with an error. The error is stored after the
+// settlement and before the caller, its only reader, is told.
 func (t ticket) fail(err error) {
 	if t.settle(failed) {
 		t.slot.fault = &err
@@ -82,8 +88,8 @@ func (t ticket) fail(err error) {
 	}
 }
 
-// err returns why the ticket has failed, nil where it has not. Its caller has
-// been told; nobody else may ask.
+// err returns the error of the ticket, or nil if it has not failed. Only its
+// caller may call it, after it was told.
 func (t ticket) err() error {
 	if t.slot.fault == nil {
 		return nil
@@ -94,7 +100,8 @@ func (t ticket) err() error {
 // never is a time that does not come.
 const never = time.Duration(math.MaxInt64)
 
-// expire fails the entry if its time is up, and else returns when it will be.
+// expire fails the entry if its deadline has passed. Otherwise it returns the
+// deadline; next is never once the entry is settled.
 func (e *entry) expire(now time.Duration, err error) (next time.Duration, over bool) {
 	switch {
 	case !e.waits():

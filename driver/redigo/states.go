@@ -8,20 +8,20 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// maxNoted bounds the states that wait for an OnState which is slower than
-// connections come and go.
+// maxNoted bounds the states that wait for OnState if it is slower than the
+// connections change.
 const maxNoted = 1024
 
-// states tells OnState what becomes of the connections that calls share: one
-// state at a time, in the order in which they were noted. A state is noted under
-// the lock that makes it so, before anybody can act upon it, and told later, for
-// OnState is the user's and may take its time.
+// states passes the states of the shared connections to OnState, one at a time
+// and in order. A state is noted under the lock that makes it true, before any
+// goroutine can act on it. It is told later, without a lock, because OnState is
+// the user's function and may take long.
 type states struct {
-	on func(driver.State, error) // nil where nobody wants to know
+	on func(driver.State, error) // nil if not set
 
-	mu      sync.Mutex // taken last, under any other; free while on runs
+	mu      sync.Mutex // locked last, under any other lock; unlocked during on
 	noted   []change
-	telling bool // somebody is at it
+	telling bool // a goroutine is calling on
 }
 
 type change struct {
@@ -29,7 +29,8 @@ type change struct {
 	reason error
 }
 
-// note puts a state in order. Who notes calls tell once it holds no lock.
+// note appends a state to the order. The caller calls tell once it holds no
+// lock.
 func (s *states) note(state driver.State, reason error) {
 	if s.on == nil {
 		return
@@ -37,16 +38,17 @@ func (s *states) note(state driver.State, reason error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.noted) == maxNoted {
-		s.noted = s.noted[1:] // the newest say how things are
+		s.noted = s.noted[1:] // the newest states matter most
 	}
 	s.noted = append(s.noted, change{state, reason})
 }
 
-// tell tells of all that is noted, unless somebody is at it. Waiting for that
-// one would be a deadlock where its OnState is what has called us.
+// tell passes all noted states to OnState, unless another goroutine is doing
+// so. Waiting for that goroutine could deadlock, since its OnState may be
+// waiting for this one.
 //
-// What others note meanwhile is no reason to keep the caller, whose time may be
-// up: a goroutine goes on in its place.
+// States noted meanwhile do not hold up the caller, which may be near its
+// deadline: a new goroutine tells them.
 func (s *states) tell() {
 	if s.on == nil {
 		return
@@ -58,12 +60,13 @@ func (s *states) tell() {
 	}
 }
 
-// tellOf tells of the next most states. It is called with mu held, by who found
-// nobody telling, or goes on.
+// tellUpTo tells at most the given number of states and leaves the rest to a
+// new goroutine. It is called with mu held, and only if no other goroutine is
+// telling.
 func (s *states) tellUpTo(most int) {
 	s.telling = true
 	goesOn := false
-	defer func() { s.telling = goesOn }() // also where OnState ends the goroutine
+	defer func() { s.telling = goesOn }() // even if OnState exits the goroutine
 	for ; len(s.noted) > 0; most-- {
 		if most == 0 {
 			goesOn = true
@@ -77,28 +80,28 @@ func (s *states) tellUpTo(most int) {
 	s.noted = nil
 }
 
-// goOn tells in place of a caller.
+// continueTelling tells the remaining states in a goroutine of its own.
 func (s *states) continueTelling() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tellUpTo(math.MaxInt)
 }
 
-// call calls OnState, with mu released meanwhile.
+// callOnState calls OnState with mu released.
 func (s *states) callOnState(c change) {
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	s.on(c.state, c.reason)
 }
 
-// told is note and tell at once, for who holds no lock.
+// noteAndTell is note and tell in one, for callers without a lock.
 func (s *states) noteAndTell(state driver.State, reason error) {
 	s.note(state, reason)
 	s.tell()
 }
 
-// wait waits until end for whoever is at the telling: a closed store tells
-// nothing any more.
+// wait waits until end for the telling goroutine: a closed Store no longer
+// calls OnState.
 func (s *states) wait(end time.Time) {
 	for s.busy() && time.Now().Before(end) {
 		time.Sleep(time.Millisecond)

@@ -6,24 +6,25 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Stats counts what a [Store] has done since it was opened.
+// Stats counts the work of a [Store] since it was opened.
 type Stats = driver.Stats
 
 var _ driver.Meter = (*Store)(nil)
 
-// counters are in groups, by who counts: callers, or who reads and writes for
-// them, on another processor perhaps. A line of its cache apart, they do not
-// take it from each other.
+// counters are in two groups by the goroutines that change them: callers, and
+// the readers and writers of shared connections, which may run on another
+// processor. The gap keeps the groups in different lines of the processor's
+// cache.
 type counters struct {
 	errors, retries, abandoned, refused              atomic.Int64
 	_                                                [64]byte
 	calls, dials, in, out, commands, writes, desyncs atomic.Int64
 }
 
-// Stats returns the counts so far. They are read one after the other: a call
-// under way may show in some of them only.
+// Stats returns the current counts. They are read one after the other, so a
+// call in progress may be part of some of them only.
 func (s *Store) Stats() Stats {
-	inFlight := s.inFlight() // first: it has connections count their calls
+	inFlight := s.inFlight() // first: it makes the connections count their calls
 	return Stats{
 		Calls:     s.stats.calls.Load(),
 		Errors:    s.stats.errors.Load(),
@@ -40,8 +41,8 @@ func (s *Store) Stats() Stats {
 	}
 }
 
-// inFlight counts the calls on connections that live, and those that have one
-// for themselves.
+// inFlight returns the number of calls on live shared connections and on
+// dedicated ones.
 func (s *Store) inFlight() int64 {
 	n := int64(len(s.permits))
 	for i := range s.lanes {

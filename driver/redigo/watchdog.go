@@ -10,38 +10,43 @@ import (
 )
 
 const (
-	// tick is how often the watchdog looks at least: so late may a call end that
-	// is cancelled while its goroutine is in a read or a write.
+	// tick is the longest time between two looks while calls are in progress. A
+	// canceled call whose goroutine is in a read or a write ends at most this
+	// late.
 	tick = 5 * time.Millisecond
-	// pause is how long it rests between two looks at least: so late may a call
-	// end whose time is up.
+	// leastWait is the shortest time between two looks. A call whose deadline
+	// has passed ends at most this late.
 	leastWait = time.Millisecond
-	// quietTicks is how long a connection must be idle before the watchdog
-	// lets the reader goroutine listen, which hears when the server closes it.
+	// quietTicks is how many ticks a connection must be idle before the reader
+	// goroutine gets the reader's role, to notice when the server closes it.
 	quietTicks = 20
-	// stuckFor is how long a write over TLS is given after its caller's time is
-	// up.
+	// stuckFor is how much time a write over TLS gets after its caller's
+	// deadline.
 	stuckFor = 5 * time.Millisecond
 )
 
 var errSilent = errors.New("the server has not answered in time")
 
-// A watchdog sees to the deadlines of one connection's calls, so that no call
-// has to set a timer of its own, and to the connection itself. It rests while
-// nothing is under way.
+// A watchdog enforces the deadlines of one connection's calls, so that no call
+// needs a timer of its own, and checks the connection itself. Its looks:
+//
+//	calls in progress           at the next deadline, at least every tick
+//	idle for quietTicks looks   every tick
+//	then for idleBeats looks    every beatEvery, each with a heartbeat
+//	then                        none, until arm
 type watchdog struct {
 	m     *mux
 	timer *time.Timer
 
 	// Guarded by m.mu:
 	armed     bool
-	slow      bool          // it looks every beatEvery only
-	idleLooks int           // looks in a row that saw nothing under way
-	stuck     time.Duration // the first look that saw this write over its time; zero: none
-	next      time.Duration // the look to come
-	soonest   time.Duration // no call's deadline is before it
-	lastBeat  time.Duration // the last heartbeat
-	beats     uint64        // so far
+	slow      bool          // the looks are beatEvery apart
+	idleLooks int           // consecutive looks without a call in progress
+	stuck     time.Duration // first look at which the current write was overdue; zero: it is not
+	next      time.Duration // time of the next look
+	soonest   time.Duration // no call's deadline is earlier
+	lastBeat  time.Duration // time of the last heartbeat
+	beats     uint64        // heartbeats so far
 }
 
 func (w *watchdog) init(m *mux) {
@@ -52,31 +57,33 @@ func (w *watchdog) init(m *mux) {
 	w.timer.Stop()
 }
 
-// arm makes the watchdog see to a call. It is called with mu held.
+// arm schedules a look for e's deadline. It is called with mu held.
 func (w *watchdog) arm(e *entry) {
 	w.soonest = min(w.soonest, e.deadline)
 	w.idleLooks = 0
-	// Only ever sooner: else calls that keep coming would keep it from looking.
+	// The look may only become earlier: otherwise a stream of calls could
+	// postpone it forever.
 	if !w.armed || w.slow || max(e.deadline, e.begun+leastWait) < w.next {
 		w.armed, w.slow = true, false
 		w.lookAgain(e.begun)
 	}
 }
 
-// lookAgain sets the time of the next look. It is called with mu held.
+// lookAgain schedules the next look. It is called with mu held.
 func (w *watchdog) lookAgain(now time.Duration) {
 	after := min(max(w.soonest-now, leastWait), tick)
 	w.next = now + after
 	w.timer.Reset(after)
 }
 
-// stop ends it. It is called with mu held.
+// stop ends the looks. It is called with mu held.
 func (w *watchdog) stop() {
-	w.armed, w.slow, w.next = true, false, 0 // nobody arms it again
+	w.armed, w.slow, w.next = true, false, 0 // arm then does nothing
 	w.timer.Stop()
 }
 
-// look ends the calls whose time is up.
+// look ends the calls whose time is up, and the connection if its server is
+// silent.
 func (w *watchdog) look() {
 	m := w.m
 	m.mu.Lock()
@@ -89,9 +96,10 @@ func (w *watchdog) look() {
 	w.interrupt(now)
 	patience := m.s.timeout
 	if expired {
-		// What came last may have come a little after that call. Who comes
-		// between its end and the connection's would be lost with that, long
-		// before its own time is up.
+		// The last bytes may have come shortly after the expired call began, so
+		// that the silence is a little shorter than its timeout. If the
+		// connection lived on for that difference, calls that begin in it would
+		// be lost long before their own deadlines.
 		patience -= min(2*tick, patience/4)
 	}
 	if m.silence(now) >= patience {
@@ -101,13 +109,13 @@ func (w *watchdog) look() {
 	}
 	w.reschedule(now)
 	if w.beat(now) {
-		return // which has let go of mu
+		return // beat has released mu
 	}
 	m.mu.Unlock()
 }
 
-// expire ends the calls that wait and whose time is up. It reports whether there
-// was one.
+// expire fails the waiting calls whose deadline has passed. It reports whether
+// there was one.
 func (w *watchdog) expire(now time.Duration) bool {
 	if now < w.soonest {
 		return false
@@ -128,11 +136,11 @@ func (w *watchdog) expire(now time.Duration) bool {
 	return expired
 }
 
-// interrupt fetches callers out of a read or a write whose time is up. Reader
-// and writer are set and taken back under mu, and who comes out clears the
-// deadline under mu: none is left behind for the next one. A caller that was
-// just coming out by itself leaves one, which the next reader or writer takes
-// for an interruption of its own and survives.
+// interrupt wakes the callers in a read or a write that is out of time, by a
+// deadline on the socket. reader and writer change under mu, and an interrupted
+// caller clears the deadline under mu. If a read ends by itself just then the
+// deadline stays: the next reader is interrupted, clears it and continues. A
+// write that ends by itself clears it, see mux.write.
 func (w *watchdog) interrupt(now time.Duration) {
 	m := w.m
 	if m.reader.over(now) {
@@ -145,24 +153,24 @@ func (w *watchdog) interrupt(now time.Duration) {
 	if w.stuck == 0 {
 		w.stuck = now
 	}
-	// An interrupted write is the end of a TLS connection, so there it must
-	// have been stuck for a while: a server that takes nothing.
+	// Interrupting a write ends a TLS connection. So it is done there only if
+	// the write has been stuck for a while, on a server that reads nothing.
 	if !m.conn.secure || now-w.stuck >= stuckFor {
 		_ = m.conn.nc.SetWriteDeadline(longAgo)
 	}
 }
 
-// silence returns for how long nothing has come though something should have:
-// from the last bytes on, or from the begin of the call that waits longest, if
-// that was later. After a whole timeout the connection is given up, for it may
-// be to nowhere. It is called with mu held.
+// silence returns how long the server has owed a reply without sending a byte:
+// the time since the last bytes, or since the oldest unanswered call began if
+// that is later. After a whole timeout look closes the connection, whose other
+// end may be gone. silence is called with mu held.
 func (m *mux) silence(now time.Duration) time.Duration {
-	replied := m.replied.Load() // once: the reader counts on without mu
+	replied := m.replied.Load() // once: the reader changes it without mu
 	if replied == m.queued {
 		return 0
 	}
 	all := int64(len(m.taken) + len(m.queue))
-	at := int(replied - (m.queued - all)) // of taken and queue together
+	at := int(replied - (m.queued - all)) // index in taken followed by queue
 	waits, before := m.taken, 0
 	if at >= len(m.taken) {
 		waits, before = m.queue, len(m.taken)
@@ -170,8 +178,7 @@ func (m *mux) silence(now time.Duration) time.Duration {
 	return now - max(waits[at-before].begun, time.Duration(m.heard.Load()))
 }
 
-// rest decides when to look again: soon while calls are under way, from time to
-// time for a few heartbeats afterwards, and then not until the next call.
+// reschedule schedules the next look, see watchdog.
 func (w *watchdog) reschedule(now time.Duration) {
 	m := w.m
 	if m.flight() > 0 {
