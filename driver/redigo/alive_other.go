@@ -2,6 +2,6 @@
 
 package redigo
 
-// quiet cannot look into a socket here without waiting. A connection that the
-// server has closed is then found out by the next call on it.
+// quiet cannot check a socket without blocking on this system. If the server has
+// closed the connection, the next call on it fails.
 func quiet(uintptr) bool { return true }

@@ -13,11 +13,11 @@ import (
 
 // PoolOptions are the options of [FromPool]. The zero value is usable.
 type PoolOptions struct {
-	// Timeout limits one call unless its context has an earlier deadline; zero
-	// means one second.
+	// Timeout limits one call unless its context has an earlier deadline; zero means
+	// one second.
 	Timeout time.Duration
-	// Address names the server in errors and in String, since a pool does not
-	// tell its address. Empty shows as "(a pool)".
+	// Address names the server in errors and in String, since a pool does not tell
+	// its address. Empty shows as "(a pool)".
 	Address string
 }
 
@@ -35,7 +35,7 @@ type PoolOptions struct {
 // panics if p is nil or Timeout is negative.
 func FromPool(p *redis.Pool, o PoolOptions) *Store {
 	if p == nil || o.Timeout < 0 {
-		panic("caches: redigo.FromPool needs a pool, and a timeout that is not negative")
+		panic("caches: redigo.FromPool needs a pool and a non-negative Timeout")
 	}
 	s := newStore(o.Timeout, Limits{})
 	s.pool, s.fromPool = p, true
@@ -51,8 +51,8 @@ func (c *call) borrow() error {
 	if err != nil {
 		return unavailable(c.because(err))
 	}
-	// On Close redigo closes a connection that has failed, and otherwise reads
-	// the replies still outstanding: nothing is left for the next user.
+	// On Close redigo closes a connection that has failed, and otherwise reads the
+	// replies still outstanding: nothing is left for the next user.
 	defer func() { _ = pc.Close() }()
 	if err := pc.Err(); err != nil {
 		return unavailable(c.because(err))
@@ -69,10 +69,10 @@ type borrowed struct {
 // reuse does nothing: redigo has its own buffers.
 func (b *borrowed) reuse([]byte) {}
 
-// exchange sends the commands in portions of about writeAhead bytes and reads
-// the replies to each portion before it sends the next: during a write nothing
-// reads, so a larger write could block on a server that waits for its replies
-// to be read.
+// exchange sends the commands in portions of about writeAhead bytes and reads the
+// replies to each portion before it sends the next: during a write nothing reads,
+// so a larger write could block on a server that waits for its replies to be
+// read.
 func (b *borrowed) exchange(c *call, frames []byte, n int) ([]byte, error) {
 	var replies driver.Replies
 	for len(frames) > 0 {

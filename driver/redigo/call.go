@@ -17,49 +17,49 @@ import (
 )
 
 const (
-	maxRepeats = 4 // times that a call is sent again at once
+	maxRepeats = 4 // immediate repetitions of a call
 	firstPause = 5 * time.Millisecond
 	lastPause  = 250 * time.Millisecond
 )
 
-// A call is one Do on its way, with all its attempts.
+// A call is one Do in progress, with all its attempts.
 //
-// It is a context too: redigo's Pool takes one and passes it on to dial, which
-// gets the deadline of the call that way without a timer being set for every
-// call, most of which dial nothing. Nothing may keep it longer than the call,
-// for it is used again: dial gives what it starts the context inside.
+// It is also a context, which redigo's Pool passes on to dial: so dial gets the
+// call's deadline without a timer for each call, most of which dial nothing. The
+// Pipeline reuses its call, so nothing may keep one after its end. Therefore dial
+// passes on the context inside it.
 type call struct {
 	context.Context // the caller's
 	s               *Store
 	p               *driver.Pipeline
-	deadline        time.Duration // after base: the context's or the timeout's, the nearer one
+	deadline        time.Duration // after base: the context's or the timeout's, whichever is sooner
 
 	// On a shared connection:
-	ticket  ticket        // of the last exchange; without a slot where its reader may still write there
+	ticket  ticket        // of the last exchange; no slot if a reader may still write to the old one
 	begun   time.Duration // when the last exchange began, after base
 	shared  shared
-	lane    *lane // of the first attempt, once it is chosen
+	lane    *lane // chosen for the first attempt, else nil
 	counted bool  // it is in the statistics
 
-	background chan error // the end of a call that a goroutine makes, else nil
+	background chan error // result of a call that a goroutine makes, else nil
 	arg        [1]any     // the call itself: the argument of conn.Do
-	out        []byte     // commands that are not those of p alone
+	out        []byte     // the encoded commands, if they differ from p's frames
 	errs       bool       // the server answered a command with an error
-	asking     bool       // ASKING goes in front of commands
+	asking     bool       // ASKING precedes the commands
 
-	// Of the attempt under way:
+	// Of the current attempt:
 	need   need
 	wrote  bool // bytes may have reached the server
-	reused bool // on a connection that other calls have used
+	reused bool // on a connection that has served other calls
 }
 
-// newCall returns a call of p's, which p keeps from one to the next: all that a
-// call needs lies together, and comes out of one pool.
+// newCall returns a call for p, which keeps it from one Do to the next: all parts
+// of a call then come out of one pool and lie close together in memory.
 func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
 	kept := p.Kept()
 	c, ok := (*kept).(*call)
 	if ok {
-		*kept = nil // until free: a call is never two
+		*kept = nil // until free: no two calls share it
 	} else {
 		c = new(call)
 		c.arg[0] = c
@@ -68,7 +68,7 @@ func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
 	c.begun = time.Since(base)
 	c.deadline = c.begun + s.timeout
 	if end, ok := ctx.Deadline(); ok {
-		// What blocks may be meant to wait for longer than a call takes.
+		// A blocking command may wait for longer than the timeout.
 		if end := end.Sub(base); end < c.deadline || p.Mode()&driver.Own != 0 {
 			c.deadline = end
 		}
@@ -79,21 +79,21 @@ func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
 func (c *call) free() {
 	p := c.p
 	c.Context, c.s, c.p, c.lane, c.background, c.counted, c.asking = nil, nil, nil, nil, nil, false, false
-	c.shared.m = nil // of a Start that was turned away
+	c.shared.m = nil // set by a Start that was refused
 	if cap(c.out) > keepBuffer {
 		c.out = nil
 	}
 	*p.Kept() = c
 }
 
-// left returns how much time the call has.
+// left returns the time until the call's deadline.
 func (c *call) left() time.Duration { return c.deadline - time.Since(base) }
 
-// Deadline is that of [context.Context], the timeout included.
+// Deadline implements [context.Context]; it includes the timeout.
 func (c *call) Deadline() (time.Time, bool) { return base.Add(c.deadline), true }
 
-// afterEnd arranges for f to be called once the context has ended. stop takes
-// that back; it is false where f has been called or is about to be.
+// afterEnd arranges for f to be called once the context is done. stop undoes
+// that. It returns false if f has been called or is about to be.
 func (c *call) afterEnd(f func()) (stop func() bool) {
 	if c.Done() == nil {
 		return neverCalled
@@ -103,7 +103,7 @@ func (c *call) afterEnd(f func()) (stop func() bool) {
 
 func neverCalled() bool { return true }
 
-// Finish makes the call, or what start has left of it, and ends it.
+// Finish makes the call, or the rest of it after start, and ends it.
 func (c *call) Finish() error {
 	c.count()
 	err := c.finish()
@@ -115,7 +115,7 @@ func (c *call) Finish() error {
 	return err
 }
 
-// count has the statistics count the call, unless a connection does.
+// count adds the call to the statistics, unless a connection has.
 func (c *call) count() {
 	if !c.counted {
 		c.counted = true
@@ -138,7 +138,7 @@ func (c *call) finish() error {
 	return c.run()
 }
 
-// impossible returns why the call cannot even be begun with.
+// impossible returns why the call cannot begin, or nil.
 func (c *call) impossible() error {
 	if err := c.Context.Err(); err != nil {
 		return unavailable(err)
@@ -149,9 +149,9 @@ func (c *call) impossible() error {
 	return c.s.limits.checkArguments(c.p)
 }
 
-// quick is the way of nearly every call: one exchange on the shared connection
-// that is there, and no error. It is true where that was all; the call is then
-// at its end. Else Finish goes on from where quick has come.
+// quick makes nearly every call: one exchange on an open shared connection,
+// without an error. It reports whether the call is over. If not, Finish continues
+// from the state that quick has left.
 func (c *call) quick() bool {
 	const special = driver.Atomic | driver.Own
 	p := c.p
@@ -169,7 +169,7 @@ func (c *call) quick() bool {
 	}
 	sl := c.ticket.slot
 	if sl.buf == nil {
-		sl.buf = p.Replies().Take() // one buffer goes to and fro
+		sl.buf = p.Replies().Take() // one buffer moves back and forth
 	}
 	if err := m.submit(c, p.Frames(), p.Len()); err != nil || sl.errs {
 		c.shared = shared{m: m, known: true, err: err}
@@ -183,9 +183,10 @@ func (c *call) quick() bool {
 
 func (c *call) begunEarly() bool { return c.shared.known || c.shared.early }
 
-// start sends the call's commands, as the first half of its first attempt, or
-// leaves all to Finish where there is nothing to wait for. Where the attempt
-// needs more than a connection that is there, a goroutine makes the call.
+// start sends the call's commands, as the first half of its first attempt. If
+// that takes more than an open shared connection, a goroutine makes the whole
+// call. If there is nothing to send, or the pool is the caller's, start leaves
+// all to Finish.
 func (c *call) start() {
 	if c.impossible() != nil || c.p.Len() == 0 || c.s.fromPool {
 		return
@@ -194,8 +195,7 @@ func (c *call) start() {
 	if c.need == shareable && !c.s.isStarved() {
 		c.lane = c.s.lane()
 		if m := c.lane.live(); m != nil {
-			// If the connection turns the call away, so little has happened
-			// that Finish can begin anew.
+			// If the connection refuses the call, Finish can still begin from the start.
 			c.errs = false
 			frames, n := c.encode()
 			c.shared.m = m
@@ -208,8 +208,8 @@ func (c *call) start() {
 	go func() { c.background <- c.run() }()
 }
 
-// run makes the call. Of a Pipeline that a former master has run in part, the
-// rest goes to the new one.
+// run makes the call. If a demoted master has refused part of the Pipeline, run
+// sends that part to the new one.
 func (c *call) run() error {
 	err := c.try()
 	if err == nil && c.demoted() && !c.refused(nil) && c.pause(0) {
@@ -218,10 +218,10 @@ func (c *call) run() error {
 	return err
 }
 
-// try makes attempts until one has an outcome that stands.
+// try makes attempts until the outcome is final.
 func (c *call) try() error {
-	var lost error // an attempt that may have run; what comes later cannot undo that
-	var why error  // the server was there and would not serve us
+	var lost error // of an attempt that may have run; a later one cannot undo that
+	var why error  // of a server that was reachable and refused to serve
 	for again, pauses := 0, 0; ; {
 		err := c.attempt()
 		if errors.Is(err, driver.ErrUnknownOutcome) {
@@ -237,9 +237,9 @@ func (c *call) try() error {
 		case !refused && again < maxRepeats && c.mayRepeat(err) && c.pauseUnlessSent(again):
 			again++
 		case lost != nil && (refused || errors.Is(err, driver.ErrUnavailable)):
-			return lost // of this attempt nothing has run, but of an earlier one
+			return lost // this attempt ran nothing, but an earlier one may have
 		case why != nil && !refused && errors.Is(err, driver.ErrUnavailable):
-			return fmt.Errorf("%w; before that: %v", err, why)
+			return fmt.Errorf("%w; earlier: %v", err, why)
 		default:
 			return err
 		}
@@ -264,8 +264,8 @@ func (c *call) attempt() error {
 	return c.usePool()
 }
 
-// takeLane returns the lane that was chosen for the first attempt, and another
-// one for each later attempt.
+// takeLane returns the lane chosen for the first attempt, and the next in turn
+// for each later one.
 func (c *call) takeLane() *lane {
 	l := c.lane
 	if c.lane = nil; l == nil {
@@ -274,7 +274,7 @@ func (c *call) takeLane() *lane {
 	return l
 }
 
-// takeOut makes an attempt on a connection of the Pool.
+// usePool makes an attempt on a dedicated connection.
 func (c *call) usePool() error {
 	if err := c.acquire(); err != nil {
 		return unavailable(err)
@@ -286,15 +286,15 @@ func (c *call) usePool() error {
 	}
 	// Do reaches conn.Do with this call as its argument; see there.
 	_, err = pc.Do("", c.arg[:]...)
-	_ = pc.Close() // gives it back; what an error would say, Do has said
+	_ = pc.Close() // returns it to the pool; Do has returned any error
 	return c.classify(err)
 }
 
 var errBusy = errors.New("all connections are in use")
 
-// acquire takes the right to one connection. The Pool's own way to wait needs
-// a context that ends, which costs a timer for every call; this one only costs
-// it those that wait.
+// acquire takes a permit for one dedicated connection. The Pool could wait
+// instead, but only with a context that ends, which costs each call a timer; here
+// only waiting calls pay for one.
 func (c *call) acquire() error {
 	select {
 	case c.s.permits <- struct{}{}:
@@ -315,13 +315,13 @@ func (c *call) acquire() error {
 	}
 }
 
-// release gives the right back, after the connection itself: so there are
-// never more connections than rights.
+// release returns the permit, after the connection was returned: so there are
+// never more connections than permits.
 func (c *call) release() { <-c.s.permits }
 
 // dial makes a connection for the Pool.
 func (s *Store) dial(ctx context.Context) (*conn, error) {
-	c := ctx.(*call) // what attempt gives GetContext
+	c := ctx.(*call) // as usePool passes it
 	inner, cancel := context.WithDeadline(c.Context, base.Add(c.deadline))
 	defer cancel()
 	made, era, err := s.connect(inner)
@@ -334,7 +334,7 @@ func (s *Store) dial(ctx context.Context) (*conn, error) {
 	return made, nil
 }
 
-// classify says of an attempt's error what it means for the commands.
+// classify wraps an attempt's error in its outcome for the commands.
 func (c *call) classify(err error) error {
 	switch {
 	case err == nil, isFinal(err):
@@ -345,7 +345,7 @@ func (c *call) classify(err error) error {
 	return fmt.Errorf("%w: %w", driver.ErrUnknownOutcome, c.because(err))
 }
 
-// isFinal reports whether err already says it all.
+// isFinal reports whether err states the outcome already.
 func isFinal(err error) bool {
 	for _, final := range []error{
 		driver.ErrUnavailable, driver.ErrUnknownOutcome, driver.ErrTooLarge, driver.ErrProtocol, driver.ErrOldServer,
@@ -357,8 +357,9 @@ func isFinal(err error) bool {
 	return false
 }
 
-// because returns err as the caller knows it: where the caller's context ended
-// the wait, it is that context's error and not that of a socket.
+// because returns err from the caller's point of view: if the caller's context
+// has ended it is that context's error, and a socket's timeout is a passed
+// deadline.
 func (c *call) because(err error) error {
 	if ended := c.Context.Err(); ended != nil {
 		return ended
@@ -375,9 +376,9 @@ func unavailable(err error) error {
 	return fmt.Errorf("%w: %w", driver.ErrUnavailable, err)
 }
 
-// mayRepeat reports whether an attempt with this error may be made again at
-// once: where nothing was written and another connection may do better, and
-// where something was but doing it twice is harmless.
+// mayRepeat reports whether an attempt that failed with err may be made again at
+// once: nothing was written and another connection may work, or something was but
+// a second run does no harm.
 func (c *call) mayRepeat(err error) bool {
 	switch {
 	case err == nil || c.Context.Err() != nil || c.s.closed():
@@ -390,8 +391,8 @@ func (c *call) mayRepeat(err error) bool {
 	return false
 }
 
-// isLoss reports whether a connection was refused or broken off, which another
-// one need not be: a server that restarts is back within milliseconds.
+// isLoss reports whether a connection was refused or lost. A new one may work: a
+// server that restarts is back within milliseconds.
 func isLoss(err error) bool {
 	for _, loss := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, errStale, errDropped} {
 		if errors.Is(err, loss) {
@@ -401,8 +402,8 @@ func isLoss(err error) bool {
 	return false
 }
 
-// pauseUnlessSent pauses before the next dial of a server that was not there;
-// an attempt that had a connection is followed by another one at once.
+// pauseUnlessSent pauses before the next dial of an unreachable server. An
+// attempt that had a connection is repeated at once.
 func (c *call) pauseUnlessSent(n int) bool {
 	if c.wrote || c.reused {
 		return c.left() > 0
@@ -410,11 +411,12 @@ func (c *call) pauseUnlessSent(n int) bool {
 	return c.pause(n)
 }
 
-// pause waits before another attempt, after n pauses: up to 5 ms, then up to
-// 10 ms, … up to 250 ms, evenly distributed, so that many callers that were
-// refused together do not come back together ("full jitter", see
-// https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
-// It is false, at once, where the deadline would pass meanwhile.
+// pause waits before another attempt, after n earlier pauses: for a random time
+// up to 5 ms, then up to 10 ms, … up to 250 ms, so that calls that failed
+// together do not come back together ("full jitter", see
+// https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). It
+// returns false at once if the deadline would pass meanwhile, and early if the
+// context or the Store ends.
 func (c *call) pause(n int) bool {
 	d := rand.N(min(firstPause<<min(n, 10), lastPause))
 	if c.left() <= d {
@@ -432,7 +434,8 @@ func (c *call) pause(n int) bool {
 	}
 }
 
-// refused reports whether the server has said that it ran nothing, for now.
+// refused reports whether the server said that it ran nothing but may do so
+// later. It is always false if Config.Refusals is set.
 func (c *call) refused(err error) bool {
 	if c.s.showRefusals {
 		return false
@@ -456,8 +459,8 @@ func (c *call) refused(err error) bool {
 	return c.errs
 }
 
-// isForNow reports whether a dial ended because the server is there, but does
-// not serve us at the moment.
+// isTemporary reports whether a dial failed although the server is reachable: it
+// refuses to serve for now, or has another role.
 func isTemporary(err error) bool {
 	if errors.Is(err, errRole) {
 		return true
@@ -474,23 +477,23 @@ func isRefusal(e *driver.ServerError) bool {
 	return e.Code == "ERR" && strings.HasPrefix(e.Message(), "max number of clients reached")
 }
 
-// errorOf returns an error reply as it came from the wire.
+// errorOf decodes an error reply.
 func errorOf(reply []byte) *driver.ServerError {
 	return driver.NewServerError(string(reply[len("-") : len(reply)-len("\r\n")]))
 }
 
-// isCode reports whether an error's text has that code.
+// isCode reports whether code is the first word of an error's text.
 func isCode(text, code string) bool {
 	first, _, _ := strings.Cut(text, " ")
 	return first == code
 }
 
-// starves reports whether this process has lately been short of processors. A
-// shared connection needs goroutines to follow each other quickly; one that a
-// caller has for itself needs nobody else.
+// isStarved reports whether this process has recently been short of processors. A
+// shared connection needs several goroutines to run in turn; a dedicated one only
+// needs its caller.
 //
-// When the time is up, one caller looks whether that is over: all of them on
-// the shared connection would pay for a look that says no.
+// After poolFor one caller yields to check again: if all calls checked on a
+// shared connection, all would pay for a shortage that persists.
 func (s *Store) isStarved() bool {
 	until := s.poolUntil.Load()
 	if until == 0 {

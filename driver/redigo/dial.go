@@ -13,9 +13,8 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// A dialer makes connections that are ready for commands. It holds what is
-// secret only inside its functions: printing a dialer, or what holds one,
-// shows addresses of code.
+// A dialer makes connections that are ready for commands. Its secrets are inside
+// functions: printing it shows addresses of code only.
 type dialer struct {
 	network    string
 	resolve    func(ctx context.Context) (address string, err error)
@@ -23,7 +22,7 @@ type dialer struct {
 	clientName string
 	db         int
 	readOnly   bool
-	timeout    time.Duration // of all that dial does
+	timeout    time.Duration // of a whole dial
 
 	credentials func(ctx context.Context) (username, password string, err error)
 	secure      func(ctx context.Context, nc net.Conn, address string) (net.Conn, error) // nil: no TLS
@@ -47,13 +46,13 @@ func credentialsOf(c *Config) func(context.Context) (string, string, error) {
 	if c.Credentials != nil {
 		return c.Credentials
 	}
-	username, password := c.Username, c.Password // in a closure, where no printing finds them
+	username, password := c.Username, c.Password // a closure's variables are not printed
 	return func(context.Context) (string, string, error) { return username, password, nil }
 }
 
-// secureWith returns what puts TLS above a connection. This is done here and
-// not by redigo, whose handshake does not listen to a context and which would
-// put TLS above the connection that the store reads from.
+// secureWith returns a function that puts TLS on a connection, or nil. redigo's
+// own TLS does not serve: its handshake ignores the context, and the Store would
+// read the connection below it.
 func secureWith(c *Config) func(context.Context, net.Conn, string) (net.Conn, error) {
 	if c.TLS == nil {
 		return nil
@@ -65,7 +64,7 @@ func secureWith(c *Config) func(context.Context, net.Conn, string) (net.Conn, er
 		config := config
 		if config.ServerName == "" && !unix {
 			config = config.Clone()
-			config.ServerName, _, _ = net.SplitHostPort(address) // it was dialled, so it splits
+			config.ServerName, _, _ = net.SplitHostPort(address) // it was dialed, so it splits
 		}
 		secured := tls.Client(nc, config)
 		if err := secured.HandshakeContext(ctx); err != nil {
@@ -76,9 +75,9 @@ func secureWith(c *Config) func(context.Context, net.Conn, string) (net.Conn, er
 	}
 }
 
-// dial connects, proves who it is, and chooses the database. A connection is
-// returned only after the server has said yes to all of it: a server that is
-// full, loading or of another mind is found out before a command is at stake.
+// dial connects, authenticates and selects the database. It returns a connection
+// only if the server accepts all of that, so a server that is full, loading or in
+// another role is noticed before the first command.
 func (d *dialer) dial(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
@@ -93,7 +92,7 @@ func (d *dialer) dial(ctx context.Context) (*conn, error) {
 				return nil, err
 			}
 			if sc, ok := c.sock.(syscall.Conn); ok {
-				c.raw, _ = sc.SyscallConn() // without it, idle connections are not looked at
+				c.raw, _ = sc.SyscallConn() // without raw, idle connections are not checked
 			}
 			c.nc = c.sock
 			if d.secure != nil {
@@ -106,7 +105,7 @@ func (d *dialer) dial(ctx context.Context) (*conn, error) {
 		return nil, err
 	}
 	c.Conn = rc
-	// Closing is the one thing that redigo's own deadlines cannot undo.
+	// A deadline would not do: redigo's own could replace it.
 	stop := context.AfterFunc(ctx, func() { _ = c.sock.Close() })
 	err = d.handshake(ctx, c)
 	if !stop() {
@@ -114,21 +113,21 @@ func (d *dialer) dial(ctx context.Context) (*conn, error) {
 	}
 	if err != nil {
 		_ = c.Close()
-		return nil, fmt.Errorf("greeting %s: %w", address, err)
+		return nil, fmt.Errorf("handshake with %s: %w", address, err)
 	}
 	return c, nil
 }
 
-// A tap is the connection as redigo sees it: its own only during the handshake,
-// and when redigo's Pool closes it.
+// A tap is the connection as redigo sees it: it reads and writes there only
+// during the handshake, and closes it for the Pool.
 type tap struct {
 	net.Conn
 	sock net.Conn
-	read int // bytes that redigo has taken
+	read int // bytes that redigo has read
 }
 
-// Close closes the socket below TLS. A [tls.Conn] would first send the server
-// its farewell, and wait up to 5 seconds for one that takes nothing.
+// Close closes the socket below TLS. A [tls.Conn] would first send a close-notify
+// alert, and wait up to 5 seconds if the server does not read.
 func (t *tap) Close() error { return t.sock.Close() }
 
 func (t *tap) Read(b []byte) (int, error) {
@@ -137,9 +136,8 @@ func (t *tap) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// handshake sends all of hello at once, which costs one round trip, and reads
-// the answers. Where the first is an error, so are the ones after it: the first
-// says why.
+// handshake sends all of hello at once, which costs one round trip, and reads the
+// replies. It returns the first error: if there are more, they follow from it.
 func (d *dialer) handshake(ctx context.Context, c *conn) error {
 	hello, err := d.hello(ctx)
 	if err != nil {
@@ -156,9 +154,9 @@ func (d *dialer) handshake(ctx context.Context, c *conn) error {
 		}
 		answered += n
 	}
-	// From here on redigo must have nothing in its buffer: we read past it.
+	// redigo's buffer must be empty from here on: it is bypassed.
 	if c.tap.read != answered {
-		return fmt.Errorf("%w: bytes that nobody asked for after the handshake", driver.ErrProtocol)
+		return fmt.Errorf("%w: unsolicited bytes after the handshake", driver.ErrProtocol)
 	}
 	return nil
 }
@@ -172,16 +170,16 @@ func sendAll(c redis.Conn, hello []greeting) error {
 	return c.Flush()
 }
 
-// A greeting is a command of the handshake. Each is answered by a status, unless
-// it has a check of its own.
+// A greeting is a command of the handshake. Its reply must be a status, unless it
+// has a check.
 type greeting struct {
 	name  string
 	args  []any
-	check func(reply any) error // of an answer that is no error
+	check func(reply any) error // of a reply that is not an error
 }
 
-// hello returns the commands that make a fresh connection ours. There is always
-// one: its answer is the proof that the server takes commands from us.
+// hello returns the commands of the handshake. There is at least one, because its
+// reply proves that the server accepts commands.
 func (d *dialer) hello(ctx context.Context) ([]greeting, error) {
 	username, password, err := d.credentials(ctx)
 	if err != nil {
@@ -189,7 +187,7 @@ func (d *dialer) hello(ctx context.Context) ([]greeting, error) {
 	}
 	var hello []greeting
 	switch {
-	case username != "": // also with an empty password: never as somebody else
+	case username != "": // even with an empty password: never as the default user
 		hello = append(hello, greeting{name: "AUTH", args: []any{username, password}})
 	case password != "":
 		hello = append(hello, greeting{name: "AUTH", args: []any{password}})
@@ -222,7 +220,7 @@ func (g greeting) answer(ctx context.Context, c redis.Conn) (int, error) {
 	var refusal redis.Error
 	switch {
 	case errors.As(err, &refusal) && g.name == "PING" && isCode(string(refusal), "NOPERM"):
-		return len("-") + len(refusal) + len("\r\n"), nil // an ACL without PING: still an answer
+		return len("-") + len(refusal) + len("\r\n"), nil // an ACL without PING, but a reply
 	case errors.As(err, &refusal):
 		return 0, fmt.Errorf("%s: %w", g.name, driver.NewServerError(string(refusal)))
 	case err != nil:
@@ -232,7 +230,7 @@ func (g greeting) answer(ctx context.Context, c redis.Conn) (int, error) {
 	}
 	status, ok := reply.(string)
 	if !ok {
-		return 0, fmt.Errorf("%w: %s was answered by something else than a status", driver.ErrProtocol, g.name)
+		return 0, fmt.Errorf("%w: the reply to %s is not a status", driver.ErrProtocol, g.name)
 	}
 	return len("+") + len(status) + len("\r\n"), nil
 }

@@ -24,20 +24,20 @@ func (e *era) ended() bool { return e.ctx.Err() != nil }
 
 var errDropped = errors.New("the connection was closed")
 
-// Drop closes all connections at once, including the ones in use. It is meant
-// for a caller that knows the server to be the wrong one, for example a master
-// that was replaced. Calls in progress end as if the connection was lost, with
-// reason in their errors, and are sent again if that is allowed; dials in
-// progress start again. Drop closes an open circuit breaker. It does nothing to
-// a Store made by [FromPool].
+// Drop closes all connections at once, including the ones in use. It is meant for
+// a caller that knows the server to be the wrong one, for example a master that
+// was replaced. Calls in progress end as if the connection was lost, with reason
+// in their errors, and are sent again if that is allowed; dials in progress start
+// again. Drop closes an open circuit breaker. It does nothing to a Store made by
+// [FromPool].
 func (s *Store) Drop(reason error) {
 	if s.fromPool {
 		return
 	}
 	// Text only: errors that reason wraps say nothing about these calls.
 	reason = fmt.Errorf("%w: %v", errDropped, reason)
-	// The era ends first: a lane that is empty after its drop then gets a
-	// connection of the next era only.
+	// The era ends first: a lane that is empty after its drop then gets a connection
+	// of the next era only.
 	s.era.Swap(newEra()).end(reason)
 	for i := range s.lanes {
 		s.lanes[i].drop(reason)
@@ -79,9 +79,8 @@ func (e *era) dial(ctx context.Context, d *dialer) (*conn, error) {
 	return d.dial(ctx)
 }
 
-// attach ties the connection to e: it is closed when e ends. A lane's
-// connection is not attached; the lane closes it, because it must also fail the
-// calls on it.
+// attach ties the connection to e: it is closed when e ends. A lane's connection
+// is not attached; the lane closes it, because it must also fail the calls on it.
 func (c *conn) attach(e *era) {
 	c.era = e
 	c.detach = context.AfterFunc(e.ctx, func() { _ = c.sock.Close() })

@@ -8,27 +8,26 @@ import (
 )
 
 const (
-	// starvedYield is how long a yield takes if no processor is free: half of
-	// the time a spinning goroutine runs before it is preempted. A yield in
-	// which many callers run may take as long.
+	// starvedYield is how long a yield takes if no processor is free: half of the
+	// time a spinning goroutine runs before it is preempted. A yield in which many
+	// callers run may take as long.
 	starvedYield = 5 * time.Millisecond
 	// busyCalls tells the two apart. If at least so many calls come per
-	// starvedYield, callers have used the time: busy callers bring a call every
-	// few tens of microseconds, callers behind spinning goroutines one per time
-	// slice.
+	// starvedYield, callers have used the time: busy callers bring a call every few
+	// tens of microseconds, callers behind spinning goroutines one per time slice.
 	busyCalls = 75
 	// poolFor is how long calls use the pool after that.
 	poolFor = 500 * time.Millisecond
-	// leastBatch is the fewest calls that are written before others, still on
-	// their way, can join.
+	// leastBatch is the fewest calls that are written before others, still on their
+	// way, can join.
 	leastBatch = 3
 	// keepOut is the largest write buffer that a connection keeps.
 	keepOut = 1 << 20
 )
 
-// yield lets other ready callers append their commands, once, and then writes
-// all of them: this is how commands come to travel together. A timer would
-// delay lone callers as well. It is entered with mu held and leaves it free.
+// yield lets other ready callers append their commands, once, and then writes all
+// of them: this is how commands come to travel together. A timer would delay lone
+// callers as well. It is entered with mu held and leaves it free.
 func (m *mux) yield(c *call) {
 	m.phase = yielding
 	m.epoch++
@@ -46,9 +45,9 @@ func (m *mux) yield(c *call) {
 	m.flush(c)
 }
 
-// noteYield records how long a yield took and how many calls came meanwhile.
-// One yield without a free processor may be chance; after two in a row calls
-// use the pool. It is called with mu held.
+// noteYield records how long a yield took and how many calls came meanwhile. One
+// yield without a free processor may be chance; after two in a row calls use the
+// pool. It is called with mu held.
 func (m *mux) noteYield(now, took time.Duration, calls int) {
 	if took <= m.s.starvedYield || time.Duration(calls)*m.s.starvedYield >= took*busyCalls {
 		m.starvedOnce = false
@@ -64,8 +63,8 @@ func (m *mux) noteYield(now, took time.Duration, calls int) {
 // commands until none are left. It is entered with mu held and leaves it free. c
 // is the call of this goroutine, or nil for relieve and the watchdog.
 //
-// A caller writes for others only while its own call waits. Once that is
-// answered or out of time, relieve continues in a new goroutine.
+// A caller writes for others only while its own call waits. Once that is answered
+// or out of time, relieve continues in a new goroutine.
 func (m *mux) flush(c *call) {
 	m.phase = writing
 	for m.unsent > 0 && m.dead == nil {
@@ -129,9 +128,9 @@ func (m *mux) write(c *call) (rest []byte, err error) {
 	case err == nil && cap(buf) <= keepOut:
 		m.spare = buf
 	case n == 0 && m.dead == nil && !m.mayResume(err):
-		// Nothing was sent, so the calls of this write are unsent again. They
-		// are in queue, directly before the calls queued since. On a dead
-		// connection queue is empty, and fail has settled them.
+		// Nothing was sent, so the calls of this write are unsent again. They are in
+		// queue, directly before the calls queued since. On a dead connection queue is
+		// empty, and fail has settled them.
 		m.unsent += calls
 	}
 	return buf[n:], err
@@ -144,16 +143,15 @@ func (m *mux) mayResume(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) && m.dead == nil && !m.conn.secure
 }
 
-// writeFailed ends a flush after a failed write. If the watchdog interrupted
-// it, because its caller was out of time, relieve writes the rest. writeFailed
-// is entered with mu held and leaves it free.
+// writeFailed ends a flush after a failed write. If the watchdog interrupted it,
+// because its caller was out of time, relieve writes the rest. writeFailed is
+// entered with mu held and leaves it free.
 func (m *mux) writeFailed(rest []byte, err error) {
 	if !m.mayResume(err) {
 		m.fail(err, nil)
 		return
 	}
-	// Under mu, and after writer was cleared: the watchdog sets no other
-	// deadline.
+	// Under mu, and after writer was cleared: the watchdog sets no other deadline.
 	_ = m.conn.nc.SetWriteDeadline(time.Time{})
 	m.ensureReader()
 	go m.relieve(rest)

@@ -18,10 +18,9 @@ const (
 )
 
 // beat sends a heartbeat if one is due: a PING with a unique word, in the order
-// of the calls. A reply with another word shows that replies and calls are out
-// of step, which might otherwise go unnoticed, and the connection is closed.
-// Heartbeats also give silence something to measure on a connection that waits
-// for long replies.
+// of the calls. A reply with another word shows that replies and calls are out of
+// step, which might otherwise go unnoticed, and the connection is closed. On an
+// idle connection the reply is also a sign of life, see silence.
 //
 // beat is called with mu held. It reports whether it has released it.
 func (w *watchdog) beat(now time.Duration) (unlocked bool) {
@@ -56,7 +55,7 @@ func (e *entry) verify(raw []byte) error {
 	if raw[0] == '-' || bytes.Equal(raw, e.slot.buf) {
 		return nil
 	}
-	return fmt.Errorf("%w: a heartbeat got the reply to something else", driver.ErrProtocol)
+	return fmt.Errorf("%w: a heartbeat got the reply to another command", driver.ErrProtocol)
 }
 
 // over reports whether c, if not nil, has no time left.

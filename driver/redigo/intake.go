@@ -10,11 +10,11 @@ import (
 
 const (
 	readSize = 64 << 10 // room for one read of a shared connection
-	// handOver is the size from which replies are not copied out of the read
-	// buffer: the call gets the buffer, and the connection a new one.
+	// handOver is the size from which replies are not copied out of the read buffer:
+	// the call gets the buffer, and the connection a new one.
 	handOver = 32 << 10
-	// loneReads is how many reads in a row must answer at most one call each
-	// before the reader goroutine gives up its role to lone callers.
+	// loneReads is how many reads in a row must answer at most one call each before
+	// the reader goroutine gives up its role to lone callers.
 	loneReads = 16
 )
 
@@ -41,8 +41,7 @@ func (in *intake) init(l Limits) {
 	in.framer.limits = l
 }
 
-// run is the reader goroutine. It has the reader's role from a wake until
-// giveUp.
+// run is the reader goroutine. It has the reader's role from a wake until giveUp.
 func (m *mux) run() {
 	for {
 		select {
@@ -56,8 +55,8 @@ func (m *mux) run() {
 	}
 }
 
-// readOn reads until it can give up the role. It returns false if the
-// connection is dead.
+// readOn reads until it can give up the role. It returns false if the connection
+// is dead.
 func (m *mux) readOn() bool {
 	for few := 0; ; {
 		n, err := m.read()
@@ -90,8 +89,8 @@ func (m *mux) giveUp() bool {
 	return true
 }
 
-// read reads once and answers every call whose replies are whole. It returns
-// the number of calls answered.
+// read reads once and answers every call whose replies are whole. It returns the
+// number of calls answered.
 func (m *mux) read() (delivered int, err error) {
 	in := &m.in
 	in.makeRoom()
@@ -103,9 +102,9 @@ func (m *mux) read() (delivered int, err error) {
 	}
 	for in.start < in.filled {
 		whole, failure := m.frame()
-		// replied counts the calls before they are answered, so that the caller
-		// of the last one finds none in progress. answering keeps drain from
-		// closing the connection in between.
+		// replied counts the calls before they are answered, so that the caller of the
+		// last one finds none in progress. answering keeps drain from closing the
+		// connection in between.
 		m.answering.Store(true)
 		m.replied.Add(int64(whole))
 		if err := in.deliver(m.taken, whole); err != nil {
@@ -126,10 +125,9 @@ func (m *mux) read() (delivered int, err error) {
 	return delivered, err
 }
 
-// frame finds the calls, from in.at on, whose replies are whole, and records
-// the ends of the replies. It stops after replies that are to be handed over,
-// because that replaces the buffer, and at the end of taken, because head
-// replaces taken.
+// frame finds the calls, from in.at on, whose replies are whole, and records the
+// ends of the replies. It stops after replies that are to be handed over, because
+// that replaces the buffer, and at the end of taken, because head replaces taken.
 func (m *mux) frame() (whole int, err error) {
 	in := &m.in
 	in.ends = in.ends[:0]
@@ -140,7 +138,7 @@ func (m *mux) frame() (whole int, err error) {
 				return whole, nil
 			}
 			if !ok {
-				return 0, fmt.Errorf("%w: bytes that nobody asked for", driver.ErrProtocol)
+				return 0, fmt.Errorf("%w: unsolicited bytes", driver.ErrProtocol)
 			}
 			if n == 1 {
 				if size := in.framer.usual(in.buf[at:in.filled]); 0 < size && size < handOver {
@@ -252,8 +250,8 @@ func (in *intake) deliver(taken []entry, whole int) error {
 		}
 		in.at++
 		in.start = next.at
-		// Writing to the slot is safe even if the caller has gone: a slot is
-		// not reused until answer has settled it.
+		// Writing to the slot is safe even if the caller has gone: a slot is not reused
+		// until answer has settled it.
 		if len(raw) < handOver {
 			e.slot.buf = append(e.slot.buf[:0], raw...)
 		} else {

@@ -21,9 +21,8 @@ const (
 	lastRest  = 400 * time.Millisecond
 )
 
-// A lane holds one shared connection and replaces it when it dies. All calls
-// that wait for a connection share one dial. While the breaker is open there is
-// none:
+// A lane holds one shared connection and replaces it when it dies. All calls that
+// wait for a connection share one dial. While the breaker is open there is none:
 //
 //	breaker   failures           a call without a connection
 //	closed    less than tripAt   dials, or joins the dial in progress
@@ -50,8 +49,8 @@ type dialing struct {
 }
 
 // get returns the connection, dialing if necessary. A dial that the call joins
-// late may time out before the call does; the call then spends its remaining
-// time on one more dial.
+// late may time out before the call does; the call then spends its remaining time
+// on one more dial.
 func (l *lane) get(c *call) (*mux, error) {
 	if m := l.live(); m != nil {
 		return m, nil
@@ -75,7 +74,7 @@ func (l *lane) await(c *call) (m *mux, joined bool, err error) {
 	case <-d.done:
 		return d.m, joined, d.err
 	case <-timer.C:
-		return nil, joined, fmt.Errorf("dialling %s: %w", l.s.address, context.DeadlineExceeded)
+		return nil, joined, fmt.Errorf("dialing %s: %w", l.s.address, context.DeadlineExceeded)
 	case <-c.Done():
 		return nil, joined, c.Err()
 	}
@@ -102,9 +101,8 @@ func (l *lane) dial() (d *dialing, joined bool, err error) {
 	}
 	if l.failures >= tripAt && time.Now().Before(l.retryAt) {
 		l.s.stats.refused.Add(1)
-		// %v: the cause is another call's, so it must not cause a retry of this
-		// one.
-		return nil, false, fmt.Errorf("%w; it is tried again soon: %v", errOpen, l.lastErr)
+		// %v: the cause is another call's, so it must not cause a retry of this one.
+		return nil, false, fmt.Errorf("%w, and will be tried again soon; the last failure: %v", errOpen, l.lastErr)
 	}
 	l.pending = &dialing{done: make(chan struct{})}
 	go l.run(l.pending)
@@ -145,8 +143,8 @@ func (l *lane) run(d *dialing) {
 }
 
 // connect dials, and notes Connected before the connection can be lost. It then
-// closes the retired connection that it replaces: calls still waiting there
-// will get no reply.
+// closes the retired connection that it replaces: calls still waiting there will
+// get no reply.
 func (l *lane) connect() (*conn, *era, error) {
 	conn, era, err := l.s.connect(l.s.ctx)
 	if err != nil {
@@ -176,9 +174,8 @@ func (l *lane) failed(err error) {
 	}
 }
 
-// countSilence counts a connection that was closed because its server was
-// silent. If the server does not answer the next dials either, the breaker
-// opens sooner.
+// countSilence counts a connection that was closed because its server was silent.
+// If the server does not answer the next dials either, the breaker opens sooner.
 func (l *lane) countSilence(err error) {
 	l.mu.Lock()
 	l.failed(err)
@@ -186,8 +183,8 @@ func (l *lane) countSilence(err error) {
 	l.s.states.tell()
 }
 
-// close waits until end for the calls in progress and closes the connection.
-// The Store's context has ended, so no further dial succeeds.
+// close waits until end for the calls in progress and closes the connection. The
+// Store's context has ended, so no further dial succeeds.
 func (l *lane) close(end time.Time) {
 	l.mu.Lock()
 	pending := l.pending

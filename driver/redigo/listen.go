@@ -17,7 +17,7 @@ import (
 // unanswered for two seconds. A Store made by [FromPool] cannot listen.
 func (s *Store) Listen(ctx context.Context, channel string, tell func(message []byte)) error {
 	if s.fromPool {
-		return fmt.Errorf("%w: a foreign pool has no connection to listen on", driver.ErrUnavailable)
+		return fmt.Errorf("%w: a Store made by FromPool cannot listen", driver.ErrUnavailable)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

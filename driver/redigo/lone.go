@@ -12,8 +12,8 @@ import (
 const listenAfter = 100 * time.Microsecond
 
 // serveLone writes and reads in the caller's goroutine, without a hand-over to
-// another. It is entered with mu held and leaves it free. If it returns an
-// error the call is over; otherwise the call still waits for its slot.
+// another. It is entered with mu held and leaves it free. If it returns an error
+// the call is over; otherwise the call still waits for its slot.
 func (m *mux) serveLone(c *call) error {
 	m.reading, m.phase = true, writing
 	rest, err := m.write(c)
@@ -23,9 +23,9 @@ func (m *mux) serveLone(c *call) error {
 		m.writeFailed(rest, err)
 		return nil
 	case m.unsent > 0:
-		// Other calls have come. The reader's role must go before their
-		// commands are written: the server may take no more until its replies
-		// are read, and would block this goroutine in the write.
+		// Other calls have come. The reader's role must go before their commands are
+		// written: the server may take no more until its replies are read, and would
+		// block this goroutine in the write.
 		m.wake <- struct{}{}
 		m.flush(c)
 		return nil
@@ -44,8 +44,8 @@ func (m *mux) serveLone(c *call) error {
 	return m.readAlone(err)
 }
 
-// readAlone gives up the reader's role of a lone caller, whose reading ended
-// with err. It is entered with mu held and leaves it free.
+// readAlone gives up the reader's role of a lone caller, whose reading ended with
+// err. It is entered with mu held and leaves it free.
 func (m *mux) readAlone(err error) error {
 	switch {
 	case m.dead != nil:
@@ -55,8 +55,8 @@ func (m *mux) readAlone(err error) error {
 		culprit := m.culprit(err)
 		m.fail(err, culprit)
 		if culprit == nil && isFinal(err) {
-			// There were bytes after the call's own reply. Which of the two is
-			// wrong is not known, so the call fails too.
+			// There were bytes after the call's own reply. Which of the two is wrong is
+			// not known, so the call fails too.
 			return err
 		}
 		return nil
@@ -84,9 +84,9 @@ func (m *mux) readFor(t ticket) error {
 // call, so a call that closely follows another skips it.
 //
 // If the reader goroutine has the role it notices the same, but perhaps only
-// after this call's write. It may miss the byte that stale reads; the
-// connection is closed then anyway. stale is called with mu held, by a caller
-// that has queued its commands.
+// after this call's write. It may miss the byte that stale reads; the connection
+// is closed then anyway. stale is called with mu held, by a caller that has
+// queued its commands.
 func (m *mux) stale(c *call) bool {
 	if m.flight() > 1 {
 		return false // incoming bytes may be another call's replies

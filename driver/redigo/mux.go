@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	// maxFlight bounds the calls in progress on one connection. A further call
-	// fails at once; queuing it would fill memory during an outage.
+	// maxFlight bounds the calls in progress on one connection. A further call fails
+	// at once; queuing it would fill memory during an outage.
 	maxFlight = 4096
 	// maxUnwritten bounds the bytes of commands not yet written, for the same
 	// reason.
 	maxUnwritten = 64 << 20
-	// maxShared is the largest size of commands on a shared connection. Larger
-	// ones use a dedicated connection, so as not to delay other calls.
+	// maxShared is the largest size of commands on a shared connection. Larger ones
+	// use a dedicated connection, so as not to delay other calls.
 	maxShared = 1 << 20
 )
 
@@ -30,9 +30,9 @@ const (
 //   - queue has the order of out, because a call appends to both while it holds
 //     mu. So the nth reply belongs to the nth slot.
 //   - At most one goroutine writes (see phase), and at most one reads (see
-//     reading). redigo allows a connection "one concurrent caller to the
-//     Receive method and one concurrent caller to the Send and Flush methods";
-//     this keeps that contract for the net.Conn.
+//     reading). redigo allows a connection "one concurrent caller to the Receive
+//     method and one concurrent caller to the Send and Flush methods"; this keeps
+//     that contract for the net.Conn.
 //   - A slot is settled once, by the first to change its state: the reader, the
 //     watchdog, fail, or a caller that gives up.
 //   - After any error of a read, a write or the framing the connection is dead:
@@ -121,8 +121,8 @@ func (m *mux) isDead() bool {
 }
 
 var (
-	errFull      = fmt.Errorf("%d calls are under way on the connection", maxFlight)
-	errUnwritten = fmt.Errorf("%d MiB of commands wait to be written on the connection", maxUnwritten>>20)
+	errFull      = fmt.Errorf("%d calls are in progress on the connection", maxFlight)
+	errUnwritten = fmt.Errorf("%d MiB of commands are waiting to be written to the connection", maxUnwritten>>20)
 )
 
 // submit makes a whole exchange: it queues the commands, ensures that they are
@@ -168,8 +168,8 @@ func (m *mux) start(c *call, frames []byte, n int) error {
 	return nil
 }
 
-// push queues a call, or refuses it with an error. It returns with mu held
-// unless it returns an error.
+// push queues a call, or refuses it with an error. It returns with mu held unless
+// it returns an error.
 func (m *mux) push(c *call, frames []byte, n int) error {
 	if c.ticket.slot == nil {
 		c.ticket.slot = newSlot()
@@ -179,8 +179,8 @@ func (m *mux) push(c *call, frames []byte, n int) error {
 	if err := m.mayQueue(len(frames)); err != nil {
 		return m.refuse(c, err)
 	}
-	// A connection that has served calls may be lost for a reason of its own. A
-	// new one may then work at once.
+	// A connection that has served calls may be lost for a reason of its own. A new
+	// one may then work at once.
 	c.wrote, c.reused = true, m.heard.Load() != 0
 	if !c.counted {
 		c.counted = true
@@ -203,13 +203,13 @@ func (m *mux) countCalls() {
 }
 
 // join leaves the writing of a queued call to the current writer, unless enough
-// calls have gathered to write them now. It is entered with mu held and leaves
-// it free.
+// calls have gathered to write them now. It is entered with mu held and leaves it
+// free.
 func (m *mux) join(c *call) {
 	m.ensureReader()
 	if m.phase == yielding && m.unsent >= leastBatch && m.unsent*3 >= m.peak {
-		// Enough for one write: waiting for all would leave the server idle
-		// meanwhile. A third keeps both sides busy.
+		// Enough for one write: waiting for all would leave the server idle meanwhile.
+		// A third keeps both sides busy.
 		m.epoch++
 		m.flush(c)
 		return
@@ -239,16 +239,16 @@ func (m *mux) refuse(c *call, err error) error {
 	if !c.reused {
 		m.s.stats.refused.Add(1)
 	}
-	// The cause is not wrapped: it may be final for another call, or wrap the
-	// error of another call's context.
+	// The cause is not wrapped: it may be final for another call, or wrap the error
+	// of another call's context.
 	if err == errFull {
 		return fmt.Errorf("%w: %w: %v", driver.ErrUnavailable, driver.ErrBusy, err)
 	}
 	return fmt.Errorf("%w: %v", driver.ErrUnavailable, err)
 }
 
-// enqueue appends an entry to queue and its commands to out. It is called with
-// mu held.
+// enqueue appends an entry to queue and its commands to out. It is called with mu
+// held.
 func (m *mux) enqueue(e *entry, frames []byte) {
 	m.out = append(m.out, frames...)
 	m.unwritten += len(frames)
@@ -260,9 +260,9 @@ func (m *mux) enqueue(e *entry, frames []byte) {
 	m.watchdog.arm(e)
 }
 
-// ensureReader gives the reader's role to the reader goroutine if it is free.
-// It must be called before queued commands are written by another goroutine:
-// the current reader may just have stopped. It is called with mu held, on a
+// ensureReader gives the reader's role to the reader goroutine if it is free. It
+// must be called before queued commands are written by another goroutine: the
+// current reader may just have stopped. It is called with mu held, on a
 // connection that is not dead.
 func (m *mux) ensureReader() {
 	if !m.reading {
@@ -271,8 +271,8 @@ func (m *mux) ensureReader() {
 	}
 }
 
-// wait waits for the replies or the end of the caller's context. A call that
-// ends without replies leaves its slot to the reader.
+// wait waits for the replies or the end of the caller's context. A call that ends
+// without replies leaves its slot to the reader.
 func (m *mux) wait(c *call) error {
 	if ended := c.Done(); ended != nil {
 		return m.waitUntil(c, ended)
@@ -281,8 +281,8 @@ func (m *mux) wait(c *call) error {
 	return c.result()
 }
 
-// waitUntil is wait for a context that can end. It is a separate function to
-// keep wait's stack frame small: many stacks fill the processor's cache.
+// waitUntil is wait for a context that can end. It is a separate function to keep
+// wait's stack frame small: many stacks fill the processor's cache.
 func (m *mux) waitUntil(c *call, ended <-chan struct{}) error {
 	t := c.ticket
 	select {
@@ -327,8 +327,8 @@ func (m *mux) fail(err error, culprit *entry) {
 	all := append(append([]entry{}, m.taken...), m.queue...)
 	sent := len(all) - m.unsent
 	m.countCalls()
-	// The reader may still deliver the replies in its buffer. It finds no
-	// further calls in queue; taken is left to it.
+	// The reader may still deliver the replies in its buffer. It finds no further
+	// calls in queue; taken is left to it.
 	m.out, m.spare, m.queue, m.unsent = nil, nil, nil, 0
 	m.mu.Unlock()
 	if errors.Is(err, driver.ErrProtocol) {
@@ -352,10 +352,10 @@ func (m *mux) fail(err error, culprit *entry) {
 // their commands may have been sent, unsent if not.
 func outcomes(err error) (lost, unsent error) {
 	if isFinal(err) {
-		// Only the call whose reply was bad gets that error. For the others the
-		// reply is merely missing.
-		return fmt.Errorf("%w: the connection was given up over the reply to another call", driver.ErrUnknownOutcome),
-			fmt.Errorf("%w: the connection was given up over the reply to another call", driver.ErrUnavailable)
+		// Only the call whose reply was bad gets that error. For the others the reply
+		// is merely missing.
+		return fmt.Errorf("%w: the connection was closed because of a bad reply to another call", driver.ErrUnknownOutcome),
+			fmt.Errorf("%w: the connection was closed because of a bad reply to another call", driver.ErrUnavailable)
 	}
 	return fmt.Errorf("%w: the connection was lost: %w", driver.ErrUnknownOutcome, err), unavailable(err)
 }

@@ -40,7 +40,7 @@ func TestMuxFull(t *testing.T) {
 	require.Eventually(t, func() bool { return s.Stats().InFlight >= redigo.MaxFlight }, patience, time.Millisecond)
 	_, err := run(s, driver.ReadOnly, "ECHO", "one too many")
 	require.ErrorIs(t, err, driver.ErrUnavailable)
-	assert.ErrorContains(t, err, "4096 calls are under way")
+	assert.ErrorContains(t, err, "4096 calls are in progress")
 	assert.EqualValues(t, 1, s.Stats().Refused)
 	r.Resume()
 	<-ended
@@ -63,7 +63,7 @@ func TestMuxBytesAreBounded(t *testing.T) {
 			_, err := run(s, 0, "SET", "k", value)
 			if err == nil {
 				served.Add(1)
-			} else if assert.ErrorIs(t, err, driver.ErrUnavailable) && assert.ErrorContains(t, err, "wait to be written") {
+			} else if assert.ErrorIs(t, err, driver.ErrUnavailable) && assert.ErrorContains(t, err, "waiting to be written") {
 				refused.Add(1)
 			}
 		})

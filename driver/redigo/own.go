@@ -2,18 +2,18 @@ package redigo
 
 import "github.com/gocaches/caches/driver"
 
-// A need is what kind of connection a Pipeline needs.
+// A need is the kind of connection that a Pipeline needs.
 type need uint8
 
 const (
 	shareable  need = iota
-	exclusive       // one that nobody waits behind
-	disposable      // one that nobody uses afterwards
+	exclusive       // dedicated: no other call waits behind it
+	disposable      // dedicated, and closed after the call
 )
 
-// needOf returns what p needs. It looks at the names of the commands also where
-// the Mode says nothing: one SUBSCRIBE or BLPOP on a shared connection would be
-// everybody's.
+// needOf returns the need of p. It depends on the commands' names as well as on
+// the Mode: one SUBSCRIBE or BLPOP on a shared connection would affect every
+// call.
 func needOf(p *driver.Pipeline) need {
 	n := shareable
 	if len(p.Frames()) > maxShared || p.Mode()&driver.Own != 0 {
@@ -29,17 +29,18 @@ const (
 	// The bounds of the names below.
 	shortestName = len("SYNC")
 	longestName  = len("PUNSUBSCRIBE")
-	// initials has a bit for each letter that one of them begins with.
+	// initials has a bit for each first letter of these names.
 	initials = uint32(1<<('A'&31) | 1<<('B'&31) | 1<<('C'&31) | 1<<('D'&31) | 1<<('E'&31) | 1<<('H'&31) | 1<<('M'&31) |
 		1<<('P'&31) | 1<<('Q'&31) | 1<<('R'&31) | 1<<('S'&31) | 1<<('U'&31) | 1<<('W'&31) | 1<<('X'&31))
 )
 
-// needOfName returns what one command needs; see
-// https://redis.io/docs/latest/commands/ (the blocking ones by their ACL
-// category; the others change what the connection is to later commands).
+// needOfName returns the need of one command; see
+// https://redis.io/docs/latest/commands/ (exclusive: the ACL category of blocking
+// commands; disposable: commands that change how the connection treats later
+// ones).
 func needOfName(name string) need {
 	if len(name) < shortestName || len(name) > longestName || initials>>(name[0]&31)&1 == 0 {
-		return shareable // most are decided here
+		return shareable // decides most
 	}
 	var upper [longestName]byte
 	for i := range len(name) {

@@ -14,62 +14,62 @@ import (
 )
 
 const (
-	idleTimeout = 5 * time.Minute // a connection is closed after as long without a call
+	idleTimeout = 5 * time.Minute // an unused connection is closed after that
 
-	// writeAhead is what is written before the first reply is read. More than
-	// that is written beside the reading: a server that stops taking commands
-	// because nobody takes its replies would wait for us as we wait for it.
+	// writeAhead is the most bytes written before the first reply is read. Larger
+	// commands are written and read at the same time: a server that stops reading
+	// until its replies are read would otherwise wait for us as we wait for it.
 	writeAhead = 64 << 10
 
-	keepBuffer = 64 << 10 // the largest read buffer that an idle connection keeps
+	keepBuffer = 64 << 10 // largest read buffer that an idle connection keeps
 	minRead    = 4 << 10  // room for one read
-	maxAhead   = 1 << 20  // room made at once for a string whose length was announced
+	maxAhead   = 1 << 20  // most room made at once for a string of announced length
 )
 
-// longAgo as a deadline ends what waits on a socket.
+// longAgo as a deadline interrupts a blocked read or write.
 var longAgo = time.Unix(1, 0)
 
-// A conn is one connection to the server. redigo dials it, greets the server
-// through it, and keeps it in its Pool; the commands between are written and
-// read by exchange on the net.Conn itself, as bytes, past redigo's buffers,
-// which are empty since the handshake.
+// A conn is one connection to the server. redigo dials it, makes the handshake
+// over it and keeps it in a Pool. Later commands and replies bypass redigo's
+// buffers, which are empty after the handshake: exchange uses the net.Conn
+// itself.
 //
-// One goroutine uses a conn at a time: who has borrowed it from the Pool.
+// Only the goroutine that has borrowed a conn from the Pool uses it.
 type conn struct {
 	redis.Conn
 	nc   net.Conn        // above TLS
-	sock net.Conn        // below TLS: what is closed, see tap
-	raw  syscall.RawConn // of sock; nil where there is none to be had
+	sock net.Conn        // below TLS; the one to close, see tap
+	raw  syscall.RawConn // of sock; nil if it has none
 	tap  tap
 
 	secure bool // TLS
 
-	era    *era        // that it ends with; nil on a lane, which sees to that itself
-	detach func() bool // takes that back
+	era    *era        // it is closed when this ends; nil on a lane, which closes it itself
+	detach func() bool // undoes attach
 
 	stats  *counters
 	framer framer
-	buf    []byte // of the replies being read
-	used   bool   // an exchange has gone well here
-	broken error  // why no other may follow
-	quiet  bool   // what listen heard last
+	buf    []byte // replies being read
+	used   bool   // an exchange has succeeded
+	broken error  // why no exchange may follow
+	quiet  bool   // result of the last listen
 
-	// The methods of the same names as values, made once: a method value made
-	// at each call is an allocation at each call.
+	// The methods of these names as values. Evaluating a method value at each call
+	// would allocate each time.
 	interruptFunc func()
 	listenFunc    func(fd uintptr)
 }
 
-// ready makes a conn that has been dialled into one of the store's.
+// ready prepares a dialed conn for use by s.
 func (c *conn) ready(s *Store) {
 	c.stats, c.framer.limits = &s.stats, s.limits
 	c.interruptFunc, c.listenFunc = c.interrupt, c.listen
 }
 
-// Do is the way of a call through redigo's Pool, which hands out connections
-// in a wrapper that shows nothing but redis.Conn: the Pool's wrapper passes a
-// *call as an argument on to this Do. It also calls Do("") when a connection
-// comes back; there is never anything pending.
+// Do serves a call by way of redigo's Pool. The Pool hands out its connections in
+// a wrapper with the methods of redis.Conn only, but passes a *call among the
+// arguments on to this Do. It also calls Do("") when a connection comes back, to
+// read pending replies; there are none.
 func (c *conn) Do(_ string, args ...any) (any, error) {
 	for _, arg := range args {
 		if call, ok := arg.(*call); ok {
@@ -92,13 +92,13 @@ func (c *conn) Do(_ string, args ...any) (any, error) {
 // Err tells the Pool whether to close the connection when it comes back.
 func (c *conn) Err() error { return c.broken }
 
-var errSpent = errors.New("redigo: the connection is no longer what others expect")
+var errSpent = errors.New("redigo: the call left the connection unfit for others")
 
 var errStale = errors.New("redigo: the server closed an idle connection")
 
-// check is asked by the Pool before an idle connection is used again. One that
-// the server has closed meanwhile must not take a write: nobody could say
-// afterwards whether it arrived.
+// check returns why an idle connection must not be used again, or nil; the Pool
+// calls it. A write to a connection that the server has closed must be avoided:
+// its outcome would be unknown.
 func (c *conn) check() error {
 	if err := c.because(nil); err != nil || c.raw == nil {
 		return err
@@ -114,10 +114,10 @@ func (c *conn) check() error {
 
 func (c *conn) listen(fd uintptr) { c.quiet = quiet(fd) }
 
-// exchange writes frames and returns the n replies to them, in a buffer that
-// stays the connection's until reuse.
+// exchange writes frames and returns the n replies, in a buffer that belongs to
+// the connection until reuse.
 //
-// A call that ends before its replies are whole costs the connection: the
+// A call that ends before its replies are whole breaks the connection: the
 // replies still come, and the next call must not take them for its own.
 func (c *conn) exchange(call *call, frames []byte, n int) ([]byte, error) {
 	if c.broken != nil {
@@ -130,11 +130,11 @@ func (c *conn) exchange(call *call, frames []byte, n int) ([]byte, error) {
 		err = c.transfer(call, frames, n)
 	}
 	if !stop() {
-		// interrupt has run or is about to. It may set its deadline at any
-		// later time, even in the middle of the next call, so there is none.
+		// interrupt runs or is about to. It may set its deadline at any later time,
+		// even during the next call, so the connection is not used again.
 		c.broken = call.Err()
 	}
-	// Also where the replies are there: its end may have come before them.
+	// Even with all replies: the era may have ended before they came.
 	if err = c.because(err); err != nil {
 		c.broken = err
 		return nil, err
@@ -144,7 +144,7 @@ func (c *conn) exchange(call *call, frames []byte, n int) ([]byte, error) {
 	return c.buf, nil
 }
 
-// interrupt ends what the connection waits for.
+// interrupt makes a blocked read or write return.
 func (c *conn) interrupt() { _ = c.nc.SetDeadline(longAgo) }
 
 // reuse gives the connection a buffer for its next replies.
@@ -165,9 +165,9 @@ func (c *conn) transfer(call *call, frames []byte, n int) error {
 	return c.read(n)
 }
 
-// transferLarge writes and reads at once. Whichever fails ends the other, and
-// the error is that of the first; both have ended when it returns, for frames
-// are the caller's again then.
+// transferLarge writes and reads at the same time. If one fails it stops the
+// other, and its error is returned. Both have ended on return, because frames
+// then belongs to the caller again.
 func (c *conn) transferLarge(call *call, frames []byte, n int) error {
 	written := make(chan error, 1)
 	go func() {
@@ -194,7 +194,7 @@ func (c *conn) write(call *call, frames []byte) error {
 	return err
 }
 
-// read reads n replies into c.buf, and nothing after them.
+// read reads exactly n replies into c.buf. Further bytes are an error.
 func (c *conn) read(n int) error {
 	f := &c.framer
 	f.begin(n)
@@ -217,8 +217,8 @@ func (c *conn) read(n int) error {
 	return nil
 }
 
-// room returns how many bytes to make room for before a read: as many as are
-// known to come, but never more than have come already and a bit.
+// room returns how many bytes to make room for before a read: the announced rest
+// of the reply up to maxAhead, at least minRead in all, or the space there is.
 func (c *conn) room() int {
 	if len(c.buf) < cap(c.buf) && c.framer.need == 0 {
 		return 1
@@ -226,7 +226,7 @@ func (c *conn) room() int {
 	return max(minRead-len(c.buf), min(c.framer.need, maxAhead), 1)
 }
 
-// noEOF gives the end of a connection in the middle of things its proper name.
+// noEOF turns an io.EOF in the middle of a reply into io.ErrUnexpectedEOF.
 func noEOF(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF

@@ -1,37 +1,35 @@
-// Package redigo is a [driver.Store] that keeps its data in a Redis server,
-// over github.com/gomodule/redigo.
+// Package redigo is a [driver.Store] that keeps its data in a Redis server, over
+// github.com/gomodule/redigo.
 //
 // redigo dials and pools the connections. Package driver encodes the commands,
 // which are written to the socket unchanged; replies are framed and checked in
-// place, within [Limits]. Most calls share one connection, on which the
-// commands of many calls travel together. A call gets a dedicated connection
-// from a pool if its Pipeline is [driver.Own] or larger than 1 MiB. All calls
-// use the pool for half a second after this process was found to be short of
-// processors.
+// place, within [Limits]. Most calls share one connection, on which the commands
+// of many calls travel together. A call gets a dedicated connection from a pool
+// if its Pipeline is [driver.Own] or larger than 1 MiB. All calls use the pool
+// for half a second after this process was found to be short of processors.
 //
 //	store, err := redigo.Open(redigo.Config{Address: "localhost:6379"})
 //
 // The package makes these promises about failures:
 //
 //   - Every call ends by its context's deadline or after Config.Timeout,
-//     whichever is sooner. A [driver.Own] call whose context has a deadline
-//     ends by that deadline alone.
+//     whichever is sooner. A [driver.Own] call whose context has a deadline ends
+//     by that deadline alone.
 //   - An error wraps [driver.ErrUnavailable] if nothing was written, and
-//     [driver.ErrUnknownOutcome] if something was written and the replies did
-//     not arrive in full.
+//     [driver.ErrUnknownOutcome] if something was written and the replies did not
+//     arrive in full.
 //   - Commands are sent again only if a second run does no harm: nothing was
 //     written, the server said that it did not run them, or the Pipeline is
 //     [driver.ReadOnly] or [driver.Repeatable].
 //   - No call gets the reply to another. A call that ends early keeps its place
-//     in the order of replies, and its reply is dropped on arrival. A
-//     connection that delivers anything but the expected number of whole
-//     replies is closed.
+//     in the order of replies, and its reply is dropped on arrival. A connection
+//     that delivers anything but the expected number of whole replies is closed.
 //   - Config.Resolve supplies the address for each dial, so a server may move;
-//     Config.Role checks its role on each new connection. [Store.Drop] closes
-//     all connections to the previous server.
-//   - At most 4,096 calls are in progress on a shared connection; one more
-//     fails at once. After repeated failures of the server, calls fail at once
-//     until the next attempt to reach it, less than half a second later.
+//     Config.Role checks its role on each new connection. [Store.Drop] closes all
+//     connections to the previous server.
+//   - At most 4,096 calls are in progress on a shared connection; one more fails
+//     at once. After repeated failures of the server, calls fail at once until
+//     the next attempt to reach it, less than half a second later.
 package redigo
 
 import (
@@ -50,82 +48,79 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// Config describes a server and the connections to it. Only Address is
-// required. Printing a Config shows its network, address and database only. But
-// fmt does not call the methods of unexported fields: a Config in one shows its
-// Password, so use Credentials there.
+// Config describes a server and the connections to it. Only Address is required.
+// Printing a Config shows its network, address and database only. But fmt does
+// not call the methods of unexported fields: a Config in one shows its Password,
+// so use Credentials there.
 type Config struct {
 	// Network is "tcp" or "unix"; empty means "tcp".
 	Network string
 	// Address is host:port, or the path of a socket.
 	Address string
-	// Resolve, if not nil, returns the host:port for each dial, for a server
-	// that may move. Address may then be empty; it only names the server in
-	// errors and in String. ctx is canceled when the dial ends. The time
-	// Resolve takes counts toward ConnectTimeout.
+	// Resolve, if not nil, returns the host:port for each dial, for a server that
+	// may move. Address may then be empty; it only names the server in errors and in
+	// String. ctx is canceled when the dial ends. The time Resolve takes counts
+	// toward ConnectTimeout.
 	Resolve func(ctx context.Context) (address string, err error)
-	// Role is the role that the server must have. It is checked with ROLE
-	// before the first command; a connection to a server with another role is
-	// closed. [Role] describes the other effects.
+	// Role is the role that the server must have. It is checked with ROLE before the
+	// first command; a connection to a server with another role is closed. [Role]
+	// describes the other effects.
 	Role Role
 
-	// Username and Password are sent with AUTH. Password alone authenticates
-	// the default user. If both are empty, AUTH is not sent. A Username without
-	// a Password is sent with an empty password, so the connection never falls
-	// back to the default user.
+	// Username and Password are sent with AUTH. Password alone authenticates the
+	// default user. If both are empty, AUTH is not sent. A Username without a
+	// Password is sent with an empty password, so the connection never falls back to
+	// the default user.
 	Username, Password string
-	// Credentials, if not nil, supplies the username and password for each
-	// dial; Username and Password must then be empty. ctx is canceled when the
-	// dial ends. Its error becomes part of the call's error, so it must not
-	// contain a secret.
+	// Credentials, if not nil, supplies the username and password for each dial;
+	// Username and Password must then be empty. ctx is canceled when the dial ends.
+	// Its error becomes part of the call's error, so it must not contain a secret.
 	Credentials func(ctx context.Context) (username, password string, err error)
 	// DB is the number of the database (SELECT).
 	DB int
 
-	// TLS turns on TLS; nil means no TLS. An empty ServerName defaults to the
-	// host that is dialed. MinVersion is raised to TLS 1.2 if it is lower.
+	// TLS turns on TLS; nil means no TLS. An empty ServerName defaults to the host
+	// that is dialed. MinVersion is raised to TLS 1.2 if it is lower.
 	TLS *tls.Config
-	// ClientName is the name that CLIENT LIST shows (CLIENT SETNAME). It must
-	// be printable ASCII without spaces.
+	// ClientName is the name that CLIENT LIST shows (CLIENT SETNAME). It must be
+	// printable ASCII without spaces.
 	ClientName string
 
-	// Conns is the number of shared connections, which are dialed on demand;
-	// zero means one. If the server is the bottleneck, one is the fastest: with
-	// more, fewer commands travel together.
+	// Conns is the number of shared connections, which are dialed on demand; zero
+	// means one. If the server is the bottleneck, one is the fastest: with more,
+	// fewer commands travel together.
 	Conns int
 	// OwnConns is the maximum number of dedicated connections, for [driver.Own]
-	// Pipelines and for Pipelines of more than 1 MiB; zero means 64. A call
-	// that finds all of them in use waits for one until its deadline.
+	// Pipelines and for Pipelines of more than 1 MiB; zero means 64. A call that
+	// finds all of them in use waits for one until its deadline.
 	OwnConns int
-	// Timeout limits one call, with all retries and waiting, unless its context
-	// has an earlier deadline; zero means one second.
+	// Timeout limits one call, with all retries and waiting, unless its context has
+	// an earlier deadline; zero means one second.
 	Timeout time.Duration
-	// ConnectTimeout limits one dial, with TLS and AUTH; zero means one second.
-	// The deadline of a call that dials for itself also applies.
+	// ConnectTimeout limits one dial, with TLS and AUTH; zero means one second. The
+	// deadline of a call that dials for itself also applies.
 	ConnectTimeout time.Duration
 	// Limits bound the replies.
 	Limits Limits
 
-	// ReadOnly sends READONLY on each connection: a replica in a Redis Cluster
-	// then answers commands that only read, instead of redirecting to its
-	// master.
+	// ReadOnly sends READONLY on each connection: a replica in a Redis Cluster then
+	// answers commands that only read, instead of redirecting to its master.
 	ReadOnly bool
 	// Refusals returns temporary refusals of the server (LOADING, TRYAGAIN,
-	// CLUSTERDOWN, MASTERDOWN, too many clients) to the caller at once.
-	// Otherwise refused commands are sent again until the call's deadline. It
-	// is meant for Stores that can ask another server.
+	// CLUSTERDOWN, MASTERDOWN, too many clients) to the caller at once. Otherwise
+	// refused commands are sent again until the call's deadline. It is meant for
+	// Stores that can ask another server.
 	Refusals bool
 
-	// OnState, if not nil, is called with each new state of the shared
-	// connections and its reason, if there is one: one state at a time, in the
-	// order of the changes. The Store's goroutines and callers call it and wait
-	// for it, so it must not panic or call the Store. At most 1,024 states wait
-	// for it; the oldest are dropped.
+	// OnState, if not nil, is called with each new state of the shared connections
+	// and its reason, if there is one: one state at a time, in the order of the
+	// changes. The Store's goroutines and callers call it and wait for it, so it
+	// must not panic or call the Store. At most 1,024 states wait for it; the oldest
+	// are dropped.
 	OnState func(state driver.State, reason error)
 }
 
-// A Store is a [driver.Store] on one Redis server. It is safe for concurrent
-// use.
+// A Store is a [driver.Store] on one Redis server. It is safe for concurrent use.
 type Store struct {
 	pool         *redis.Pool
 	fromPool     bool   // the pool was passed to FromPool
@@ -201,15 +196,15 @@ func (c *Config) check() error {
 	case c.Address == "" && c.Resolve == nil:
 		return errors.New("the Address is missing")
 	case c.Resolve != nil && c.Network == "unix":
-		return errors.New("what Resolve returns is host:port, and never a unix socket")
+		return errors.New(`Resolve returns host:port, so the Network must not be "unix"`)
 	case !c.addressFits():
 		return errors.New("the Address is not host:port") // it may be a DSN with a password: do not repeat it
 	case c.Role > Replica:
-		return errors.New("the Role is none of those that there are")
+		return errors.New("the Role is unknown")
 	case c.Credentials != nil && c.Username+c.Password != "":
-		return errors.New("the Credentials take the place of Username and Password: set one or the other")
+		return errors.New("the Credentials replace Username and Password: set only one of the two")
 	case c.DB < 0, c.Conns < 0, c.OwnConns < 0, c.Timeout < 0, c.ConnectTimeout < 0:
-		return errors.New("the DB, Conns, OwnConns, Timeout and ConnectTimeout must not be negative")
+		return errors.New("DB, Conns, OwnConns, Timeout and ConnectTimeout must not be negative")
 	case strings.ContainsFunc(c.ClientName, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return errors.New("the ClientName must be printable ASCII without spaces")
 	case c.TLS != nil && c.Network == "unix" && c.TLS.ServerName == "" && !c.TLS.InsecureSkipVerify:
@@ -258,17 +253,17 @@ func (s *Store) Do(ctx context.Context, p *driver.Pipeline) error {
 }
 
 // Start is Do in two steps; see [driver.Starter]. The commands are on their way
-// when it returns, and no goroutine waits for them, unless no connection is
-// open yet or p needs a dedicated one.
+// when it returns, and no goroutine waits for them, unless no connection is open
+// yet or p needs a dedicated one.
 func (s *Store) Start(ctx context.Context, p *driver.Pipeline) driver.Pending {
 	c := s.newCall(ctx, p)
 	c.start()
 	return c
 }
 
-// Ask is Do on a Redis Cluster server that is importing the slot of p's keys.
-// It sends ASKING before each command, or once if p is [driver.Atomic]. No
-// command of another call comes between ASKING and its command.
+// Ask is Do on a Redis Cluster server that is importing the slot of p's keys. It
+// sends ASKING before each command, or once if p is [driver.Atomic]. No command
+// of another call comes between ASKING and its command.
 func (s *Store) Ask(ctx context.Context, p *driver.Pipeline) error {
 	c := s.newCall(ctx, p)
 	c.asking = true
@@ -287,12 +282,12 @@ func (s *Store) closed() bool {
 }
 
 // Close makes later calls, and calls that wait for a dedicated connection, fail
-// with [driver.ErrUnavailable]. It waits up to 5 seconds for calls in progress
-// on shared connections and then closes these; a call still in progress fails
-// with [driver.ErrUnknownOutcome]. Within the same 5 seconds it delivers the
-// remaining states to Config.OnState. A dedicated connection is closed when its
-// call ends; Close does not wait for that. A pool passed to [FromPool] stays
-// open. A second Close does nothing.
+// with [driver.ErrUnavailable]. It waits up to 5 seconds for calls in progress on
+// shared connections and then closes these; a call still in progress fails with
+// [driver.ErrUnknownOutcome]. Within the same 5 seconds it delivers the remaining
+// states to Config.OnState. A dedicated connection is closed when its call ends;
+// Close does not wait for that. A pool passed to [FromPool] stays open. A second
+// Close does nothing.
 func (s *Store) Close() error {
 	var err error
 	s.close.Do(func() {

@@ -60,7 +60,7 @@ func TestOpenChecks(t *testing.T) {
 		{redigo.Config{Address: "localhost"}, "Address is not host:port"},
 		{redigo.Config{Address: "redis://:pw@localhost:1"}, "Address is not host:port"},
 		{redigo.Config{Address: "pw@localhost:1"}, "Address is not host:port"},
-		{redigo.Config{Address: "h:1", Password: "x", Credentials: creds}, "Credentials take the place"},
+		{redigo.Config{Address: "h:1", Password: "x", Credentials: creds}, "Credentials replace Username"},
 		{redigo.Config{Address: "h:1", DB: -1}, "must not be negative"},
 		{redigo.Config{Address: "h:1", Conns: -1}, "must not be negative"},
 		{redigo.Config{Address: "h:1", OwnConns: -1}, "must not be negative"},
@@ -323,7 +323,7 @@ func TestArgumentBeyondTheLimit(t *testing.T) {
 	for _, mode := range []driver.Mode{0, driver.Own, driver.Atomic} {
 		_, err := run(s, mode, "SET", "k", whole+"x")
 		require.ErrorIs(t, err, driver.ErrTooLarge)
-		assert.ErrorContains(t, err, `an argument of 1001 bytes is beyond the limit "bulk" of 1000 bytes`)
+		assert.ErrorContains(t, err, `an argument of 1001 bytes exceeds the limit "bulk" of 1000 bytes`)
 	}
 	assert.Equal(t, bulk(whole), must(t, s, "GET", "k"))
 	call, _ := start(t.Context(), s, 0, "SET", "k", whole+"x")

@@ -9,16 +9,16 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Limits bound what a server may answer. A reply beyond one of them ends its
-// call with [driver.ErrTooLarge], names the limit, and costs the connection.
-// Memory grows with the bytes that have come, never with a length announced.
-// An argument beyond Bulk, which could never be read, is not sent.
+// Limits bound the replies of a server. A reply beyond a limit fails its call
+// with [driver.ErrTooLarge], which names the limit, and closes the connection.
+// Memory grows with the bytes received, not with the lengths announced. An
+// argument longer than Bulk is not sent, because it could not be read back.
 type Limits struct {
 	Bulk  int // bytes of one string; zero: 64 MiB
 	Array int // elements of one array; zero: 1,048,576
-	Depth int // arrays inside each other; zero: 32
+	Depth int // levels of nested arrays; zero: 32
 	Line  int // bytes of a status, an error or a length; zero: 64 KiB
-	Reply int // bytes of all that answers one command; zero: 512 MiB
+	Reply int // bytes of the reply to one command; zero: 512 MiB
 }
 
 func (l Limits) orDefaults() Limits {
@@ -31,8 +31,8 @@ func (l Limits) orDefaults() Limits {
 	}
 }
 
-// check refuses limits that are none: a negative one, or one so large that sums
-// of two no longer fit an int.
+// check refuses limits that are negative, or so large that the sum of two might
+// not fit an int.
 func (l Limits) check() error {
 	for _, n := range []int{l.Bulk, l.Array, l.Depth, l.Line, l.Reply} {
 		if n < 0 || n > math.MaxInt/16 {
@@ -42,7 +42,7 @@ func (l Limits) check() error {
 	return nil
 }
 
-// orDefault returns v, or def where v is zero.
+// orDefault returns v, or def if v is zero.
 func orDefault[T comparable](v, def T) T {
 	var zero T
 	if v == zero {
@@ -51,29 +51,30 @@ func orDefault[T comparable](v, def T) T {
 	return v
 }
 
-// A framer finds the ends of replies in bytes as they come from a server, and
-// refuses what is not RESP2 or is beyond its limits. What it lets through is
-// what package driver reads without looking again.
+// A framer finds the ends of replies in the bytes from a server. It refuses bytes
+// that are not RESP2 and replies beyond its limits: package driver reads accepted
+// replies without further checks.
 //
-// The wire format is https://redis.io/docs/latest/develop/reference/protocol-spec/.
+// The wire format is
+// https://redis.io/docs/latest/develop/reference/protocol-spec/.
 type framer struct {
 	limits Limits
-	left   int   // whole replies still to come
-	pos    int   // what lies before it is framed
-	start  int   // of the reply that is under way
-	open   []int // elements still missing of each open array, outermost first
-	need   int   // bytes that the string at pos lacks, as far as is known
+	left   int   // replies not yet whole
+	pos    int   // bytes before it are framed
+	start  int   // of the current reply
+	open   []int // missing elements of each open array, outermost first
+	need   int   // missing bytes of the string at pos, if known
 	errs   bool  // one of the replies is an error
 }
 
-// begin makes f ready for n replies at the start of a buffer.
+// begin prepares f for n replies at the start of a buffer.
 func (f *framer) begin(n int) {
 	f.left, f.pos, f.start, f.open, f.need, f.errs = n, 0, 0, f.open[:0], 0, false
 }
 
-// advance frames as much of buf as it can. buf begins where it did at begin
-// and holds more than at the call before. The replies are whole once f.left is
-// zero; they end at f.pos.
+// advance frames as much of buf as it can. buf starts at the same byte in each
+// call after begin, and grows. The replies are whole once f.left is zero; they
+// end at f.pos.
 func (f *framer) advance(buf []byte) error {
 	for f.left > 0 {
 		f.elements(buf)
@@ -91,9 +92,9 @@ func (f *framer) advance(buf []byte) error {
 	return nil
 }
 
-// whole returns the size of the reply at the start of buf where that is one of
-// the usual ones, "+OK", a string, a nil or an integer, within the limits and
-// there to its end. Else it returns zero: then begin and advance have to look.
+// usual returns the size of the reply at the start of buf if it is whole, within
+// the limits and of a common form: "+OK", a string, a nil or an integer.
+// Otherwise it returns zero, and begin and advance must decide.
 func (f *framer) usual(buf []byte) int {
 	const ok, none = "+OK\r\n", "$-1\r\n"
 	if len(buf) < len(ok) {
@@ -132,8 +133,8 @@ func (f *framer) usual(buf []byte) int {
 	return size
 }
 
-// elements frames the usual elements that come next, those of a GetMany say, as
-// far as the innermost open array goes.
+// elements frames the next elements of the innermost open array, as long as they
+// have a common form, such as the values of an MGET.
 func (f *framer) elements(buf []byte) {
 	inner := len(f.open) - 1
 	if inner < 0 {
@@ -154,17 +155,17 @@ func (f *framer) elements(buf []byte) {
 	case left > 0:
 		f.open[inner], f.pos = left, at
 	default:
-		f.open[inner] = 1 // the last of them closes it
+		f.open[inner] = 1 // the last element closes it
 		f.close(at)
 	}
 	f.need = 0
 }
 
-// item frames one string, number or array header. It is not ok where buf ends
-// before the item does; the item is then looked at again from its start.
+// item frames one string, number or array header. ok is false if buf ends first;
+// the item is then read again from its start.
 func (f *framer) item(buf []byte) (ok bool, err error) {
-	// The first byte is looked at before the line is whole: what is no reply
-	// need not have an end.
+	// The first byte is checked before the line is whole: bytes that are not a reply
+	// may never end.
 	if f.pos < len(buf) && !isKind(buf[f.pos]) {
 		return false, fmt.Errorf("%w: a reply begins with byte %#02x", driver.ErrProtocol, buf[f.pos])
 	}
@@ -191,7 +192,7 @@ func (f *framer) item(buf []byte) (ok bool, err error) {
 	}
 }
 
-// isKind reports whether a reply of RESP2 can begin with b.
+// isKind reports whether a RESP2 reply can begin with b.
 func isKind(b byte) bool { return b == '$' || b == '*' || b == '+' || b == ':' || b == '-' }
 
 // line returns the first line of b without its end.
@@ -203,14 +204,14 @@ func (f *framer) line(b []byte) (line []byte, ok bool, err error) {
 	if i < 0 {
 		return nil, false, nil
 	}
-	// The driver looks for the first '\r', so there must be no other one.
+	// The driver looks for the first '\r', so there must be no other.
 	if i < 2 || bytes.IndexByte(b[:i], '\r') != i-1 {
 		return nil, false, fmt.Errorf("%w: a line does not end in CR LF", driver.ErrProtocol)
 	}
 	return b[:i-1], true, nil
 }
 
-// bulk frames the string whose header, with the given length, ends at end.
+// bulk frames the string whose header ends at end and announces length.
 func (f *framer) bulk(buf, length []byte, end int) (ok bool, err error) {
 	n, err := parseLength(length, f.limits.Bulk)
 	switch {
@@ -224,8 +225,8 @@ func (f *framer) bulk(buf, length []byte, end int) (ok bool, err error) {
 		f.close(end)
 		return true, nil
 	}
-	// pos stays at the header, which is read again when more has come: that
-	// costs less than to remember where in an item one is.
+	// pos stays at the header, which is read again with more bytes: that costs less
+	// than to remember a position inside an item.
 	if f.need = end + n + 2 - len(buf); f.need > 0 {
 		return false, nil
 	}
@@ -248,14 +249,14 @@ func (f *framer) array(length []byte, end int) error {
 		f.close(end)
 		return nil
 	case len(f.open) == f.limits.Depth:
-		return tooLarge("depth", f.limits.Depth, "arrays inside each other")
+		return tooLarge("depth", f.limits.Depth, "nested arrays")
 	}
-	f.open = append(f.open, n) // no room is made for n elements: they have not come
+	f.open = append(f.open, n) // no room for n elements yet: they have not come
 	f.pos = end
 	return nil
 }
 
-// close ends the item at end, and with it the arrays whose last element it is.
+// close ends the item at end, and the arrays of which it is the last element.
 func (f *framer) close(end int) {
 	f.pos = end
 	for i := len(f.open) - 1; i >= 0; i-- {
@@ -268,8 +269,8 @@ func (f *framer) close(end int) {
 	f.start = end
 }
 
-// parseLength reads a length: -1, or digits. A number beyond limit comes back
-// as some number beyond limit, however many digits it has.
+// parseLength reads a length: -1, or digits. For a number beyond limit it returns
+// some number beyond limit, however many digits there are.
 func parseLength(text []byte, limit int) (int, error) {
 	if string(text) == "-1" {
 		return -1, nil
@@ -289,7 +290,7 @@ func parseLength(text []byte, limit int) (int, error) {
 	return int(min(n, int64(limit)+1)), nil
 }
 
-// checkInteger refuses what is not an int64 in decimal.
+// checkInteger refuses text that is not an int64 in decimal.
 func checkInteger(text []byte) error {
 	digits, most := text, uint64(1<<63-1)
 	if len(text) > 0 && text[0] == '-' {
@@ -297,7 +298,8 @@ func checkInteger(text []byte) error {
 	}
 	n, bad := uint64(0), len(digits) == 0
 	for _, digit := range digits {
-		// 1<<63/10 times ten and nine more still fits: the check comes first.
+		// The check comes before the multiplication: ten times 1<<63/10, plus nine,
+		// still fits.
 		if digit < '0' || digit > '9' || n > most/10 {
 			bad = true
 			break
@@ -305,12 +307,12 @@ func checkInteger(text []byte) error {
 		n = n*10 + uint64(digit-'0')
 	}
 	if bad || n > most {
-		return fmt.Errorf("%w: an integer reply that is none", driver.ErrProtocol)
+		return fmt.Errorf("%w: an integer reply is not an integer", driver.ErrProtocol)
 	}
 	return nil
 }
 
-// checkArguments refuses an argument that could be stored, and never be read.
+// checkArguments refuses an argument that could be stored but not read back.
 func (l Limits) checkArguments(p *driver.Pipeline) error {
 	if len(p.Frames()) <= l.Bulk { // nearly always
 		return nil
@@ -318,7 +320,7 @@ func (l Limits) checkArguments(p *driver.Pipeline) error {
 	for i := range p.Len() {
 		for _, arg := range p.Command(i).Args {
 			if len(arg) > l.Bulk {
-				return fmt.Errorf("%w: an argument of %d bytes is beyond the limit %q of %d bytes", driver.ErrTooLarge, len(arg), "bulk", l.Bulk)
+				return fmt.Errorf("%w: an argument of %d bytes exceeds the limit %q of %d bytes", driver.ErrTooLarge, len(arg), "bulk", l.Bulk)
 			}
 		}
 	}
@@ -326,15 +328,15 @@ func (l Limits) checkArguments(p *driver.Pipeline) error {
 }
 
 func tooLarge(limit string, n int, unit string) error {
-	return fmt.Errorf("%w: a reply is beyond the limit %q of %d %s", driver.ErrTooLarge, limit, n, unit)
+	return fmt.Errorf("%w: a reply exceeds the limit %q of %d %s", driver.ErrTooLarge, limit, n, unit)
 }
 
-// split returns the first of the whole, checked replies in raw, and the rest.
+// split returns the first of the framed replies in raw, and the rest.
 func split(raw []byte) (reply, rest []byte) {
 	f := framer{limits: Limits{Bulk: len(raw), Array: len(raw), Depth: len(raw), Line: len(raw), Reply: len(raw)}}
 	f.begin(1)
 	if err := f.advance(raw); err != nil || f.left > 0 {
-		return raw, nil // cannot be: a framer let raw through before
+		return raw, nil // cannot happen: a framer has accepted raw
 	}
 	return raw[:f.pos], raw[f.pos:]
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// A Role is the replication role of a server. If Config.Role is set, the
-// server's role is checked on each new connection.
+// A Role is the replication role of a server. If Config.Role is set, the server's
+// role is checked on each new connection.
 //
 // With [Master], the Store also handles a server that has been demoted. Such a
 // server refuses writes with READONLY and does not run them, so they are sent
@@ -44,7 +44,7 @@ func (r Role) String() string {
 
 var (
 	errRole    = errors.New("the server has another role")
-	errDemoted = errors.New("the server is a master no longer")
+	errDemoted = errors.New("the server is no longer a master")
 )
 
 // check checks the reply to ROLE; see
@@ -52,7 +52,7 @@ var (
 func (r Role) check(reply any) error {
 	words, ok := reply.([]any)
 	if !ok || len(words) == 0 {
-		return fmt.Errorf("%w: ROLE was answered by something else than a role", driver.ErrProtocol)
+		return fmt.Errorf("%w: the reply to ROLE has no role", driver.ErrProtocol)
 	}
 	is, _ := words[0].([]byte)
 	switch {
@@ -61,7 +61,7 @@ func (r Role) check(reply any) error {
 	case r == Replica && string(is) != "slave":
 		return fmt.Errorf("%w: not a replica", errRole)
 	case r == Replica && !follows(words):
-		return fmt.Errorf("%w: a replica without its master", errRole)
+		return fmt.Errorf("%w: a replica that is not connected to its master", errRole)
 	}
 	return nil
 }

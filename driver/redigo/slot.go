@@ -55,9 +55,9 @@ const (
 func newSlot() *slot { return &slot{done: make(chan struct{}, 1)} }
 
 // ticket begins the next use of the slot, which must be new, never queued, or
-// answered: its caller has then taken the answer, and the reader does not touch
-// a slot after answering it. Into any other slot a reader may still write
-// replies that come late.
+// answered: its caller has then taken the answer, and the reader does not touch a
+// slot after answering it. Into any other slot a reader may still write replies
+// that come late.
 func (s *slot) ticket() ticket {
 	gen := s.state.Load()>>2 + 1
 	s.state.Store(gen<<2 | waiting)
@@ -79,8 +79,8 @@ func (t ticket) answer() {
 	}
 }
 
-// fail settles the ticket with an error. The error is stored after the
-// settlement and before the caller, its only reader, is told.
+// fail settles the ticket with an error. The error is stored after the settlement
+// and before the caller, its only reader, is told.
 func (t ticket) fail(err error) {
 	if t.settle(failed) {
 		t.slot.fault = &err

@@ -29,8 +29,7 @@ type change struct {
 	reason error
 }
 
-// note appends a state to the order. The caller calls tell once it holds no
-// lock.
+// note appends a state to the order. The caller calls tell once it holds no lock.
 func (s *states) note(state driver.State, reason error) {
 	if s.on == nil {
 		return
@@ -43,9 +42,9 @@ func (s *states) note(state driver.State, reason error) {
 	s.noted = append(s.noted, change{state, reason})
 }
 
-// tell passes all noted states to OnState, unless another goroutine is doing
-// so. Waiting for that goroutine could deadlock, since its OnState may be
-// waiting for this one.
+// tell passes all noted states to OnState, unless another goroutine is doing so.
+// Waiting for that goroutine could deadlock, since its OnState may be waiting for
+// this one.
 //
 // States noted meanwhile do not hold up the caller, which may be near its
 // deadline: a new goroutine tells them.
@@ -60,8 +59,8 @@ func (s *states) tell() {
 	}
 }
 
-// tellUpTo tells at most the given number of states and leaves the rest to a
-// new goroutine. It is called with mu held, and only if no other goroutine is
+// tellUpTo tells at most the given number of states and leaves the rest to a new
+// goroutine. It is called with mu held, and only if no other goroutine is
 // telling.
 func (s *states) tellUpTo(most int) {
 	s.telling = true
@@ -100,8 +99,8 @@ func (s *states) noteAndTell(state driver.State, reason error) {
 	s.tell()
 }
 
-// wait waits until end for the telling goroutine: a closed Store no longer
-// calls OnState.
+// wait waits until end for the telling goroutine: a closed Store no longer calls
+// OnState.
 func (s *states) wait(end time.Time) {
 	for s.busy() && time.Now().Before(end) {
 		time.Sleep(time.Millisecond)

@@ -11,18 +11,17 @@ type Stats = driver.Stats
 
 var _ driver.Meter = (*Store)(nil)
 
-// counters are in two groups by the goroutines that change them: callers, and
-// the readers and writers of shared connections, which may run on another
-// processor. The gap keeps the groups in different lines of the processor's
-// cache.
+// counters are in two groups by the goroutines that change them: callers, and the
+// readers and writers of shared connections, which may run on another processor.
+// The gap keeps the groups in different lines of the processor's cache.
 type counters struct {
 	errors, retries, abandoned, refused              atomic.Int64
 	_                                                [64]byte
 	calls, dials, in, out, commands, writes, desyncs atomic.Int64
 }
 
-// Stats returns the current counts. They are read one after the other, so a
-// call in progress may be part of some of them only.
+// Stats returns the current counts. They are read one after the other, so a call
+// in progress may be part of some of them only.
 func (s *Store) Stats() Stats {
 	inFlight := s.inFlight() // first: it makes the connections count their calls
 	return Stats{

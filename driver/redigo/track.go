@@ -13,25 +13,24 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Tracking: the server says which keys change (client-side caching,
+// Tracking tells which keys change (client-side caching,
 // https://redis.io/docs/latest/develop/reference/client-side-caching/).
 //
-// One connection does all of it: it turns on tracking by prefix (BCAST) with
-// itself as the one to redirect to, and subscribes to what is redirected. The
-// usual layout, in which the connections that read are tracked and another one
-// listens, goes silent for ever when one that reads is lost: the server drops
-// what it tracked and tells nobody. Here what listens is what is tracked, so its
-// end is the end of the tracking, and there is nothing else to lose.
+// One connection does all of it. It turns on tracking by prefix (BCAST),
+// redirects the messages to itself and subscribes to them. In the usual layout
+// one connection subscribes for the others, which read and are tracked. If one of
+// these is lost, the server forgets its keys without a message. Here the tracked
+// connection is the subscriber, so tracking cannot end unnoticed.
 
 const (
-	// pingEvery is the time between two PINGs on a tracking connection: so
-	// often it is known that the server is there and nothing is on its way.
+	// pingEvery is the time between two PINGs on a tracking connection. A reply
+	// shows that the server is alive and that no earlier message is missing.
 	pingEvery = time.Second
-	// trackSilence is how long a PING may go without its answer.
+	// trackSilence is the longest wait for the reply to a PING.
 	trackSilence = 2 * time.Second
-	// A tracking that was lost is begun again after trackFirst, and then after
-	// twice as long, up to trackLast; half of each pause is chance, so that the
-	// processes that one server lost do not all come back at once.
+	// Lost tracking is resumed after trackFirst, then after twice as long, up to
+	// trackLast. Up to half of each pause is random, so that the clients of a lost
+	// server do not all return at once.
 	trackFirst = 10 * time.Millisecond
 	trackLast  = 2 * time.Second
 
@@ -40,10 +39,10 @@ const (
 
 var _ driver.Tracker = (*Store)(nil)
 
-// Track does what [driver.Tracker] says, over a connection of its own: CLIENT
-// TRACKING with BCAST, and SUBSCRIBE. The user needs the rights +client|id,
-// +client|tracking, +subscribe, +ping and &__redis__:invalidate. A Store over a
-// foreign pool cannot track, and returns nil.
+// Track implements [driver.Tracker], over a dedicated connection (CLIENT TRACKING
+// with BCAST, SUBSCRIBE). The user needs the rights +client|id, +client|tracking,
+// +subscribe, +ping and &__redis__:invalidate. A Store made by [FromPool] cannot
+// track, and Track returns nil.
 func (s *Store) Track(prefixes []string, tell func(driver.Event)) (stop func()) {
 	if s.fromPool {
 		return nil
@@ -53,13 +52,13 @@ func (s *Store) Track(prefixes []string, tell func(driver.Event)) (stop func()) 
 	return cancel
 }
 
-// track tracks until ctx ends.
+// track tracks until ctx is done.
 func (s *Store) track(ctx context.Context, prefixes []string, tell func(driver.Event)) {
 	pause := trackFirst
 	for {
 		t := tracking{s: s, tell: tell}
 		err := t.run(ctx, prefixes)
-		if t.c != nil { // else it says where already
+		if t.c != nil { // a dial's error names the server already
 			err = fmt.Errorf("tracking keys of %s: %w", s.address, err)
 		}
 		tell(driver.Event{Kind: driver.Lost, Err: err})
@@ -77,28 +76,28 @@ func (s *Store) track(ctx context.Context, prefixes []string, tell func(driver.E
 	}
 }
 
-// A tracking is one connection on which the server tells what changes. One
-// goroutine uses it.
+// A tracking is one connection on which the server tells which keys change. It
+// belongs to one goroutine.
 type tracking struct {
 	s    *Store
 	tell func(driver.Event)
 	c    *conn
 	up   bool // it has told that it tracks
 
-	// Of Listen: another channel, and who hears what comes there.
+	// For Listen: the channel, and the function that gets its messages.
 	topic string
 	hears func(message []byte)
 
 	framer  framer
-	buf     []byte // what has been read
-	start   int    // of what is not used up
+	buf     []byte // bytes that have been read
+	start   int    // of the bytes not used yet
 	current driver.Pipeline
 
-	pinged  time.Time // when the last PING went
-	waiting bool      // for its answer
+	pinged  time.Time // time of the last PING
+	waiting bool      // for the reply to it
 }
 
-// run tracks until the connection is lost or ctx ends, and says why.
+// run tracks until the connection is lost or ctx is done, and returns the reason.
 func (t *tracking) run(ctx context.Context, prefixes []string) error {
 	c, era, err := t.s.connect(ctx)
 	if err != nil {
@@ -122,10 +121,10 @@ func (t *tracking) run(ctx context.Context, prefixes []string) error {
 	return c.because(err)
 }
 
-// begin turns the tracking on. The connection names itself as the one to tell,
-// so the server's name for it comes first.
+// begin turns tracking on. It first asks for the connection's ID, to redirect the
+// messages to it.
 func (t *tracking) begin(prefixes []string) error {
-	t.pinged = time.Now() // what changes after this is told
+	t.pinged = time.Now() // later changes are told
 	if err := t.write(t.pinged, "CLIENT", "ID"); err != nil {
 		return err
 	}
@@ -154,8 +153,8 @@ func (t *tracking) begin(prefixes []string) error {
 	return t.subscribe(channel)
 }
 
-// subscribe has the server send what it redirects, or what is published. What
-// came before has nowhere to go, so the time of which all is told begins here.
+// subscribe subscribes to redirected or published messages. Earlier ones are
+// lost, so the time from which all are told begins here.
 func (t *tracking) subscribe(channel string) error {
 	t.pinged = time.Now()
 	if err := t.write(t.pinged, "SUBSCRIBE", channel); err != nil {
@@ -173,7 +172,7 @@ func (t *tracking) subscribe(channel string) error {
 	return nil
 }
 
-// listen takes one message, or sends a PING where one is due.
+// listen takes one message, or sends a PING if one is due.
 func (t *tracking) listen() error {
 	now := time.Now()
 	switch due := t.pinged.Add(pingEvery); {
@@ -185,7 +184,7 @@ func (t *tracking) listen() error {
 	}
 	r, err := t.next()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil // nothing to hear: time for a PING, or to give up
+		return nil // no message: time for a PING, or to give up
 	}
 	if err != nil {
 		return err
@@ -193,8 +192,8 @@ func (t *tracking) listen() error {
 	return t.hear(r)
 }
 
-// hear takes a message: "message", the channel and the keys, or "pong" and what
-// the PING said. Keys that are none at all stand for every key.
+// hear takes a message: "message", the channel and the keys, or "pong" and the
+// text of the PING. A nil instead of keys means every key.
 func (t *tracking) hear(r driver.Reply) error {
 	e, err := r.Elems()
 	if err != nil {
@@ -209,9 +208,9 @@ func (t *tracking) hear(r driver.Reply) error {
 		t.tell(driver.Event{Kind: driver.Synced, At: t.pinged})
 		return nil
 	case string(kind) != "message":
-		return fmt.Errorf("%w: a message of another kind on a tracking connection", driver.ErrProtocol)
+		return fmt.Errorf("%w: an unexpected kind of message on a tracking connection", driver.ErrProtocol)
 	}
-	e.Next() // the only channel that there is
+	e.Next() // the channel: there is only one
 	keys := e.Next()
 	if t.hears != nil {
 		message, _, err := keys.Bytes()
@@ -256,9 +255,9 @@ func (t *tracking) write(now time.Time, words ...string) error {
 	return err
 }
 
-// next returns the next reply or message, which is valid until the call after.
-// It waits until a PING is due, or overdue; the error is then
-// [os.ErrDeadlineExceeded], and what has come so far is kept.
+// next returns the next reply or message, which is valid until the following
+// call. It waits until a PING, or the reply to one, is due. The error is then
+// [os.ErrDeadlineExceeded], and bytes of an unfinished message are kept.
 func (t *tracking) next() (driver.Reply, error) {
 	t.framer.begin(1)
 	for {
@@ -279,7 +278,7 @@ func (t *tracking) next() (driver.Reply, error) {
 	return t.current.Next(), nil
 }
 
-// fill reads what there is to read, at least one byte.
+// fill reads at least one byte.
 func (t *tracking) fill() error {
 	t.buf = t.buf[:copy(t.buf, t.buf[t.start:])]
 	t.start = 0
@@ -296,7 +295,7 @@ func (t *tracking) fill() error {
 	t.buf = t.buf[:len(t.buf)+n]
 	t.s.stats.in.Add(int64(n))
 	if n > 0 {
-		return nil // an error comes again
+		return nil // an error will come again
 	}
 	return noEOF(err)
 }

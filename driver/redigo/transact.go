@@ -9,20 +9,20 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// A link is a connection that a call has for itself.
+// A link is a connection as one call uses it.
 type link interface {
-	// exchange writes frames and returns the n replies to them as they came,
-	// checked, in a buffer of the link's.
+	// exchange writes frames and returns the n replies as they came, checked, in a
+	// buffer that belongs to the link until reuse.
 	exchange(c *call, frames []byte, n int) ([]byte, error)
 	// reuse gives the link a buffer in place of the one that exchange returned.
 	reuse(buf []byte)
 }
 
-// scripts are those that were sent to the server as their source, by digest.
+// scripts are the digests of the scripts whose source was sent to the server.
 //
-// Being wrong about one costs a round trip and nothing else: recall puts it
-// right. So nothing is taken out, and connections share it without waiting for
-// each other's answers.
+// A wrong entry costs one more round trip, see resendScripts. So entries are
+// never removed, and connections share them without waiting for each other's
+// replies.
 type scripts struct {
 	mu  sync.RWMutex
 	sha map[string]struct{} // guarded by mu
@@ -47,8 +47,8 @@ func (s *scripts) add(script *driver.Script) {
 // serve runs the call's commands over l and leaves their replies in p.
 func (c *call) serve(l link) error {
 	frames, n := c.encode()
-	// From here on an error means that l is out of step: its replies are not
-	// read to the end, or are not what was asked for. Its owner gives it up.
+	// From here on an error means that l is out of step: replies are still unread,
+	// or do not match the commands. The owner of l then closes it.
 	raw, err := l.exchange(c, frames, n)
 	if err != nil {
 		return err
@@ -61,8 +61,8 @@ func (c *call) serve(l link) error {
 			return err
 		}
 	}
-	// The replies go to p without being copied; the link gets p's old buffer
-	// for the next ones. In the steady state the two pass back and forth.
+	// The replies move to p without a copy, and p's old buffer to the link. In the
+	// steady state the two buffers go back and forth.
 	l.reuse(c.p.Replies().Swap(raw, c.p.Len()))
 	if err := c.resendScripts(l); err != nil {
 		return err
@@ -72,12 +72,11 @@ func (c *call) serve(l link) error {
 
 func (c *call) atomic() bool { return c.p.Mode()&driver.Atomic != 0 }
 
-// encode returns what goes over the wire for p, and the number of replies.
+// encode returns the bytes to send for p, and the number of replies.
 //
-// A script goes as its source the first time, and by its digest afterwards.
-// Inside a transaction it always goes as its source: there is no second chance
-// for one command of a transaction. Nor is there behind ASKING, which holds for
-// one command only.
+// A script is sent as its source the first time, and later by its digest. In a
+// transaction, and after ASKING, it is always sent as its source: neither allows
+// one command to be sent again.
 func (c *call) encode() (frames []byte, replies int) {
 	p := c.p
 	if !c.atomic() && !p.HasScripts() && !c.asking {
@@ -100,26 +99,26 @@ func (c *call) encode() (frames []byte, replies int) {
 	return c.out, p.Len() + 2 + c.askCount()
 }
 
-// ask appends ASKING to c.out, if it is due.
+// appendAsking appends ASKING to c.out if the call needs it.
 func (c *call) appendAsking() {
 	if c.asking {
 		c.out = append(c.out, "*1\r\n$6\r\nASKING\r\n"...)
 	}
 }
 
-// asks returns how many times ask appends it for all of p.
+// askCount returns the number of ASKING commands for all of p.
 func (c *call) askCount() int {
 	switch {
 	case !c.asking:
 		return 0
 	case c.atomic():
-		return 1 // it holds to the end of the transaction
+		return 1 // it holds until the end of the transaction
 	}
 	return c.p.Len()
 }
 
-// unasked returns raw without the replies to ASKING. What those say does not
-// matter: where it is no, the commands themselves say what they met.
+// stripAsking returns raw without the replies to ASKING. These do not matter: if
+// ASKING fails, the command after it gets an error that tells.
 func (c *call) stripAsking(raw []byte) []byte {
 	left := raw[:0]
 	for range c.askCount() {
@@ -133,8 +132,8 @@ func (c *call) stripAsking(raw []byte) []byte {
 	return left
 }
 
-// append appends command i to c.out; a script as its source where that is asked
-// for, or where it was never sent.
+// append appends command i to c.out; a script as its source if source is set or
+// the server is not known to have it.
 func (c *call) append(i int, source bool) {
 	cmd := c.p.Command(i)
 	if cmd.Script == nil || !source && c.s.loaded.has(cmd.Script) {
@@ -147,8 +146,8 @@ func (c *call) append(i int, source bool) {
 	for _, arg := range cmd.Args[2:] { // after EVALSHA and the digest
 		c.out = appendBulk(c.out, arg)
 	}
-	// It may fail to load, or its answer may be lost: then the digest is
-	// answered by NOSCRIPT, and recall sends the source again.
+	// If the script fails to load, or its reply is lost, the digest gets NOSCRIPT
+	// later, and resendScripts sends the source.
 	c.s.loaded.add(cmd.Script)
 }
 
@@ -157,10 +156,10 @@ func appendBulk[T string | []byte](dst []byte, s T) []byte {
 	return append(append(dst, s...), "\r\n"...)
 }
 
-// recall sends the scripts again, as their source, that the server did not
-// know by their digest: it was restarted, or its scripts were flushed. The
-// other commands of p have run by then, so such a script runs after commands
-// that stand behind it; who minds makes p Atomic.
+// resendScripts sends scripts again as their source if the server did not know
+// their digests, after a restart or SCRIPT FLUSH. The other commands of p have
+// run by then, so such a script runs after commands that follow it; in an Atomic
+// p it does not.
 func (c *call) resendScripts(l link) error {
 	if c.atomic() || !c.errs || !c.p.HasScripts() {
 		return nil
@@ -176,8 +175,8 @@ func (c *call) resendScripts(l link) error {
 	}
 	second, err := l.exchange(c, c.out, len(forgotten))
 	if errors.Is(err, driver.ErrUnavailable) {
-		// Of this exchange nothing has run, but of the first: nothing of the
-		// Pipeline may be taken for not run. So the cause is shown only.
+		// This exchange ran nothing, but the first one did: the Pipeline must not be
+		// taken for not run. So err is shown, not wrapped.
 		return fmt.Errorf("%w: %v", driver.ErrUnknownOutcome, err)
 	}
 	if err != nil {
@@ -188,8 +187,8 @@ func (c *call) resendScripts(l link) error {
 	return nil
 }
 
-// forgotten returns the places of the commands that are scripts and whose replies in raw say
-// that the server does not know them.
+// forgotten returns the indexes of the scripts that the server, by its replies in
+// raw, did not know.
 func (c *call) forgotten(raw []byte) []int {
 	var found []int
 	for i, reply := 0, []byte(nil); len(raw) > 0; i++ {
@@ -201,8 +200,8 @@ func (c *call) forgotten(raw []byte) []int {
 	return found
 }
 
-// replace returns the replies in first with those at the given places, in
-// order, replaced by the ones in second.
+// replace returns the replies in first; the ones at the given indexes are
+// replaced, in order, by the replies in second.
 func replace(first, second []byte, places []int) []byte {
 	out := make([]byte, 0, len(first)+len(second))
 	for i := 0; len(first) > 0; i++ {
@@ -217,8 +216,8 @@ func replace(first, second []byte, places []int) []byte {
 	return out
 }
 
-// untransact makes of the replies to MULTI, the commands and EXEC those that
-// the commands would have got one by one.
+// untransact turns the replies to MULTI, the commands and EXEC into the replies
+// that the commands would have got one by one.
 func (c *call) untransact(raw []byte) ([]byte, error) {
 	n := c.p.Len()
 	multi, rest := split(raw)
@@ -233,30 +232,30 @@ func (c *call) untransact(raw []byte) ([]byte, error) {
 	queued = queued[:len(queued)-len(exec)]
 	switch {
 	case multi[0] == '-' && refused == n:
-		return queued, nil // all were refused for one reason, such as NOAUTH
+		return queued, nil // all refused for one reason, such as NOAUTH
 	case multi[0] == '-':
-		// The commands ran, one by one: that is not what was asked for.
-		return nil, fmt.Errorf("%w: without a transaction: %w", driver.ErrUnknownOutcome, errorOf(multi))
+		// The commands ran one by one, which was not the request.
+		return nil, fmt.Errorf("%w: the commands ran outside a transaction: %w", driver.ErrUnknownOutcome, errorOf(multi))
 	case exec[0] == '-':
 		return discarded(queued, exec, n), nil
 	case refused > 0:
-		return nil, fmt.Errorf("%w: EXEC ran a transaction with a refused command", driver.ErrProtocol)
+		return nil, fmt.Errorf("%w: EXEC ran a transaction that contains a refused command", driver.ErrProtocol)
 	}
 	return execResults(raw, exec, n)
 }
 
-// results moves the elements of EXEC's array to the front of raw: a slice of
-// its end would lose the room in front of it, a bit more with each call.
+// execResults moves the elements of EXEC's array to the front of raw: as a slice
+// of raw they would lose the capacity before them, a little more with each call.
 func execResults(raw, exec []byte, n int) ([]byte, error) {
 	header := append(strconv.AppendInt([]byte{'*'}, int64(n), 10), "\r\n"...)
 	if len(exec) < len(header) || string(exec[:len(header)]) != string(header) {
-		return nil, fmt.Errorf("%w: EXEC did not answer every command", driver.ErrProtocol)
+		return nil, fmt.Errorf("%w: the reply to EXEC does not match the commands", driver.ErrProtocol)
 	}
 	return raw[:copy(raw, exec[len(header):])], nil
 }
 
-// discarded returns the replies of a transaction that did not run: a refused
-// command's own error, and EXEC's for the others.
+// discarded returns the replies to a transaction that did not run: its own error
+// for each refused command, and EXEC's error for the others.
 func discarded(queued, exec []byte, n int) []byte {
 	out := make([]byte, 0, len(queued)+n*len(exec))
 	for range n {

@@ -15,15 +15,15 @@ const (
 	infoServer = "*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n"
 )
 
-// A version remembers whether the server is too old, once there was a reason
-// to ask.
+// A version records whether the server is too old, once it was asked.
 type version struct {
 	mu    sync.Mutex
 	asked bool
 	err   error
 }
 
-// An oldServerError is [driver.ErrOldServer] with the particulars.
+// An oldServerError is [driver.ErrOldServer] with the server's address and
+// version.
 type oldServerError struct{ address, version string }
 
 func (e *oldServerError) Error() string {
@@ -32,9 +32,9 @@ func (e *oldServerError) Error() string {
 
 func (e *oldServerError) Unwrap() error { return driver.ErrOldServer }
 
-// checkVersion turns the answers of a server that does not know a command or
-// an option into the one error that says why. It asks the server's version
-// when it first sees such an answer; others cost nothing.
+// checkVersion returns an oldServerError if the server is too old and a reply
+// suggests it, by an unknown command or option. It asks for the version after the
+// first such reply; other calls cost nothing.
 func (c *call) checkVersion(l link) error {
 	if !c.errs && !c.atomic() || !unfamiliar(c.p.Replies().Raw()) {
 		return nil
@@ -47,7 +47,7 @@ func (c *call) checkVersion(l link) error {
 	}
 	raw, err := l.exchange(c, []byte(infoServer), 1)
 	if err != nil {
-		return nil // the replies are all there: they stand, and the next such answer asks again
+		return nil // the replies are whole and valid; the next such reply asks again
 	}
 	v.asked = true
 	if version, old := oldVersion(raw); old {
@@ -56,7 +56,7 @@ func (c *call) checkVersion(l link) error {
 	return v.err
 }
 
-// unfamiliar reports whether one of the replies may be due to the server's age.
+// unfamiliar reports whether a reply suggests that the server is too old.
 func unfamiliar(raw []byte) bool {
 	for reply := []byte(nil); len(raw) > 0; {
 		reply, raw = split(raw)
@@ -69,8 +69,8 @@ func unfamiliar(raw []byte) bool {
 	return false
 }
 
-// oldVersion finds the version in the answer to INFO. A server that does not
-// tell one is not called old.
+// oldVersion finds the version in the reply to INFO. A server that gives none
+// does not count as old.
 func oldVersion(info []byte) (version string, old bool) {
 	_, rest, _ := strings.Cut(string(info), "redis_version:")
 	end := strings.IndexFunc(rest, func(r rune) bool { return r != '.' && (r < '0' || r > '9') })

@@ -11,21 +11,19 @@ import (
 
 const (
 	// tick is the longest time between two looks while calls are in progress. A
-	// canceled call whose goroutine is in a read or a write ends at most this
-	// late.
+	// canceled call whose goroutine is in a read or a write ends at most this late.
 	tick = 5 * time.Millisecond
-	// leastWait is the shortest time between two looks. A call whose deadline
-	// has passed ends at most this late.
+	// leastWait is the shortest time between two looks. A call whose deadline has
+	// passed ends at most this late.
 	leastWait = time.Millisecond
 	// quietTicks is how many ticks a connection must be idle before the reader
 	// goroutine gets the reader's role, to notice when the server closes it.
 	quietTicks = 20
-	// stuckFor is how much time a write over TLS gets after its caller's
-	// deadline.
+	// stuckFor is how much time a write over TLS gets after its caller's deadline.
 	stuckFor = 5 * time.Millisecond
 )
 
-var errSilent = errors.New("the server has not answered in time")
+var errSilent = errors.New("the server did not answer in time")
 
 // A watchdog enforces the deadlines of one connection's calls, so that no call
 // needs a timer of its own, and checks the connection itself. Its looks:
@@ -61,8 +59,8 @@ func (w *watchdog) init(m *mux) {
 func (w *watchdog) arm(e *entry) {
 	w.soonest = min(w.soonest, e.deadline)
 	w.idleLooks = 0
-	// The look may only become earlier: otherwise a stream of calls could
-	// postpone it forever.
+	// The look may only become earlier: otherwise a stream of calls could postpone
+	// it forever.
 	if !w.armed || w.slow || max(e.deadline, e.begun+leastWait) < w.next {
 		w.armed, w.slow = true, false
 		w.lookAgain(e.begun)
@@ -96,10 +94,10 @@ func (w *watchdog) look() {
 	w.interrupt(now)
 	patience := m.s.timeout
 	if expired {
-		// The last bytes may have come shortly after the expired call began, so
-		// that the silence is a little shorter than its timeout. If the
-		// connection lived on for that difference, calls that begin in it would
-		// be lost long before their own deadlines.
+		// The last bytes may have come shortly after the expired call began, so that
+		// the silence is a little shorter than its timeout. If the connection lived on
+		// for that difference, calls that begin in it would be lost long before their
+		// own deadlines.
 		patience -= min(2*tick, patience/4)
 	}
 	if m.silence(now) >= patience {
@@ -153,8 +151,8 @@ func (w *watchdog) interrupt(now time.Duration) {
 	if w.stuck == 0 {
 		w.stuck = now
 	}
-	// Interrupting a write ends a TLS connection. So it is done there only if
-	// the write has been stuck for a while, on a server that reads nothing.
+	// Interrupting a write ends a TLS connection. So it is done there only if the
+	// write has been stuck for a while, on a server that reads nothing.
 	if !m.conn.secure || now-w.stuck >= stuckFor {
 		_ = m.conn.nc.SetWriteDeadline(longAgo)
 	}
