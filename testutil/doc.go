@@ -1,36 +1,31 @@
-// Package testutil has what tests of caches and of its stores need: servers,
-// faults, and the conformance suite.
+// Package testutil provides servers, network faults and a conformance suite for
+// tests of package caches and its stores.
 //
-//   - [Redis] starts a private redis-server, with TLS, ACLs or on a unix socket
-//     where asked, and kills, pauses and restarts it.
+//   - [Redis] starts a private redis-server, optionally with TLS, ACLs or a unix
+//     socket. Its methods kill, pause and restart the server.
+//   - [Cluster] starts a Redis Cluster, and [Failover] starts servers monitored
+//     by Redis Sentinel. Both consist of real processes. Their methods move slots
+//     and replace masters while clients keep running.
+//   - [FakeRedis] is a Redis in this process. It needs no installation.
+//   - [Memory] is the store in this process's memory.
+//   - [NewProxy] sits between clients and a server and breaks connections the
+//     way networks do.
+//   - [TestStore] is the suite that every driver.Store must pass.
 //
-//   - [Cluster] starts a Redis Cluster and [Failover] a set of servers under
-//     Sentinels, of real processes too. Their methods move slots and change
-//     masters while clients go on.
+// A store of your own runs the suite like this:
 //
-//   - [FakeRedis] is a Redis in this process that needs nothing installed.
+//	func TestConformance(t *testing.T) {
+//		testutil.TestStore(t, func(t *testing.T) driver.Store {
+//			return mystore.Open(t.TempDir())
+//		})
+//	}
 //
-//   - [Memory] is the store of this process's memory.
+// Everything that this package starts ends with its test. On Linux, servers also
+// end with the test process if that ends without cleaning up. The package does
+// not import package caches, so tests inside and outside of it can use testutil.
 //
-//   - [NewProxy] stands between a client and a server and breaks connections
-//     in the ways that networks do.
-//
-//   - [TestStore] is the suite that every driver.Store passes, those of this
-//     module and one of your own:
-//
-//     func TestConformance(t *testing.T) {
-//     testutil.TestStore(t, func(t *testing.T) driver.Store {
-//     return mystore.Open(t.TempDir())
-//     })
-//     }
-//
-// Everything that a function of this package starts ends with the test that
-// started it, and servers on Linux with the process where that ends without
-// cleaning up. The package does not import package caches, so the tests of
-// caches can use it from inside and outside.
-//
-// Tests that need a real redis-server are skipped, with a reason, where there
-// is none; with CACHES_TEST_REDIS=require in the environment they fail instead.
-// CACHES_TEST_SERVER names another program than the redis-server of PATH: the
-// path of another version, or a server that speaks the same protocol.
+// Tests that need redis-server are skipped if it is not installed, or fail if
+// the environment has CACHES_TEST_REDIS=require. CACHES_TEST_SERVER replaces the
+// redis-server in PATH: it names another version's program, or a server that
+// speaks the same protocol.
 package testutil

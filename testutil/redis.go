@@ -23,32 +23,32 @@ import (
 )
 
 const (
-	startTimeout = 20 * time.Second // of one start; a loaded machine is slow
-	startTries   = 5                // a free port may be taken before the server has it
-	logTail      = 20               // lines of a server's log that go into an error
+	startTimeout = 20 * time.Second // for one start, even on a loaded machine
+	startTries   = 5                // another process may take a free port first
+	logTail      = 20               // number of log lines shown in an error
 
 	programVariable = "CACHES_TEST_SERVER"
 )
 
-// RedisOptions say what kind of server [Redis] starts. The zero value, and a
-// nil pointer, mean one on a free TCP port of 127.0.0.1, without a password.
+// RedisOptions configure the server that [Redis] starts. The zero value and a
+// nil pointer mean a free TCP port of 127.0.0.1 and no password.
 type RedisOptions struct {
 	Unix           bool   // listen on a unix socket instead of TCP
-	TLS            bool   // speak TLS, with certificates made for this test
+	TLS            bool   // use TLS, with certificates made for this test
 	TLSAuthClients bool   // refuse clients without a certificate; implies TLS
 	Password       string // of the default user (requirepass)
 
-	// ACL has lines of Redis's own form: "user app on >secret ~* +@all".
+	// ACL are lines in Redis's form, such as "user app on >secret ~* +@all".
 	ACL []string
-	// Config has further lines of redis.conf: "maxmemory 1mb".
+	// Config are further lines of redis.conf, such as "maxmemory 1mb".
 	Config []string
-	// Port to listen on; zero takes a free one.
+	// Port is the port to listen on; zero means a free one.
 	Port int
 }
 
-// A RedisServer is a redis-server process of one test. It keeps nothing on
-// disk: a restart empties it. Its methods are for one goroutine at a time;
-// they end the test where the server does not do as told.
+// A RedisServer is a redis-server process that belongs to one test. It stores
+// nothing on disk: a restart empties it. Its methods must be called by one
+// goroutine at a time. They fail the test if the server does not comply.
 type RedisServer struct {
 	t       testing.TB
 	options RedisOptions
@@ -62,23 +62,23 @@ type RedisServer struct {
 	paused  bool
 }
 
-// A part is what a server has that is one of several: a node of a cluster, a
-// master, a replica, a Sentinel. Each field may be nil.
+// A part customizes a server that is one of several: a cluster node, a master,
+// a replica or a Sentinel. Each field may be nil.
 type part struct {
-	args  []string               // of the command line, behind the file
-	lines func() []string        // of redis.conf, asked anew at each try to find free ports
-	ready func(redis.Conn) error // done at each start before anybody else hears of it
+	args  []string               // on the command line, after the configuration file
+	lines func() []string        // of redis.conf, recomputed for each attempt to find free ports
+	ready func(redis.Conn) error // runs at each start, before the start returns
 }
 
 // A process is one run of redis-server.
 type process struct {
 	*os.Process
-	ended chan struct{} // closed once it is gone
+	ended chan struct{} // closed when the process has ended
 }
 
 // Redis starts a private redis-server, waits until it answers, and stops it
-// when the test ends. Where redis-server is not installed the test is skipped,
-// or fails if the environment has CACHES_TEST_REDIS=require.
+// when the test ends. If redis-server is not installed, the test is skipped, or
+// fails if the environment has CACHES_TEST_REDIS=require.
 func Redis(t testing.TB, o *RedisOptions) *RedisServer {
 	t.Helper()
 	needRedis(t)
@@ -94,7 +94,7 @@ func Redis(t testing.TB, o *RedisOptions) *RedisServer {
 	return s
 }
 
-// startPart starts a server that is one of several, which share certificates.
+// startPart starts one of several servers. They share certs.
 func startPart(t testing.TB, o RedisOptions, certs *certificates, p part) *RedisServer {
 	t.Helper()
 	s := &RedisServer{t: t, options: o, dir: t.TempDir(), certs: certs, part: p}
@@ -119,11 +119,11 @@ func needRedis(t testing.TB) {
 	t.Skip(how)
 }
 
-// program returns the name or the path of the server's program.
+// program returns the name or path of the server's program.
 func program() string { return cmp.Or(os.Getenv(programVariable), "redis-server") }
 
-// startSomewhere starts the server on a port that nobody else got first, and
-// sees to its end.
+// startSomewhere starts the server, on a new port if another process took the
+// first one, and registers its cleanup.
 func (s *RedisServer) startSomewhere() {
 	s.t.Helper()
 	s.t.Cleanup(s.Kill)
@@ -138,12 +138,12 @@ func (s *RedisServer) startSomewhere() {
 		}
 	}
 	if err != nil {
-		s.t.Fatalf("redis-server does not start: %v\n%s", err, s.log())
+		s.t.Fatalf("redis-server did not start: %v\n%s", err, s.log())
 	}
 }
 
-// place chooses where to listen. A socket's path has a directory of its own:
-// 108 bytes are all that a path may have, and names of tests are long.
+// place returns the address to listen on. A socket gets a short directory of
+// its own: paths of sockets are limited to 108 bytes, and test names are long.
 func (s *RedisServer) place() string {
 	switch {
 	case s.options.Unix:
@@ -159,9 +159,9 @@ func (s *RedisServer) place() string {
 	return fmt.Sprintf("127.0.0.1:%d", freePort(s.t))
 }
 
-// freePort returns a port of 127.0.0.1 that nobody listens on. It lies below
-// those that systems give to outgoing connections: one of those could take the
-// port while its server is down, and the server could not start again.
+// freePort returns an unused port of 127.0.0.1. It is below the ports that
+// systems use for outgoing connections: such a connection could take the port
+// during a restart of the server.
 func freePort(t testing.TB) int {
 	t.Helper()
 	const low, high = 10_000, 32_768
@@ -178,9 +178,9 @@ func freePort(t testing.TB) int {
 	return 0
 }
 
-// configure writes the configuration, once: what the server writes into it
-// later, a Sentinel its state or a replica its master, a restart shall find.
-// It is a file, not arguments: a password on a command line is for all to see.
+// configure writes the configuration file once. Sentinels and replicas later
+// add their state to it, and a restart must find that. It is a file because
+// other users can read a command line, and with it the password.
 func (s *RedisServer) configure() error {
 	return os.WriteFile(s.confFile(), []byte(s.conf()), 0o600)
 }
@@ -205,8 +205,8 @@ func (s *RedisServer) start() error {
 	return err
 }
 
-// run starts cmd. The thread that starts it waits for its end, for the system
-// counts a process as its parent's only while that thread lives: see dieWithUs.
+// run starts cmd on a thread that also waits for its end, because the death
+// signal of dieWithUs comes when the starting thread ends, not the process.
 func run(cmd *exec.Cmd) (*process, error) {
 	dieWithUs(cmd)
 	p := &process{ended: make(chan struct{})}
@@ -219,13 +219,13 @@ func run(cmd *exec.Cmd) (*process, error) {
 		p.Process = cmd.Process
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // "signal: killed" is what was asked for
+			_ = cmd.Wait() // the error "signal: killed" is expected
 		}
 	}()
 	return p, <-started
 }
 
-// prepare does what the server's part asks for.
+// prepare runs the ready function of the server's part.
 func (s *RedisServer) prepare() error {
 	if s.part.ready == nil {
 		return nil
@@ -255,7 +255,7 @@ func (s *RedisServer) conf() string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// listen returns the lines that say where and how the server listens.
+// listen returns the lines that configure the server's address.
 func (s *RedisServer) listen() []string {
 	if s.options.Unix {
 		return []string{"port 0", "unixsocket " + s.addr}
@@ -283,19 +283,19 @@ func (s *RedisServer) awaitAnswer(p *process) error {
 		}
 		var refused redis.Error
 		if errors.As(err, &refused) && !strings.HasPrefix(refused.Error(), "LOADING") {
-			return nil // an ACL may forbid even this: the server is there
+			return nil // the server runs, but an ACL forbids INFO
 		}
 		select {
 		case <-p.ended:
-			return fmt.Errorf("it ended: %w", err)
+			return fmt.Errorf("the process ended: %w", err)
 		default:
 		}
 	}
 	return err
 }
 
-// answers is nil once the server that answers is the process pid and not one
-// that took the port first.
+// answers returns nil if the process pid answers, and not another server that
+// took the port first.
 func (s *RedisServer) answers(pid int) error {
 	info, err := redis.String(s.do("INFO", "server"))
 	if err != nil {
@@ -307,7 +307,7 @@ func (s *RedisServer) answers(pid int) error {
 	return nil
 }
 
-// infoField returns one value of what INFO or CLUSTER INFO says, or "".
+// infoField returns one field of the reply to INFO or CLUSTER INFO, or "".
 func infoField(info, name string) string {
 	for line := range strings.Lines(info) {
 		if value, ok := strings.CutPrefix(line, name+":"); ok {
@@ -330,23 +330,22 @@ func (s *RedisServer) log() string {
 // Addr returns host:port, or the path of the unix socket.
 func (s *RedisServer) Addr() string { return s.addr }
 
-// CAFile returns the path of the certificate that signed the server's and the
-// clients', in PEM; "" without TLS.
+// CAFile returns the path of the CA certificate, in PEM, which signed the
+// certificates of server and clients; "" without TLS.
 func (s *RedisServer) CAFile() string { return s.certs.file("ca.pem") }
 
-// CertFile returns the path of a certificate that the server accepts from
-// clients, in PEM; "" without TLS. It is the server's own, good for 127.0.0.1
-// and localhost.
+// CertFile returns the path of a client certificate, in PEM; "" without TLS. It
+// is the server's own certificate, valid for 127.0.0.1 and localhost.
 func (s *RedisServer) CertFile() string { return s.certs.file("cert.pem") }
 
-// KeyFile returns the path of the private key of CertFile, in PEM; "" without
+// KeyFile returns the path of the private key for CertFile, in PEM; "" without
 // TLS.
 func (s *RedisServer) KeyFile() string { return s.certs.file("key.pem") }
 
-// DSN returns the address as caches takes it: redis://, rediss:// with tls_ca
-// (and tls_cert and tls_key where clients need a certificate), or
-// redis+unix://. It holds Password where that is set, else the first user of
-// ACL that has a password.
+// DSN returns the server's address in the form that caches accepts: redis://,
+// rediss:// with tls_ca (and tls_cert and tls_key if clients need a
+// certificate), or redis+unix://. It includes Password if set, or else the
+// first user of ACL with a password.
 func (s *RedisServer) DSN() string {
 	user := s.userinfo()
 	switch {
@@ -358,7 +357,7 @@ func (s *RedisServer) DSN() string {
 	return "redis://" + user + s.addr + "/0"
 }
 
-// userinfo returns what a DSN has before the host.
+// userinfo returns the part of a DSN before the host.
 func (s *RedisServer) userinfo() string {
 	name, password := s.credentials()
 	if password == "" {
@@ -375,7 +374,7 @@ func (s *RedisServer) tlsQuery() string {
 	return q
 }
 
-// credentials returns whom DSN names.
+// credentials returns the user and password for DSN.
 func (s *RedisServer) credentials() (user, password string) {
 	if s.options.Password != "" {
 		return "", s.options.Password
@@ -391,8 +390,8 @@ func (s *RedisServer) credentials() (user, password string) {
 	return "", ""
 }
 
-// TLSConfig returns a client's configuration that trusts the server and shows
-// it a certificate; nil without TLS. Each call returns a new one.
+// TLSConfig returns a new client configuration that trusts the server and has a
+// certificate for it; nil without TLS.
 func (s *RedisServer) TLSConfig() *tls.Config {
 	if s.certs == nil {
 		return nil
@@ -407,7 +406,7 @@ func (s *RedisServer) TLSConfig() *tls.Config {
 	}
 }
 
-// Kill ends the process at once (SIGKILL), as a crash does. Killing a killed
+// Kill ends the process at once (SIGKILL), like a crash. Killing a killed
 // server does nothing.
 func (s *RedisServer) Kill() {
 	s.mu.Lock()
@@ -415,25 +414,25 @@ func (s *RedisServer) Kill() {
 	if s.process == nil {
 		return
 	}
-	_ = s.process.Kill() // fails only where it is gone already
+	_ = s.process.Kill() // fails only if the process has ended
 	<-s.process.ended
 	s.process, s.paused = nil, false
 }
 
-// Restart kills the server if it runs and starts it again, empty, at the same
-// address. It returns once the server answers.
+// Restart kills the server if it is running and starts it again, empty, at the
+// same address. It returns once the server answers.
 func (s *RedisServer) Restart() {
 	s.t.Helper()
 	s.Kill()
 	if err := s.start(); err != nil {
-		s.t.Fatalf("redis-server does not start again: %v\n%s", err, s.log())
+		s.t.Fatalf("redis-server did not restart: %v\n%s", err, s.log())
 	}
 }
 
-// Pause stops the process (SIGSTOP): connections stay open and nobody answers.
+// Pause stops the process (SIGSTOP): connections stay open without answers.
 func (s *RedisServer) Pause() { s.signal(pause, true) }
 
-// Resume lets a paused server go on.
+// Resume continues a paused process (SIGCONT).
 func (s *RedisServer) Resume() { s.signal(resume, false) }
 
 func (s *RedisServer) signal(send func(*os.Process) error, paused bool) {
@@ -441,7 +440,7 @@ func (s *RedisServer) signal(send func(*os.Process) error, paused bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.process == nil {
-		s.t.Fatal("redis-server does not run")
+		s.t.Fatal("redis-server is not running")
 	}
 	if err := send(s.process.Process); err != nil {
 		s.t.Fatal(err)
@@ -449,16 +448,16 @@ func (s *RedisServer) signal(send func(*os.Process) error, paused bool) {
 	s.paused = paused
 }
 
-// up reports whether the server can answer: neither killed nor paused.
+// up reports whether the server can answer: it is neither killed nor paused.
 func (s *RedisServer) up() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.process != nil && !s.paused
 }
 
-// Do runs one command on a connection of its own, for a look behind a client's
-// back. Replies are as redigo returns them. It speaks as the default user, or,
-// where an ACL line says something of that one, as DSN does.
+// Do runs one command on a new connection, bypassing the client under test. It
+// returns the reply as redigo does. It uses the default user, or the user of
+// DSN if ACL has a line for the default user.
 func (s *RedisServer) Do(cmd string, args ...any) (any, error) {
 	return s.do(cmd, args...)
 }
@@ -484,7 +483,7 @@ func (s *RedisServer) dial() (redis.Conn, error) {
 		redis.DialConnectTimeout(startTimeout), redis.DialReadTimeout(startTimeout))
 }
 
-// login returns as whom Do speaks.
+// login returns the user and password for Do.
 func (s *RedisServer) login() (user, password string) {
 	for _, line := range s.options.ACL {
 		if strings.HasPrefix(line, "user default ") {
