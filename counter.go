@@ -190,19 +190,16 @@ var errInt64 = fmt.Errorf("%w: the server counts in int64", ErrOverflow)
 // parseNumber decodes the result of an increment.
 func parseNumber[N any](r driver.Reply) (n N, err error) {
 	var buf [20]byte
-	text, ok, err := buf[:0], true, error(nil)
+	text := buf[:0]
 	if r.Kind() == driver.KindInt {
 		var i int64
 		i, err = r.Int()
 		text = appendInt(text, i)
 	} else {
-		text, ok, err = r.Bytes()
+		text, err = present(r)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return n, err
-	case !ok:
-		return n, ErrMiss
 	}
 	return n, parseText(text, &n)
 }

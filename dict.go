@@ -159,46 +159,52 @@ func (d DictCache[K, V]) Update(ctx context.Context, items map[K]V) error {
 	return err
 }
 
-// hashAdd is HSETNX that sets the expiry where it stored, or where a read does,
-// and returns what is stored. ARGV: field, value, milliseconds or 0, and NX for a
-// policy of FromCreation, READ for SlideOnRead or nothing.
+// hashAdd returns the value of a field, nil if there was none: then it stores
+// one, and sets the expiry, which a read does only under SlideOnRead. The value
+// is read once, so that none is missing if the key expires within the script, as
+// some servers let it. ARGV: field, value, milliseconds or 0, and NX for a policy
+// of FromCreation, READ for SlideOnRead or nothing.
 var hashAdd = driver.NewScript(`
-local added = redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
-if ARGV[3] ~= '0' and (added == 1 or ARGV[4] == 'READ') then
+local stored = redis.call('HGET', KEYS[1], ARGV[1])
+if not stored then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
+if ARGV[3] ~= '0' and (not stored or ARGV[4] == 'READ') then
 	if ARGV[4] == 'NX' then
 		redis.call('PEXPIRE', KEYS[1], ARGV[3], 'NX')
 	else
 		redis.call('PEXPIRE', KEYS[1], ARGV[3])
 	end
 end
-return {added, redis.call('HGET', KEYS[1], ARGV[1])}
+return stored
 `, func(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
-	r := tx.Call("HSETNX", keys[0], args[0], args[1])
-	added, err := r.Int()
-	if err != nil {
-		replyError(reply, err)
-		return
+	r := tx.Call("HGET", keys[0], args[0])
+	added, policy := r.Kind() == driver.KindNil, ""
+	if added {
+		r = tx.Call("HSET", keys[0], args[0], args[1])
 	}
-	policy := ""
+	switch {
+	case r.Kind() == driver.KindError:
+		passOn(reply, r)
+		return
+	case added:
+		reply.Nil()
+	default:
+		passOn(reply, r)
+	}
 	if len(args) > 3 {
 		policy = string(args[3])
 	}
 	switch {
-	case string(args[2]) == "0" || added == 0 && policy != "READ":
+	case string(args[2]) == "0" || !added && policy != "READ":
 	case policy == "NX":
 		tx.Call("PEXPIRE", keys[0], args[2], args[3])
 	default:
 		tx.Call("PEXPIRE", keys[0], args[2])
 	}
-	value, _, _ := tx.Call("HGET", keys[0], args[0]).Bytes()
-	reply.Array(2)
-	reply.Int(added)
-	reply.Bytes(value)
 })
 
 // GetOrAdd stores value under field if there is none, and returns what is then
 // stored; loaded reports whether it was there before, which is a read and leaves
-// the expiry unless reads slide. O(1), HSETNX and HGET in one script.
+// the expiry unless reads slide. O(1), HGET and HSET in one script.
 func (d DictCache[K, V]) GetOrAdd(ctx context.Context, field K, value V) (stored V, loaded bool, err error) {
 	var zero V
 	var q query
@@ -222,22 +228,14 @@ func (d DictCache[K, V]) GetOrAdd(ctx context.Context, field K, value V) (stored
 	if err := q.run(ctx); err != nil {
 		return zero, false, err
 	}
-	e, err := q.p.Next().Elems()
+	data, loaded, err := q.p.Next().Bytes()
 	if err != nil {
 		return zero, false, q.fail(err)
 	}
-	added, err := e.Next().Int()
-	if err != nil {
-		return zero, false, q.fail(err)
-	}
-	if added == 1 {
+	if !loaded {
 		return value, false, nil
 	}
-	data, _, err := e.Next().Bytes()
-	if err == nil {
-		stored, err = readValue[V](d.opts.serializer(), data)
-	}
-	if err != nil {
+	if stored, err = readValue[V](d.opts.serializer(), data); err != nil {
 		return zero, true, q.fail(err)
 	}
 	return stored, true, nil
@@ -344,7 +342,7 @@ func (d DictCache[K, V]) item(e *driver.Elems) (field K, value V, err error) {
 	if field, err = readMember[K](e.Next()); err != nil {
 		return field, value, err
 	}
-	data, _, err := e.Next().Bytes()
+	data, err := present(e.Next())
 	if err != nil {
 		return field, value, err
 	}
@@ -360,7 +358,7 @@ func (d DictCache[K, V]) Keys(ctx context.Context) ([]K, error) {
 // Values returns all values, in no particular order. O(n), HVALS.
 func (d DictCache[K, V]) Values(ctx context.Context) ([]V, error) {
 	return readAll(ctx, d.Object, "DictCache.Values", "HVALS", func(r driver.Reply) (v V, err error) {
-		data, _, err := r.Bytes()
+		data, err := present(r)
 		if err != nil {
 			return v, err
 		}

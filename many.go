@@ -261,10 +261,11 @@ func (m *many) value(r driver.Reply, i int, found func([]byte, int) error) {
 	m.fail([]int{i}, err)
 }
 
-// statuses reads one reply per key, and notes the errors.
+// statuses reads one reply per key, none of them nil, and notes the errors.
 func (m *many) statuses(p *driver.Pipeline, group []int) {
 	for n := range group {
-		m.fail(group[n:n+1], p.Next().Err())
+		_, err := present(p.Next())
+		m.fail(group[n:n+1], err)
 	}
 }
 

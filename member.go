@@ -44,12 +44,9 @@ func writeMembers[T any](p *driver.Pipeline, vs []T) error {
 // readMember decodes a reply that is a member.
 func readMember[T any](r driver.Reply) (T, error) {
 	var zero T
-	data, ok, err := r.Bytes()
-	switch {
-	case err != nil:
+	data, err := present(r)
+	if err != nil {
 		return zero, err
-	case !ok:
-		return zero, ErrMiss
 	}
 	if v, ok := readScalar[T](data); ok {
 		return v, nil

@@ -355,18 +355,19 @@ const maxScripted = 5000
 // withExpiry runs a command on the key, and then sets the key's expiry, unless
 // the command failed: an operation that returns an error, because the key is
 // not its own, leaves the key as it is. ARGV: the command, milliseconds, NX or
-// nothing, the command's arguments. What INCRBY and HINCRBY answer is read
-// again as text, for a number of Lua would be a float64.
+// nothing, the command's arguments. The result of INCRBY and HINCRBY is read
+// again as text, because a number of Lua is a float64. The number is returned
+// only if the text is gone: some servers let a key expire within a script.
 var withExpiry = driver.NewScript(`
 local reply = redis.pcall(ARGV[1], KEYS[1], unpack(ARGV, 4))
 if type(reply) == 'table' and reply.err then return reply end
+if ARGV[1] == 'INCRBY' then reply = redis.call('GET', KEYS[1]) or reply end
+if ARGV[1] == 'HINCRBY' then reply = redis.call('HGET', KEYS[1], ARGV[4]) or reply end
 if ARGV[3] == 'NX' then
 	redis.call('PEXPIRE', KEYS[1], ARGV[2], 'NX')
 else
 	redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
-if ARGV[1] == 'INCRBY' then return redis.call('GET', KEYS[1]) end
-if ARGV[1] == 'HINCRBY' then return redis.call('HGET', KEYS[1], ARGV[4]) end
 return reply
 `, func(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
 	r := tx.Call(string(args[0]), append([][]byte{keys[0]}, args[3:]...)...)
@@ -513,6 +514,19 @@ func (q *query) run(ctx context.Context) error {
 func (q *query) fail(err error) error {
 	q.err = &OpError{Op: q.op, Key: q.front + q.key, Err: classify(err)}
 	return q.err
+}
+
+// errNil reports a nil reply to a command that always has a value. It is no
+// miss, which only an operation that looks something up returns.
+var errNil = fmt.Errorf("%w: a nil reply where a value was expected", ErrProtocol)
+
+// present returns the bytes of a reply that is never nil, in place.
+func present(r driver.Reply) ([]byte, error) {
+	data, ok, err := r.Bytes()
+	if err == nil && !ok {
+		err = errNil
+	}
+	return data, err
 }
 
 // int runs a query whose first reply is an integer.

@@ -178,14 +178,18 @@ func (s SetCache[T]) Random(ctx context.Context) (T, error) {
 	return readOne[T](ctx, &q)
 }
 
-// readOne runs a query whose first reply is a member.
+// readOne runs a query whose first reply is a member, nil for a miss.
 func readOne[T any](ctx context.Context, q *query) (T, error) {
 	var zero T
 	q.looks = true
 	if err := q.run(ctx); err != nil {
 		return zero, err
 	}
-	member, err := readMember[T](q.p.Next())
+	r := q.p.Next()
+	if r.Kind() == driver.KindNil {
+		return zero, q.fail(ErrMiss)
+	}
+	member, err := readMember[T](r)
 	if err != nil {
 		return zero, q.fail(err)
 	}

@@ -158,7 +158,7 @@ func (s SortedSetCache[T]) Incr(ctx context.Context, member T, delta float64) (f
 	return q.score(ctx)
 }
 
-// score runs a query whose first reply is a score.
+// score runs a query whose first reply is a score. Only a look-up can miss.
 func (q *query) score(ctx context.Context) (float64, error) {
 	if err := q.run(ctx); err != nil {
 		return 0, err
@@ -166,8 +166,10 @@ func (q *query) score(ctx context.Context) (float64, error) {
 	score, ok, err := q.p.Next().Float()
 	switch {
 	case err != nil:
-	case !ok:
+	case !ok && q.looks:
 		err = ErrMiss
+	case !ok:
+		err = errNil
 	default:
 		err = q.rest()
 	}
@@ -353,7 +355,10 @@ func nextScored[T comparable](e *driver.Elems) (item Scored[T], err error) {
 	if item.Member, err = readMember[T](e.Next()); err != nil {
 		return item, err
 	}
-	score, _, err := e.Next().Float()
+	score, ok, err := e.Next().Float()
+	if err == nil && !ok {
+		err = errNil
+	}
 	item.Score = score + 0 // negative zero becomes zero
 	return item, err
 }

@@ -180,7 +180,8 @@ func (t TaggedCache[T]) set(ctx context.Context, s *subject, v T) error {
 	if err := s.conn.do(ctx, s.shard, p); err != nil {
 		return err
 	}
-	return p.Next().Err()
+	_, err = present(p.Next())
+	return err
 }
 
 // Delete removes the value; see [Cache.Delete].

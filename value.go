@@ -167,6 +167,9 @@ func (c Cache[T]) set(ctx context.Context, op string, v T, flags ...string) (old
 		return old, false, err
 	}
 	data, ok, err := q.p.Next().Bytes()
+	if err == nil && !ok && flags == nil {
+		err = errNil
+	}
 	if err == nil {
 		err = q.rest()
 	}
