@@ -16,19 +16,19 @@ type PoolOptions struct {
 	// Timeout limits one call unless its context has an earlier deadline; zero means
 	// one second.
 	Timeout time.Duration
-	// Address names the server in errors and in String, since a pool does not tell
-	// its address. Empty shows as "(a pool)".
+	// Address names the server in errors and in String, since a pool does not tell its
+	// address. Empty shows as "(a pool)".
 	Address string
 }
 
-// FromPool returns a Store over the caller's pool, whose dial function must set
-// up TLS, AUTH and SELECT. The pool's connections must be redigo's own, or wrap
-// them and pass redigo's timeouts and contexts on.
+// FromPool returns a Store over the caller's pool, whose dial function must set up
+// TLS, AUTH and SELECT. The pool's connections must be redigo's own, or wrap them
+// and pass redigo's timeouts and contexts on.
 //
 // A Store made by FromPool differs from one made by [Open]. redigo reads the
 // replies, without [Limits]. A write may take as long as redis.DialWriteTimeout
-// allows, which is forever if it is not set. An idle connection that the server
-// has closed fails one call, unless the pool has a TestOnBorrow. Set the pool's
+// allows, which is forever if it is not set. An idle connection that the server has
+// closed fails one call, unless the pool has a TestOnBorrow. Set the pool's
 // MaxIdle: zero closes each connection after one call.
 //
 // Close ends the Store only; the pool and its connections stay open. FromPool
@@ -70,9 +70,8 @@ type borrowed struct {
 func (b *borrowed) reuse([]byte) {}
 
 // exchange sends the commands in portions of about writeAhead bytes and reads the
-// replies to each portion before it sends the next: during a write nothing reads,
-// so a larger write could block on a server that waits for its replies to be
-// read.
+// replies to each before it sends the next: nothing reads during a write, so a
+// larger one could block on a server that waits for its replies to be read.
 func (b *borrowed) exchange(c *call, frames []byte, n int) ([]byte, error) {
 	var replies driver.Replies
 	for len(frames) > 0 {
@@ -94,8 +93,8 @@ func (b *borrowed) exchange(c *call, frames []byte, n int) ([]byte, error) {
 	return replies.Raw(), nil
 }
 
-// send sends commands from the start of frames. It returns the remaining frames
-// and the number of commands sent.
+// send sends commands from the start of frames. It returns the remaining frames and
+// the number of commands sent.
 func (b *borrowed) send(c *call, frames []byte) (rest []byte, sent int, err error) {
 	c.wrote = true // redigo may write at any time from here on
 	for rest = frames; len(rest) > 0 && len(frames)-len(rest) < writeAhead; sent++ {

@@ -26,8 +26,8 @@ const (
 //
 // It is also a context, which redigo's Pool passes on to dial: so dial gets the
 // call's deadline without a timer for each call, most of which dial nothing. The
-// Pipeline reuses its call, so nothing may keep one after its end. Therefore dial
-// passes on the context inside it.
+// Pipeline reuses its call, so nothing may hold one after its end: dial passes on
+// only the caller's context.
 type call struct {
 	context.Context // the caller's
 	s               *Store
@@ -86,14 +86,13 @@ func (c *call) free() {
 	*p.Kept() = c
 }
 
-// left returns the time until the call's deadline.
 func (c *call) left() time.Duration { return c.deadline - time.Since(base) }
 
 // Deadline implements [context.Context]; it includes the timeout.
 func (c *call) Deadline() (time.Time, bool) { return base.Add(c.deadline), true }
 
-// afterEnd arranges for f to be called once the context is done. stop undoes
-// that. It returns false if f has been called or is about to be.
+// afterEnd arranges for f to be called once the context is done. stop undoes that.
+// It returns false if f has been called or is about to be.
 func (c *call) afterEnd(f func()) (stop func() bool) {
 	if c.Done() == nil {
 		return neverCalled
@@ -149,9 +148,9 @@ func (c *call) impossible() error {
 	return c.s.limits.checkArguments(c.p)
 }
 
-// quick makes nearly every call: one exchange on an open shared connection,
-// without an error. It reports whether the call is over. If not, Finish continues
-// from the state that quick has left.
+// quick makes nearly every call: one exchange on an open shared connection, without
+// an error. It reports whether the call is over. If not, Finish continues from the
+// state that quick has left.
 func (c *call) quick() bool {
 	const special = driver.Atomic | driver.Own
 	p := c.p
@@ -183,10 +182,9 @@ func (c *call) quick() bool {
 
 func (c *call) begunEarly() bool { return c.shared.known || c.shared.early }
 
-// start sends the call's commands, as the first half of its first attempt. If
-// that takes more than an open shared connection, a goroutine makes the whole
-// call. If there is nothing to send, or the pool is the caller's, start leaves
-// all to Finish.
+// start sends the call's commands, as the first half of its first attempt. If that
+// takes more than an open shared connection, a goroutine makes the whole call. If
+// there is nothing to send, or the pool is the caller's, Finish does it all.
 func (c *call) start() {
 	if c.impossible() != nil || c.p.Len() == 0 || c.s.fromPool {
 		return
@@ -220,8 +218,8 @@ func (c *call) run() error {
 
 // try makes attempts until the outcome is final.
 func (c *call) try() error {
-	var lost error // of an attempt that may have run; a later one cannot undo that
-	var why error  // of a server that was reachable and refused to serve
+	var lost error // the error of an attempt that may have run; a later one cannot undo that
+	var why error  // the error of a server that was reachable and refused to serve
 	for again, pauses := 0, 0; ; {
 		err := c.attempt()
 		if errors.Is(err, driver.ErrUnknownOutcome) {
@@ -264,8 +262,8 @@ func (c *call) attempt() error {
 	return c.usePool()
 }
 
-// takeLane returns the lane chosen for the first attempt, and the next in turn
-// for each later one.
+// takeLane returns the lane of the first attempt, and the next in turn for later
+// ones.
 func (c *call) takeLane() *lane {
 	l := c.lane
 	if c.lane = nil; l == nil {
@@ -292,9 +290,9 @@ func (c *call) usePool() error {
 
 var errBusy = errors.New("all connections are in use")
 
-// acquire takes a permit for one dedicated connection. The Pool could wait
-// instead, but only with a context that ends, which costs each call a timer; here
-// only waiting calls pay for one.
+// acquire takes a permit for one dedicated connection. The Pool could wait instead,
+// but only with a context that ends, which costs each call a timer; here only
+// waiting calls pay for one.
 func (c *call) acquire() error {
 	select {
 	case c.s.permits <- struct{}{}:
@@ -315,8 +313,8 @@ func (c *call) acquire() error {
 	}
 }
 
-// release returns the permit, after the connection was returned: so there are
-// never more connections than permits.
+// release returns the permit, after the connection was returned: so there are never
+// more connections than permits.
 func (c *call) release() { <-c.s.permits }
 
 // dial makes a connection for the Pool.
@@ -334,7 +332,8 @@ func (s *Store) dial(ctx context.Context) (*conn, error) {
 	return made, nil
 }
 
-// classify wraps an attempt's error in its outcome for the commands.
+// classify adds the outcome, [driver.ErrUnavailable] or [driver.ErrUnknownOutcome],
+// to an attempt's error.
 func (c *call) classify(err error) error {
 	switch {
 	case err == nil, isFinal(err):
@@ -345,7 +344,7 @@ func (c *call) classify(err error) error {
 	return fmt.Errorf("%w: %w", driver.ErrUnknownOutcome, c.because(err))
 }
 
-// isFinal reports whether err states the outcome already.
+// isFinal reports whether err already states the outcome.
 func isFinal(err error) bool {
 	for _, final := range []error{
 		driver.ErrUnavailable, driver.ErrUnknownOutcome, driver.ErrTooLarge, driver.ErrProtocol, driver.ErrOldServer,
@@ -357,9 +356,8 @@ func isFinal(err error) bool {
 	return false
 }
 
-// because returns err from the caller's point of view: if the caller's context
-// has ended it is that context's error, and a socket's timeout is a passed
-// deadline.
+// because returns the cause of err as the caller sees it: the error of the caller's
+// context once that is done, and [context.DeadlineExceeded] for a socket's timeout.
 func (c *call) because(err error) error {
 	if ended := c.Context.Err(); ended != nil {
 		return ended
@@ -377,8 +375,8 @@ func unavailable(err error) error {
 }
 
 // mayRepeat reports whether an attempt that failed with err may be made again at
-// once: nothing was written and another connection may work, or something was but
-// a second run does no harm.
+// once: nothing was written and another connection may work, or something was but a
+// second run does no harm.
 func (c *call) mayRepeat(err error) bool {
 	switch {
 	case err == nil || c.Context.Err() != nil || c.s.closed():
@@ -402,8 +400,8 @@ func isLoss(err error) bool {
 	return false
 }
 
-// pauseUnlessSent pauses before the next dial of an unreachable server. An
-// attempt that had a connection is repeated at once.
+// pauseUnlessSent pauses before the next dial of an unreachable server. An attempt
+// that had a connection is repeated at once.
 func (c *call) pauseUnlessSent(n int) bool {
 	if c.wrote || c.reused {
 		return c.left() > 0
@@ -411,9 +409,9 @@ func (c *call) pauseUnlessSent(n int) bool {
 	return c.pause(n)
 }
 
-// pause waits before another attempt, after n earlier pauses: for a random time
-// up to 5 ms, then up to 10 ms, … up to 250 ms, so that calls that failed
-// together do not come back together ("full jitter", see
+// pause waits before another attempt, after n earlier pauses: for a random time up
+// to 5 ms, then up to 10 ms, … up to 250 ms, so that calls that failed together do
+// not come back together ("full jitter", see
 // https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). It
 // returns false at once if the deadline would pass meanwhile, and early if the
 // context or the Store ends.
@@ -434,8 +432,8 @@ func (c *call) pause(n int) bool {
 	}
 }
 
-// refused reports whether the server said that it ran nothing but may do so
-// later. It is always false if Config.Refusals is set.
+// refused reports whether the server said that it ran nothing but may do so later.
+// It is always false if Config.Refusals is set.
 func (c *call) refused(err error) bool {
 	if c.s.showRefusals {
 		return false
@@ -489,11 +487,11 @@ func isCode(text, code string) bool {
 }
 
 // isStarved reports whether this process has recently been short of processors. A
-// shared connection needs several goroutines to run in turn; a dedicated one only
-// needs its caller.
+// shared connection needs several goroutines to run in turn, a dedicated one does
+// not.
 //
-// After poolFor one caller yields to check again: if all calls checked on a
-// shared connection, all would pay for a shortage that persists.
+// After poolFor one caller yields to check again: if all calls checked on a shared
+// connection, all would pay for a shortage that persists.
 func (s *Store) isStarved() bool {
 	until := s.poolUntil.Load()
 	if until == 0 {

@@ -50,9 +50,9 @@ func credentialsOf(c *Config) func(context.Context) (string, string, error) {
 	return func(context.Context) (string, string, error) { return username, password, nil }
 }
 
-// secureWith returns a function that puts TLS on a connection, or nil. redigo's
-// own TLS does not serve: its handshake ignores the context, and the Store would
-// read the connection below it.
+// secureWith returns a function that puts TLS on a connection, or nil. redigo's own
+// TLS ignores the context in its handshake, and would leave the Store the
+// connection below TLS.
 func secureWith(c *Config) func(context.Context, net.Conn, string) (net.Conn, error) {
 	if c.TLS == nil {
 		return nil
@@ -76,8 +76,8 @@ func secureWith(c *Config) func(context.Context, net.Conn, string) (net.Conn, er
 }
 
 // dial connects, authenticates and selects the database. It returns a connection
-// only if the server accepts all of that, so a server that is full, loading or in
-// another role is noticed before the first command.
+// only if the server accepts all of that: one that is full, loading or in another
+// role is noticed before the first command.
 func (d *dialer) dial(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
@@ -105,7 +105,7 @@ func (d *dialer) dial(ctx context.Context) (*conn, error) {
 		return nil, err
 	}
 	c.Conn = rc
-	// A deadline would not do: redigo's own could replace it.
+	// redigo may replace a deadline, but cannot undo a close.
 	stop := context.AfterFunc(ctx, func() { _ = c.sock.Close() })
 	err = d.handshake(ctx, c)
 	if !stop() {
@@ -118,8 +118,8 @@ func (d *dialer) dial(ctx context.Context) (*conn, error) {
 	return c, nil
 }
 
-// A tap is the connection as redigo sees it: it reads and writes there only
-// during the handshake, and closes it for the Pool.
+// A tap is redigo's view of the connection. redigo reads and writes only during the
+// handshake, and closes it for the Pool.
 type tap struct {
 	net.Conn
 	sock net.Conn
@@ -170,8 +170,7 @@ func sendAll(c redis.Conn, hello []greeting) error {
 	return c.Flush()
 }
 
-// A greeting is a command of the handshake. Its reply must be a status, unless it
-// has a check.
+// A greeting is a command of the handshake. Without check, it expects a status.
 type greeting struct {
 	name  string
 	args  []any

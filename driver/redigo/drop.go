@@ -6,9 +6,9 @@ import (
 	"fmt"
 )
 
-// An era is the time from one Drop to the next. Every connection ends with the
-// era in which its dial began, even if that dial is still in progress: no call
-// gets a connection to an address that was resolved before the Drop.
+// An era is the time from one Drop to the next. Every connection ends with the era
+// in which its dial began, even if that dial is still in progress: no call gets a
+// connection to an address that was resolved before the Drop.
 type era struct {
 	ctx context.Context // its cause is the reason for the end of the era
 	end context.CancelCauseFunc
@@ -24,10 +24,10 @@ func (e *era) ended() bool { return e.ctx.Err() != nil }
 
 var errDropped = errors.New("the connection was closed")
 
-// Drop closes all connections at once, including the ones in use. It is meant for
-// a caller that knows the server to be the wrong one, for example a master that
-// was replaced. Calls in progress end as if the connection was lost, with reason
-// in their errors, and are sent again if that is allowed; dials in progress start
+// Drop closes all connections at once, including the ones in use. It is meant for a
+// caller that knows the server to be the wrong one, such as a master that was
+// replaced. Calls in progress end as if the connection was lost, with reason in
+// their errors, and are sent again if that is allowed; dials in progress start
 // again. Drop closes an open circuit breaker. It does nothing to a Store made by
 // [FromPool].
 func (s *Store) Drop(reason error) {
@@ -36,8 +36,7 @@ func (s *Store) Drop(reason error) {
 	}
 	// Text only: errors that reason wraps say nothing about these calls.
 	reason = fmt.Errorf("%w: %v", errDropped, reason)
-	// The era ends first: a lane that is empty after its drop then gets a connection
-	// of the next era only.
+	// The era ends first, so that an emptied lane gets a connection of the next one.
 	s.era.Swap(newEra()).end(reason)
 	for i := range s.lanes {
 		s.lanes[i].drop(reason)
@@ -56,8 +55,8 @@ func (l *lane) drop(reason error) {
 	}
 }
 
-// connect dials in the current era, and again if that era ends during the dial.
-// ctx limits all dials together.
+// connect dials in the current era, and again if that era ends during the dial. ctx
+// limits all dials together.
 func (s *Store) connect(ctx context.Context) (*conn, *era, error) {
 	for {
 		era := s.era.Load()
@@ -79,8 +78,8 @@ func (e *era) dial(ctx context.Context, d *dialer) (*conn, error) {
 	return d.dial(ctx)
 }
 
-// attach ties the connection to e: it is closed when e ends. A lane's connection
-// is not attached; the lane closes it, because it must also fail the calls on it.
+// attach ties the connection to e: it is closed when e ends. A lane's connection is
+// not attached; the lane closes it, because it must also fail the calls on it.
 func (c *conn) attach(e *era) {
 	c.era = e
 	c.detach = context.AfterFunc(e.ctx, func() { _ = c.sock.Close() })
@@ -94,8 +93,7 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// because returns the reason for the end of the connection's era, or err if the
-// era has not ended.
+// because returns the reason if the connection's era has ended, and otherwise err.
 func (c *conn) because(err error) error {
 	if c.era != nil && c.era.ended() {
 		return context.Cause(c.era.ctx)

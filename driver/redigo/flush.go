@@ -8,18 +8,17 @@ import (
 )
 
 const (
-	// starvedYield is how long a yield takes if no processor is free: half of the
-	// time a spinning goroutine runs before it is preempted. A yield in which many
-	// callers run may take as long.
+	// starvedYield is how long a yield takes if no processor is free: half of the time
+	// a spinning goroutine runs before it is preempted. A yield in which many callers
+	// run may take as long.
 	starvedYield = 5 * time.Millisecond
-	// busyCalls tells the two apart. If at least so many calls come per
-	// starvedYield, callers have used the time: busy callers bring a call every few
-	// tens of microseconds, callers behind spinning goroutines one per time slice.
+	// busyCalls separates the two cases: if at least so many calls come per
+	// starvedYield, running callers have used the time. They bring one every few tens
+	// of microseconds; callers behind spinning goroutines bring one per time slice.
 	busyCalls = 75
-	// poolFor is how long calls use the pool after that.
+	// poolFor is how long calls use the pool once processors are found to be short.
 	poolFor = 500 * time.Millisecond
-	// leastBatch is the fewest calls that are written before others, still on their
-	// way, can join.
+	// leastBatch is the least number of calls written without waiting for more.
 	leastBatch = 3
 	// keepOut is the largest write buffer that a connection keeps.
 	keepOut = 1 << 20
@@ -27,7 +26,7 @@ const (
 
 // yield lets other ready callers append their commands, once, and then writes all
 // of them: this is how commands come to travel together. A timer would delay lone
-// callers as well. It is entered with mu held and leaves it free.
+// callers as well. It releases mu, which the caller holds.
 func (m *mux) yield(c *call) {
 	m.phase = yielding
 	m.epoch++
@@ -47,7 +46,7 @@ func (m *mux) yield(c *call) {
 
 // noteYield records how long a yield took and how many calls came meanwhile. One
 // yield without a free processor may be chance; after two in a row calls use the
-// pool. It is called with mu held.
+// pool. The caller holds mu.
 func (m *mux) noteYield(now, took time.Duration, calls int) {
 	if took <= m.s.starvedYield || time.Duration(calls)*m.s.starvedYield >= took*busyCalls {
 		m.starvedOnce = false
@@ -60,10 +59,10 @@ func (m *mux) noteYield(now, took time.Duration, calls int) {
 }
 
 // flush takes the writer's role, unless the caller has it, and writes queued
-// commands until none are left. It is entered with mu held and leaves it free. c
-// is the call of this goroutine, or nil for relieve and the watchdog.
+// commands until none are left. It releases mu, which the caller holds. c is the
+// call of this goroutine, or nil for relieve and the watchdog.
 //
-// A caller writes for others only while its own call waits. Once that is answered
+// A caller writes for others only while it waits itself. Once its call is answered
 // or out of time, relieve continues in a new goroutine.
 func (m *mux) flush(c *call) {
 	m.phase = writing
@@ -87,9 +86,8 @@ func (m *mux) flush(c *call) {
 	m.mu.Unlock()
 }
 
-// relieve continues a flush in place of a caller. rest is the end of an
-// interrupted write, and may begin inside a command. phase stays writing
-// meanwhile.
+// relieve continues a flush in place of a caller. rest is the end of an interrupted
+// write, and may begin inside a command. phase stays writing meanwhile.
 func (m *mux) relieve(rest []byte) {
 	if len(rest) > 0 {
 		n, err := m.conn.nc.Write(rest)
@@ -121,7 +119,7 @@ func (m *mux) write(c *call) (rest []byte, err error) {
 	m.mu.Lock()
 	m.writer = nil
 	m.unwritten -= n
-	if err == nil && m.watchdog.stuck > 0 { // the write ended by itself just then
+	if err == nil && m.watchdog.stuck > 0 { // the watchdog set a deadline that came too late to interrupt it
 		_ = m.conn.nc.SetWriteDeadline(time.Time{})
 	}
 	switch {
@@ -137,15 +135,14 @@ func (m *mux) write(c *call) (rest []byte, err error) {
 }
 
 // mayResume reports whether a write that failed with err can continue with the
-// unwritten rest. A TLS connection cannot: an interrupted write leaves it
-// unusable.
+// unwritten rest. A TLS connection cannot: an interrupted write leaves it unusable.
 func (m *mux) mayResume(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) && m.dead == nil && !m.conn.secure
 }
 
 // writeFailed ends a flush after a failed write. If the watchdog interrupted it,
-// because its caller was out of time, relieve writes the rest. writeFailed is
-// entered with mu held and leaves it free.
+// because its caller was out of time, relieve writes the rest. writeFailed releases
+// mu, which the caller holds.
 func (m *mux) writeFailed(rest []byte, err error) {
 	if !m.mayResume(err) {
 		m.fail(err, nil)

@@ -17,8 +17,8 @@ const (
 	idleBeats = 3
 )
 
-// beat sends a heartbeat if one is due: a PING with a unique word, in the order
-// of the calls. A reply with another word shows that replies and calls are out of
+// beat sends a heartbeat if one is due: a PING with a unique word, in the order of
+// the calls. A reply with another word shows that replies and calls are out of
 // step, which might otherwise go unnoticed, and the connection is closed. On an
 // idle connection the reply is also a sign of life, see silence.
 //
@@ -48,9 +48,8 @@ func (w *watchdog) beat(now time.Duration) (unlocked bool) {
 // pingSize bounds the size of a heartbeat.
 const pingSize = 64
 
-// verify checks the reply to a heartbeat. An error reply is accepted: the user
-// may lack the right to PING, and a server that is loading or running a script
-// refuses every command.
+// verify checks the reply to a heartbeat. An error reply is accepted: the user may
+// lack the right to PING, and a loading or busy server refuses every command.
 func (e *entry) verify(raw []byte) error {
 	if raw[0] == '-' || bytes.Equal(raw, e.slot.buf) {
 		return nil

@@ -18,8 +18,7 @@ const (
 	loneReads = 16
 )
 
-// An intake is the reading side of a mux. Only the goroutine with the reader's
-// role touches it.
+// An intake is the reading side of a mux. It is used only with the reader's role.
 type intake struct {
 	buf    []byte
 	start  int // of the bytes not delivered
@@ -30,7 +29,6 @@ type intake struct {
 	ends   []replyEnd // of whole replies not delivered
 }
 
-// A replyEnd is the end of the replies to one call.
 type replyEnd struct {
 	at   int
 	errs bool // one of the replies is an error
@@ -55,8 +53,8 @@ func (m *mux) run() {
 	}
 }
 
-// readOn reads until it can give up the role. It returns false if the connection
-// is dead.
+// readOn reads until it can give up the role. It returns false on a dead
+// connection.
 func (m *mux) readOn() bool {
 	for few := 0; ; {
 		n, err := m.read()
@@ -78,7 +76,6 @@ func (m *mux) readOn() bool {
 	}
 }
 
-// giveUp gives up the reader's role if no call is in progress.
 func (m *mux) giveUp() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -167,9 +164,9 @@ func (m *mux) frame() (whole int, err error) {
 	return whole, nil
 }
 
-// makeRoom makes room for a read. For a reply that does not fit the buffer
-// doubles. It grows by the announced rest of the reply if that is more, but then
-// by at most maxAhead.
+// makeRoom makes room for a read. For a reply that does not fit, the buffer
+// doubles, or grows by the announced rest of the reply if that is more; it then
+// grows by at most maxAhead.
 func (in *intake) makeRoom() {
 	if in.start == in.filled {
 		in.start, in.filled = 0, 0
@@ -189,10 +186,10 @@ func (in *intake) makeRoom() {
 	in.buf, in.start = to, 0
 }
 
-// head returns the number of replies to the call that comes ahead places after
-// in.at. Once every call in taken is answered, it refills taken from queue, so
-// that mu is locked once per batch of replies. Calls not yet written stay in
-// queue: bytes that come before are not for them.
+// head returns the number of replies to the call at in.at+ahead. Once every call in
+// taken is answered, it refills taken from queue, so that mu is locked once per
+// batch of replies. Calls not yet written stay in queue: bytes that come before
+// their write are not for them.
 func (m *mux) head(ahead int) (replies int, ok bool) {
 	in := &m.in
 	if in.at+ahead < len(m.taken) {
@@ -229,8 +226,8 @@ func (m *mux) take() {
 	m.queue = m.queue[:left]
 }
 
-// culprit returns the call whose reply was being read when err occurred, or nil
-// if err is not about a reply. It is called with the reader's role.
+// culprit returns the call whose reply was being read when err occurred, or nil if
+// err is not about a reply. It is called with the reader's role.
 func (m *mux) culprit(err error) *entry {
 	if !isFinal(err) || m.in.at == len(m.taken) {
 		return nil
@@ -239,7 +236,6 @@ func (m *mux) culprit(err error) *entry {
 	return &e
 }
 
-// deliver answers the calls whose replies are whole.
 func (in *intake) deliver(taken []entry, whole int) error {
 	for _, next := range in.ends[:whole] {
 		e, raw := &taken[in.at], in.buf[in.start:next.at]

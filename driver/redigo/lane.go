@@ -15,21 +15,20 @@ import (
 const (
 	// tripAt is the number of consecutive failures that opens the breaker.
 	tripAt = 3
-	// An open breaker allows the next dial after firstRest, then after twice as
-	// long, up to lastRest. A server's return is noticed at most that late.
+	// An open breaker allows the next dial after firstRest, then after twice as long,
+	// up to lastRest. A server's return is noticed at most that late.
 	firstRest = 50 * time.Millisecond
 	lastRest  = 400 * time.Millisecond
 )
 
 // A lane holds one shared connection and replaces it when it dies. All calls that
-// wait for a connection share one dial. While the breaker is open there is none:
+// wait for a connection share one dial. Repeated failures open the breaker:
 //
 //	breaker   failures           a call without a connection
 //	closed    less than tripAt   dials, or joins the dial in progress
 //	open      tripAt or more     fails until retryAt, then dials
 //
-// A successful dial and Drop set failures to 0. A zero lane with its Store is
-// ready for use.
+// A successful dial and Drop set failures to 0. A lane is ready once s is set.
 type lane struct {
 	s   *Store
 	cur atomic.Pointer[mux]
@@ -48,9 +47,9 @@ type dialing struct {
 	err  error // as is err
 }
 
-// get returns the connection, dialing if necessary. A dial that the call joins
-// late may time out before the call does; the call then spends its remaining time
-// on one more dial.
+// get returns the connection, dialing if necessary. A dial that the call joins late
+// may time out before the call does; the call then spends its remaining time on one
+// more dial.
 func (l *lane) get(c *call) (*mux, error) {
 	if m := l.live(); m != nil {
 		return m, nil
@@ -88,8 +87,8 @@ func (l *lane) live() *mux {
 	return nil
 }
 
-// dial joins the dial in progress or begins one. A dial does not depend on the
-// call that began it: if that call gives up, others still wait.
+// dial joins the dial in progress or begins one. A dial does not depend on the call
+// that began it: if that call gives up, others still wait.
 func (l *lane) dial() (d *dialing, joined bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -143,8 +142,7 @@ func (l *lane) run(d *dialing) {
 }
 
 // connect dials, and notes Connected before the connection can be lost. It then
-// closes the retired connection that it replaces: calls still waiting there will
-// get no reply.
+// closes the retired connection, whose waiting calls will get no reply.
 func (l *lane) connect() (*conn, *era, error) {
 	conn, era, err := l.s.connect(l.s.ctx)
 	if err != nil {
@@ -162,8 +160,8 @@ func (l *lane) connect() (*conn, *era, error) {
 	return conn, era, nil
 }
 
-// failed counts a failure, and notes the state if it opens the breaker. It is
-// called with mu held.
+// failed counts a failure, and notes the state if it opens the breaker. The caller
+// holds mu.
 func (l *lane) failed(err error) {
 	l.failures++
 	l.lastErr = err
@@ -225,7 +223,6 @@ func (l *shared) exchange(c *call, frames []byte, n int) ([]byte, error) {
 	return c.ticket.slot.buf, nil
 }
 
-// reuse gives the slot a buffer for the next replies.
 func (l *shared) reuse(buf []byte) {
 	if cap(buf) > keepBuffer {
 		buf = nil
@@ -233,7 +230,6 @@ func (l *shared) reuse(buf []byte) {
 	l.c.ticket.slot.buf = buf
 }
 
-// share makes an attempt on the lane's connection.
 func (c *call) share(l *lane) error {
 	m, err := l.get(c)
 	if err != nil {

@@ -7,13 +7,13 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Listen subscribes to a channel over a dedicated connection (SUBSCRIBE). It
-// calls tell with nil once the subscription is confirmed, and then with each
-// message published to the channel; earlier messages are not seen. A message is
-// valid until tell returns.
+// Listen subscribes to a channel over a dedicated connection (SUBSCRIBE). It calls
+// tell with nil once the subscription is confirmed, and then with each message
+// published to the channel; earlier messages are not seen. A message is valid until
+// tell returns.
 //
-// Listen returns an error when the connection is lost, ctx is done or the Store
-// is closed or dropped. A connection counts as lost if the server leaves a PING
+// Listen returns an error when the connection is lost, ctx is done or the Store is
+// closed or dropped. A connection counts as lost if the server leaves a PING
 // unanswered for two seconds. A Store made by [FromPool] cannot listen.
 func (s *Store) Listen(ctx context.Context, channel string, tell func(message []byte)) error {
 	if s.fromPool {

@@ -14,8 +14,7 @@ const (
 	// maxFlight bounds the calls in progress on one connection. A further call fails
 	// at once; queuing it would fill memory during an outage.
 	maxFlight = 4096
-	// maxUnwritten bounds the bytes of commands not yet written, for the same
-	// reason.
+	// maxUnwritten bounds the bytes of commands not yet written, for the same reason.
 	maxUnwritten = 64 << 20
 	// maxShared is the largest size of commands on a shared connection. Larger ones
 	// use a dedicated connection, so as not to delay other calls.
@@ -27,8 +26,8 @@ const (
 //
 // Four invariants hold at all times:
 //
-//   - queue has the order of out, because a call appends to both while it holds
-//     mu. So the nth reply belongs to the nth slot.
+//   - queue has the order of out, because a call appends to both while it holds mu.
+//     So the nth reply belongs to the nth slot.
 //   - At most one goroutine writes (see phase), and at most one reads (see
 //     reading). redigo allows a connection "one concurrent caller to the Receive
 //     method and one concurrent caller to the Send and Flush methods"; this keeps
@@ -168,8 +167,7 @@ func (m *mux) start(c *call, frames []byte, n int) error {
 	return nil
 }
 
-// push queues a call, or refuses it with an error. It returns with mu held unless
-// it returns an error.
+// push queues a call and returns with mu held, or refuses it with an error.
 func (m *mux) push(c *call, frames []byte, n int) error {
 	if c.ticket.slot == nil {
 		c.ticket.slot = newSlot()
@@ -190,26 +188,23 @@ func (m *mux) push(c *call, frames []byte, n int) error {
 	return nil
 }
 
-// flight returns the number of calls whose replies have not come. It is called
-// with mu held.
+// flight returns the number of calls still without replies. The caller holds mu.
 func (m *mux) flight() int { return int(m.queued - m.replied.Load()) }
 
-// countCalls adds new calls to the Store's count, many at once: a counter that
-// each call changed would move between processors with every call. It is called
-// with mu held.
+// countCalls adds new calls to the Store's count, many at once: a counter that each
+// call changed would move between processors with every call. The caller holds mu.
 func (m *mux) countCalls() {
 	m.s.stats.calls.Add(m.uncounted)
 	m.uncounted = 0
 }
 
 // join leaves the writing of a queued call to the current writer, unless enough
-// calls have gathered to write them now. It is entered with mu held and leaves it
-// free.
+// calls have gathered to write them now. It releases mu, which the caller holds.
 func (m *mux) join(c *call) {
 	m.ensureReader()
 	if m.phase == yielding && m.unsent >= leastBatch && m.unsent*3 >= m.peak {
-		// Enough for one write: waiting for all would leave the server idle meanwhile.
-		// A third keeps both sides busy.
+		// Enough for one write: waiting for all would leave the server idle meanwhile. A
+		// third keeps both sides busy.
 		m.epoch++
 		m.flush(c)
 		return
@@ -217,8 +212,8 @@ func (m *mux) join(c *call) {
 	m.mu.Unlock()
 }
 
-// mayQueue returns why a call with so many bytes must be refused, or nil. It is
-// called with mu held.
+// mayQueue returns why a call of so many bytes must be refused, or nil. The caller
+// holds mu.
 func (m *mux) mayQueue(frames int) error {
 	switch {
 	case m.dead != nil:
@@ -231,24 +226,23 @@ func (m *mux) mayQueue(frames int) error {
 	return nil
 }
 
-// refuse returns the error of a refused call. It is entered with mu held and
-// leaves it free.
+// refuse returns the error of a refused call. It releases mu, which the caller
+// holds.
 func (m *mux) refuse(c *call, err error) error {
 	c.reused = m.dead != nil // another connection may work
 	m.mu.Unlock()
 	if !c.reused {
 		m.s.stats.refused.Add(1)
 	}
-	// The cause is not wrapped: it may be final for another call, or wrap the error
-	// of another call's context.
+	// The cause is not wrapped: it may be final for another call, or wrap the error of
+	// another call's context.
 	if err == errFull {
 		return fmt.Errorf("%w: %w: %v", driver.ErrUnavailable, driver.ErrBusy, err)
 	}
 	return fmt.Errorf("%w: %v", driver.ErrUnavailable, err)
 }
 
-// enqueue appends an entry to queue and its commands to out. It is called with mu
-// held.
+// enqueue appends an entry to queue and its commands to out. The caller holds mu.
 func (m *mux) enqueue(e *entry, frames []byte) {
 	m.out = append(m.out, frames...)
 	m.unwritten += len(frames)
@@ -262,8 +256,8 @@ func (m *mux) enqueue(e *entry, frames []byte) {
 
 // ensureReader gives the reader's role to the reader goroutine if it is free. It
 // must be called before queued commands are written by another goroutine: the
-// current reader may just have stopped. It is called with mu held, on a
-// connection that is not dead.
+// current reader may just have stopped. The caller holds mu and has seen that dead
+// is nil.
 func (m *mux) ensureReader() {
 	if !m.reading {
 		m.reading = true
@@ -309,7 +303,7 @@ func (c *call) result() error {
 
 // fail closes the connection: first new calls are refused, then the socket is
 // closed, then waiting calls get their errors. culprit, if not nil, is the call
-// whose reply caused err. fail is entered with mu held and leaves it free.
+// whose reply caused err. fail releases mu, which the caller holds.
 func (m *mux) fail(err error, culprit *entry) {
 	if m.dead != nil {
 		m.mu.Unlock()
@@ -352,8 +346,7 @@ func (m *mux) fail(err error, culprit *entry) {
 // their commands may have been sent, unsent if not.
 func outcomes(err error) (lost, unsent error) {
 	if isFinal(err) {
-		// Only the call whose reply was bad gets that error. For the others the reply
-		// is merely missing.
+		// Only the call with the bad reply gets err. The others merely miss a reply.
 		return fmt.Errorf("%w: the connection was closed because of a bad reply to another call", driver.ErrUnknownOutcome),
 			fmt.Errorf("%w: the connection was closed because of a bad reply to another call", driver.ErrUnavailable)
 	}

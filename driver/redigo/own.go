@@ -11,9 +11,8 @@ const (
 	disposable      // dedicated, and closed after the call
 )
 
-// needOf returns the need of p. It depends on the commands' names as well as on
-// the Mode: one SUBSCRIBE or BLPOP on a shared connection would affect every
-// call.
+// needOf returns the need of p, by its Mode and by the names of its commands: one
+// SUBSCRIBE or BLPOP on a shared connection would affect every call.
 func needOf(p *driver.Pipeline) need {
 	n := shareable
 	if len(p.Frames()) > maxShared || p.Mode()&driver.Own != 0 {
@@ -36,8 +35,7 @@ const (
 
 // needOfName returns the need of one command; see
 // https://redis.io/docs/latest/commands/ (exclusive: the ACL category of blocking
-// commands; disposable: commands that change how the connection treats later
-// ones).
+// commands; disposable: commands that change how the connection treats later ones).
 func needOfName(name string) need {
 	if len(name) < shortestName || len(name) > longestName || initials>>(name[0]&31)&1 == 0 {
 		return shareable // decides most

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	idleTimeout = 5 * time.Minute // an unused connection is closed after that
+	idleTimeout = 5 * time.Minute // how long an idle connection is kept
 
 	// writeAhead is the most bytes written before the first reply is read. Larger
 	// commands are written and read at the same time: a server that stops reading
@@ -29,10 +29,9 @@ const (
 // longAgo as a deadline interrupts a blocked read or write.
 var longAgo = time.Unix(1, 0)
 
-// A conn is one connection to the server. redigo dials it, makes the handshake
+// A conn is one connection to the server. redigo dials it, performs the handshake
 // over it and keeps it in a Pool. Later commands and replies bypass redigo's
-// buffers, which are empty after the handshake: exchange uses the net.Conn
-// itself.
+// buffers, which are empty by then: exchange uses the net.Conn itself.
 //
 // Only the goroutine that has borrowed a conn from the Pool uses it.
 type conn struct {
@@ -66,10 +65,10 @@ func (c *conn) ready(s *Store) {
 	c.interruptFunc, c.listenFunc = c.interrupt, c.listen
 }
 
-// Do serves a call by way of redigo's Pool. The Pool hands out its connections in
-// a wrapper with the methods of redis.Conn only, but passes a *call among the
-// arguments on to this Do. It also calls Do("") when a connection comes back, to
-// read pending replies; there are none.
+// Do serves a call that comes through redigo's Pool. The Pool wraps its connections
+// and hides all methods but redis.Conn's; a *call among the arguments gets through
+// to here. The Pool also calls Do("") when a connection comes back, to read pending
+// replies; there are none.
 func (c *conn) Do(_ string, args ...any) (any, error) {
 	for _, arg := range args {
 		if call, ok := arg.(*call); ok {
@@ -97,8 +96,8 @@ var errSpent = errors.New("redigo: the call left the connection unfit for others
 var errStale = errors.New("redigo: the server closed an idle connection")
 
 // check returns why an idle connection must not be used again, or nil; the Pool
-// calls it. A write to a connection that the server has closed must be avoided:
-// its outcome would be unknown.
+// calls it. A write to a connection that the server has closed has an unknown
+// outcome.
 func (c *conn) check() error {
 	if err := c.because(nil); err != nil || c.raw == nil {
 		return err
@@ -114,11 +113,11 @@ func (c *conn) check() error {
 
 func (c *conn) listen(fd uintptr) { c.quiet = quiet(fd) }
 
-// exchange writes frames and returns the n replies, in a buffer that belongs to
-// the connection until reuse.
+// exchange writes frames and returns the n replies, in a buffer that belongs to the
+// connection until reuse.
 //
-// A call that ends before its replies are whole breaks the connection: the
-// replies still come, and the next call must not take them for its own.
+// A call that ends before its replies are whole breaks the connection: the replies
+// still come, and the next call must not take them for its own.
 func (c *conn) exchange(call *call, frames []byte, n int) ([]byte, error) {
 	if c.broken != nil {
 		return nil, c.broken
@@ -130,11 +129,11 @@ func (c *conn) exchange(call *call, frames []byte, n int) ([]byte, error) {
 		err = c.transfer(call, frames, n)
 	}
 	if !stop() {
-		// interrupt runs or is about to. It may set its deadline at any later time,
-		// even during the next call, so the connection is not used again.
+		// interrupt runs or is about to. It may set its deadline at any later time, even
+		// during the next call, so the connection is not used again.
 		c.broken = call.Err()
 	}
-	// Even with all replies: the era may have ended before they came.
+	// Even if all replies are there: the era may have ended before they came.
 	if err = c.because(err); err != nil {
 		c.broken = err
 		return nil, err
@@ -144,7 +143,6 @@ func (c *conn) exchange(call *call, frames []byte, n int) ([]byte, error) {
 	return c.buf, nil
 }
 
-// interrupt makes a blocked read or write return.
 func (c *conn) interrupt() { _ = c.nc.SetDeadline(longAgo) }
 
 // reuse gives the connection a buffer for its next replies.
@@ -165,9 +163,9 @@ func (c *conn) transfer(call *call, frames []byte, n int) error {
 	return c.read(n)
 }
 
-// transferLarge writes and reads at the same time. If one fails it stops the
-// other, and its error is returned. Both have ended on return, because frames
-// then belongs to the caller again.
+// transferLarge writes and reads at the same time. If one fails it stops the other,
+// and its error is returned. Both have ended on return: frames is the caller's
+// again then.
 func (c *conn) transferLarge(call *call, frames []byte, n int) error {
 	written := make(chan error, 1)
 	go func() {
@@ -217,8 +215,9 @@ func (c *conn) read(n int) error {
 	return nil
 }
 
-// room returns how many bytes to make room for before a read: the announced rest
-// of the reply up to maxAhead, at least minRead in all, or the space there is.
+// room returns how much free space the next read needs: any, if no length is known
+// and there is some; otherwise the announced rest of the reply up to maxAhead, and
+// minRead in all.
 func (c *conn) room() int {
 	if len(c.buf) < cap(c.buf) && c.framer.need == 0 {
 		return 1

@@ -3,33 +3,33 @@
 //
 // redigo dials and pools the connections. Package driver encodes the commands,
 // which are written to the socket unchanged; replies are framed and checked in
-// place, within [Limits]. Most calls share one connection, on which the commands
-// of many calls travel together. A call gets a dedicated connection from a pool
-// if its Pipeline is [driver.Own] or larger than 1 MiB. All calls use the pool
-// for half a second after this process was found to be short of processors.
+// place, within [Limits]. Most calls share one connection, on which the commands of
+// many calls travel together. A call gets a dedicated connection from a pool if its
+// Pipeline is [driver.Own] or larger than 1 MiB. All calls use the pool for half a
+// second after this process was found to be short of processors.
 //
 //	store, err := redigo.Open(redigo.Config{Address: "localhost:6379"})
 //
 // The package makes these promises about failures:
 //
-//   - Every call ends by its context's deadline or after Config.Timeout,
-//     whichever is sooner. A [driver.Own] call whose context has a deadline ends
-//     by that deadline alone.
+//   - Every call ends by its context's deadline or after Config.Timeout, whichever
+//     is sooner. A [driver.Own] call whose context has a deadline ends by that
+//     deadline alone.
 //   - An error wraps [driver.ErrUnavailable] if nothing was written, and
 //     [driver.ErrUnknownOutcome] if something was written and the replies did not
 //     arrive in full.
 //   - Commands are sent again only if a second run does no harm: nothing was
 //     written, the server said that it did not run them, or the Pipeline is
 //     [driver.ReadOnly] or [driver.Repeatable].
-//   - No call gets the reply to another. A call that ends early keeps its place
-//     in the order of replies, and its reply is dropped on arrival. A connection
-//     that delivers anything but the expected number of whole replies is closed.
+//   - No call gets the reply to another. A call that ends early keeps its place in
+//     the order of replies, and its reply is dropped on arrival. A connection that
+//     delivers anything but the expected number of whole replies is closed.
 //   - Config.Resolve supplies the address for each dial, so a server may move;
 //     Config.Role checks its role on each new connection. [Store.Drop] closes all
 //     connections to the previous server.
-//   - At most 4,096 calls are in progress on a shared connection; one more fails
-//     at once. After repeated failures of the server, calls fail at once until
-//     the next attempt to reach it, less than half a second later.
+//   - At most 4,096 calls are in progress on a shared connection; one more fails at
+//     once. After repeated failures of the server, calls fail at once until the
+//     next attempt to reach it, less than half a second later.
 package redigo
 
 import (
@@ -48,19 +48,19 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// Config describes a server and the connections to it. Only Address is required.
-// Printing a Config shows its network, address and database only. But fmt does
-// not call the methods of unexported fields: a Config in one shows its Password,
-// so use Credentials there.
+// Config describes a server and the connections to it. Only Address is required. A
+// Config prints as its network, address and database only. In an unexported field
+// of another struct, however, fmt does not call its methods and shows the Password:
+// use Credentials there.
 type Config struct {
 	// Network is "tcp" or "unix"; empty means "tcp".
 	Network string
 	// Address is host:port, or the path of a socket.
 	Address string
-	// Resolve, if not nil, returns the host:port for each dial, for a server that
-	// may move. Address may then be empty; it only names the server in errors and in
-	// String. ctx is canceled when the dial ends. The time Resolve takes counts
-	// toward ConnectTimeout.
+	// Resolve, if not nil, returns the host:port for each dial, for a server that may
+	// move. Address may then be empty; it only names the server in errors and in
+	// String. ctx is canceled when the dial ends. The time Resolve takes counts toward
+	// ConnectTimeout.
 	Resolve func(ctx context.Context) (address string, err error)
 	// Role is the role that the server must have. It is checked with ROLE before the
 	// first command; a connection to a server with another role is closed. [Role]
@@ -68,9 +68,8 @@ type Config struct {
 	Role Role
 
 	// Username and Password are sent with AUTH. Password alone authenticates the
-	// default user. If both are empty, AUTH is not sent. A Username without a
-	// Password is sent with an empty password, so the connection never falls back to
-	// the default user.
+	// default user. If both are empty, AUTH is not sent. A Username without a Password
+	// is sent with an empty one, and never replaced by the default user.
 	Username, Password string
 	// Credentials, if not nil, supplies the username and password for each dial;
 	// Username and Password must then be empty. ctx is canceled when the dial ends.
@@ -87,15 +86,15 @@ type Config struct {
 	ClientName string
 
 	// Conns is the number of shared connections, which are dialed on demand; zero
-	// means one. If the server is the bottleneck, one is the fastest: with more,
-	// fewer commands travel together.
+	// means one. If the server is the bottleneck, one is the fastest: with more, fewer
+	// commands travel together.
 	Conns int
 	// OwnConns is the maximum number of dedicated connections, for [driver.Own]
-	// Pipelines and for Pipelines of more than 1 MiB; zero means 64. A call that
-	// finds all of them in use waits for one until its deadline.
+	// Pipelines and for Pipelines of more than 1 MiB; zero means 64. A call that finds
+	// all of them in use waits for one until its deadline.
 	OwnConns int
-	// Timeout limits one call, with all retries and waiting, unless its context has
-	// an earlier deadline; zero means one second.
+	// Timeout limits one call, with all retries and waiting, unless its context has an
+	// earlier deadline; zero means one second.
 	Timeout time.Duration
 	// ConnectTimeout limits one dial, with TLS and AUTH; zero means one second. The
 	// deadline of a call that dials for itself also applies.
@@ -103,20 +102,19 @@ type Config struct {
 	// Limits bound the replies.
 	Limits Limits
 
-	// ReadOnly sends READONLY on each connection: a replica in a Redis Cluster then
+	// ReadOnly makes each connection send READONLY: a replica in a Redis Cluster then
 	// answers commands that only read, instead of redirecting to its master.
 	ReadOnly bool
-	// Refusals returns temporary refusals of the server (LOADING, TRYAGAIN,
-	// CLUSTERDOWN, MASTERDOWN, too many clients) to the caller at once. Otherwise
-	// refused commands are sent again until the call's deadline. It is meant for
-	// Stores that can ask another server.
+	// Refusals makes the Store return temporary refusals of the server (LOADING,
+	// TRYAGAIN, CLUSTERDOWN, MASTERDOWN, too many clients) at once. Otherwise refused
+	// commands are sent again until the call's deadline. It is meant for callers that
+	// can ask another server.
 	Refusals bool
 
-	// OnState, if not nil, is called with each new state of the shared connections
-	// and its reason, if there is one: one state at a time, in the order of the
-	// changes. The Store's goroutines and callers call it and wait for it, so it
-	// must not panic or call the Store. At most 1,024 states wait for it; the oldest
-	// are dropped.
+	// OnState, if not nil, is called with each new state of the shared connections and
+	// its reason, if there is one: one state at a time, in the order of the changes.
+	// The Store's goroutines and callers call it and wait for it, so it must not panic
+	// or call the Store. At most 1,024 states wait for it; the oldest are dropped.
 	OnState func(state driver.State, reason error)
 }
 
@@ -262,8 +260,8 @@ func (s *Store) Start(ctx context.Context, p *driver.Pipeline) driver.Pending {
 }
 
 // Ask is Do on a Redis Cluster server that is importing the slot of p's keys. It
-// sends ASKING before each command, or once if p is [driver.Atomic]. No command
-// of another call comes between ASKING and its command.
+// sends ASKING before each command, or once if p is [driver.Atomic]. No command of
+// another call comes between ASKING and its command.
 func (s *Store) Ask(ctx context.Context, p *driver.Pipeline) error {
 	c := s.newCall(ctx, p)
 	c.asking = true

@@ -9,10 +9,10 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Limits bound the replies of a server. A reply beyond a limit fails its call
-// with [driver.ErrTooLarge], which names the limit, and closes the connection.
-// Memory grows with the bytes received, not with the lengths announced. An
-// argument longer than Bulk is not sent, because it could not be read back.
+// Limits bound the replies of a server. A reply beyond a limit fails its call with
+// [driver.ErrTooLarge], which names the limit, and closes the connection. Memory
+// grows with the bytes received, not with the lengths announced. An argument longer
+// than Bulk is not sent, because it could not be read back.
 type Limits struct {
 	Bulk  int // bytes of one string; zero: 64 MiB
 	Array int // elements of one array; zero: 1,048,576
@@ -31,8 +31,7 @@ func (l Limits) orDefaults() Limits {
 	}
 }
 
-// check refuses limits that are negative, or so large that the sum of two might
-// not fit an int.
+// check refuses limits that are negative, or of which two may not add up to an int.
 func (l Limits) check() error {
 	for _, n := range []int{l.Bulk, l.Array, l.Depth, l.Line, l.Reply} {
 		if n < 0 || n > math.MaxInt/16 {
@@ -52,10 +51,8 @@ func orDefault[T comparable](v, def T) T {
 }
 
 // A framer finds the ends of replies in the bytes from a server. It refuses bytes
-// that are not RESP2 and replies beyond its limits: package driver reads accepted
-// replies without further checks.
-//
-// The wire format is
+// that are not RESP2 and replies beyond its limits, so that package driver can read
+// the others unchecked. For the wire format see
 // https://redis.io/docs/latest/develop/reference/protocol-spec/.
 type framer struct {
 	limits Limits
@@ -72,9 +69,8 @@ func (f *framer) begin(n int) {
 	f.left, f.pos, f.start, f.open, f.need, f.errs = n, 0, 0, f.open[:0], 0, false
 }
 
-// advance frames as much of buf as it can. buf starts at the same byte in each
-// call after begin, and grows. The replies are whole once f.left is zero; they
-// end at f.pos.
+// advance frames as much of buf as it can. buf starts at the same byte in each call
+// after begin, and grows. Once f.left is zero the replies are whole, up to f.pos.
 func (f *framer) advance(buf []byte) error {
 	for f.left > 0 {
 		f.elements(buf)
@@ -93,8 +89,8 @@ func (f *framer) advance(buf []byte) error {
 }
 
 // usual returns the size of the reply at the start of buf if it is whole, within
-// the limits and of a common form: "+OK", a string, a nil or an integer.
-// Otherwise it returns zero, and begin and advance must decide.
+// the limits and of a common form: "+OK", a string, a nil or an integer. Otherwise
+// it returns zero, and begin and advance must decide.
 func (f *framer) usual(buf []byte) int {
 	const ok, none = "+OK\r\n", "$-1\r\n"
 	if len(buf) < len(ok) {
@@ -164,8 +160,7 @@ func (f *framer) elements(buf []byte) {
 // item frames one string, number or array header. ok is false if buf ends first;
 // the item is then read again from its start.
 func (f *framer) item(buf []byte) (ok bool, err error) {
-	// The first byte is checked before the line is whole: bytes that are not a reply
-	// may never end.
+	// Checked before the line is whole: bytes that are not a reply may never form one.
 	if f.pos < len(buf) && !isKind(buf[f.pos]) {
 		return false, fmt.Errorf("%w: a reply begins with byte %#02x", driver.ErrProtocol, buf[f.pos])
 	}
@@ -226,7 +221,7 @@ func (f *framer) bulk(buf, length []byte, end int) (ok bool, err error) {
 		return true, nil
 	}
 	// pos stays at the header, which is read again with more bytes: that costs less
-	// than to remember a position inside an item.
+	// than remembering a position inside an item.
 	if f.need = end + n + 2 - len(buf); f.need > 0 {
 		return false, nil
 	}
@@ -298,8 +293,7 @@ func checkInteger(text []byte) error {
 	}
 	n, bad := uint64(0), len(digits) == 0
 	for _, digit := range digits {
-		// The check comes before the multiplication: ten times 1<<63/10, plus nine,
-		// still fits.
+		// Checked first: ten times 1<<63/10, plus nine, still fits.
 		if digit < '0' || digit > '9' || n > most/10 {
 			bad = true
 			break

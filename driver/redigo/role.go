@@ -11,13 +11,12 @@ import (
 // A Role is the replication role of a server. If Config.Role is set, the server's
 // role is checked on each new connection.
 //
-// With [Master], the Store also handles a server that has been demoted. Such a
-// server refuses writes with READONLY and does not run them, so they are sent
-// again, within the call's deadline, over a new connection, for which
-// Config.Resolve should return the new master. A transaction is sent again as a
-// whole, because the server ran none of it. Of any other Pipeline only the
-// refused commands are sent again, so they run after the commands that follow
-// them.
+// With [Master], the Store also handles a server that has been demoted. It refuses
+// writes with READONLY and does not run them, so they are sent again, within the
+// call's deadline, over a new connection, for which Config.Resolve should return
+// the new master. A transaction is sent again as a whole, because the server ran
+// none of its writes. Of any other Pipeline only the refused commands are sent
+// again, so they run after the commands that follow them.
 type Role uint8
 
 const (
@@ -47,8 +46,7 @@ var (
 	errDemoted = errors.New("the server is no longer a master")
 )
 
-// check checks the reply to ROLE; see
-// https://redis.io/docs/latest/commands/role/.
+// check checks the reply to ROLE, see https://redis.io/docs/latest/commands/role/.
 func (r Role) check(reply any) error {
 	words, ok := reply.([]any)
 	if !ok || len(words) == 0 {
@@ -66,9 +64,8 @@ func (r Role) check(reply any) error {
 	return nil
 }
 
-// follows reports whether a replica is connected to its master. words is its
-// reply to ROLE: "slave", the master's host and port, the state of the link, an
-// offset.
+// follows reports whether a replica is connected to its master. words is its reply
+// to ROLE: "slave", the master's host and port, the state of the link, an offset.
 func follows(words []any) bool {
 	if len(words) < 4 {
 		return false
@@ -84,12 +81,12 @@ func wireSize(reply any) int {
 	return r.Size()
 }
 
-// readOnly is the text by which a replica refuses a write. It is part of the
-// error reply to the command, or of EXEC's reply, which quotes that error.
+// readOnly is the text by which a replica refuses a write. It is part of the error
+// reply to the command, or of EXEC's reply, which quotes that error.
 var readOnly = []byte("READONLY You can't write against a read only replica")
 
-// demoted reports whether the last attempt reached a server that should be a
-// master and refused a write because it is not.
+// demoted reports whether the last attempt reached a server that should be a master
+// and refused a write because it is not.
 func (c *call) demoted() bool {
 	return (c.errs || c.atomic()) && c.s.dialer != nil && c.s.dialer.role == Master && len(c.unwritten()) > 0
 }
@@ -109,9 +106,9 @@ func (c *call) unwritten() []int {
 	return found
 }
 
-// rerun sends the commands at the given indexes again, which did not run, and
-// puts their replies in place. If they cannot be sent, the existing replies are
-// kept: they say which commands ran.
+// rerun sends the commands at the given indexes again, which did not run, and puts
+// their replies in place. If they cannot be sent, the existing replies are kept:
+// they say which commands ran.
 func (c *call) rerun(places []int) error {
 	p, rest := c.p, driver.NewPipeline(c.p.Mode())
 	defer rest.Free()

@@ -17,12 +17,12 @@ type slot struct {
 	errs  bool          // one of the replies is an error
 }
 
-// base is the origin of all times of calls: time.Since(base) costs half as much
-// as time.Now.
+// base is the origin of the times of calls, which are durations: time.Since(base)
+// costs half as much as time.Now.
 var base = time.Now()
 
-// A ticket is one use of a slot, for one exchange. A slot may be used again, on
-// any connection; the generation tells whether it still serves this exchange.
+// A ticket is one use of a slot, for one exchange. A slot may be used again, on any
+// connection; the generation tells whether it still serves this exchange.
 type ticket struct {
 	slot *slot
 	gen  uint64
@@ -56,16 +56,15 @@ func newSlot() *slot { return &slot{done: make(chan struct{}, 1)} }
 
 // ticket begins the next use of the slot, which must be new, never queued, or
 // answered: its caller has then taken the answer, and the reader does not touch a
-// slot after answering it. Into any other slot a reader may still write replies
-// that come late.
+// slot after answering it. To any other slot a reader may still write late replies.
 func (s *slot) ticket() ticket {
 	gen := s.state.Load()>>2 + 1
 	s.state.Store(gen<<2 | waiting)
 	return ticket{s, gen}
 }
 
-// settle changes the state from waiting to how. It reports whether it did; it
-// does not if the ticket is settled already.
+// settle changes the state from waiting to how. It reports whether it did, which is
+// false if the ticket is settled already.
 func (t ticket) settle(how uint64) bool {
 	return t.slot.state.CompareAndSwap(t.gen<<2|waiting, t.gen<<2|how)
 }
@@ -80,7 +79,7 @@ func (t ticket) answer() {
 }
 
 // fail settles the ticket with an error. The error is stored after the settlement
-// and before the caller, its only reader, is told.
+// and before done wakes the caller, its only reader.
 func (t ticket) fail(err error) {
 	if t.settle(failed) {
 		t.slot.fault = &err
@@ -88,8 +87,8 @@ func (t ticket) fail(err error) {
 	}
 }
 
-// err returns the error of the ticket, or nil if it has not failed. Only its
-// caller may call it, after it was told.
+// err returns the error of the ticket, or nil if it has not failed. Only its caller
+// may call it, after it has received from done.
 func (t ticket) err() error {
 	if t.slot.fault == nil {
 		return nil

@@ -8,14 +8,13 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// maxNoted bounds the states that wait for OnState if it is slower than the
-// connections change.
+// maxNoted bounds the states that wait for a slow OnState.
 const maxNoted = 1024
 
-// states passes the states of the shared connections to OnState, one at a time
-// and in order. A state is noted under the lock that makes it true, before any
-// goroutine can act on it. It is told later, without a lock, because OnState is
-// the user's function and may take long.
+// states passes the states of the shared connections to OnState, one at a time and
+// in order. A state is noted under the lock that makes it true, before any
+// goroutine can act on it. It is told later, without a lock, because OnState is the
+// user's function and may take long.
 type states struct {
 	on func(driver.State, error) // nil if not set
 
@@ -29,7 +28,7 @@ type change struct {
 	reason error
 }
 
-// note appends a state to the order. The caller calls tell once it holds no lock.
+// note queues a state. The caller calls tell once it holds no lock.
 func (s *states) note(state driver.State, reason error) {
 	if s.on == nil {
 		return
@@ -43,11 +42,10 @@ func (s *states) note(state driver.State, reason error) {
 }
 
 // tell passes all noted states to OnState, unless another goroutine is doing so.
-// Waiting for that goroutine could deadlock, since its OnState may be waiting for
-// this one.
+// Waiting for it could deadlock: its OnState may be waiting for this goroutine.
 //
-// States noted meanwhile do not hold up the caller, which may be near its
-// deadline: a new goroutine tells them.
+// States noted meanwhile do not hold up the caller, which may be near its deadline:
+// a new goroutine tells them.
 func (s *states) tell() {
 	if s.on == nil {
 		return
@@ -60,8 +58,7 @@ func (s *states) tell() {
 }
 
 // tellUpTo tells at most the given number of states and leaves the rest to a new
-// goroutine. It is called with mu held, and only if no other goroutine is
-// telling.
+// goroutine. It is called with mu held, and only if no other goroutine is telling.
 func (s *states) tellUpTo(most int) {
 	s.telling = true
 	goesOn := false
@@ -99,8 +96,7 @@ func (s *states) noteAndTell(state driver.State, reason error) {
 	s.tell()
 }
 
-// wait waits until end for the telling goroutine: a closed Store no longer calls
-// OnState.
+// wait waits for the last call of OnState, but not beyond end.
 func (s *states) wait(end time.Time) {
 	for s.busy() && time.Now().Before(end) {
 		time.Sleep(time.Millisecond)

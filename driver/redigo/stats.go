@@ -20,8 +20,8 @@ type counters struct {
 	calls, dials, in, out, commands, writes, desyncs atomic.Int64
 }
 
-// Stats returns the current counts. They are read one after the other, so a call
-// in progress may be part of some of them only.
+// Stats returns the current counts. They are read one after the other, so a call in
+// progress may be part of some of them only.
 func (s *Store) Stats() Stats {
 	inFlight := s.inFlight() // first: it makes the connections count their calls
 	return Stats{
@@ -40,8 +40,7 @@ func (s *Store) Stats() Stats {
 	}
 }
 
-// inFlight returns the number of calls on live shared connections and on
-// dedicated ones.
+// inFlight returns the number of calls on live shared and on dedicated connections.
 func (s *Store) inFlight() int64 {
 	n := int64(len(s.permits))
 	for i := range s.lanes {

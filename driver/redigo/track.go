@@ -16,15 +16,15 @@ import (
 // Tracking tells which keys change (client-side caching,
 // https://redis.io/docs/latest/develop/reference/client-side-caching/).
 //
-// One connection does all of it. It turns on tracking by prefix (BCAST),
-// redirects the messages to itself and subscribes to them. In the usual layout
-// one connection subscribes for the others, which read and are tracked. If one of
-// these is lost, the server forgets its keys without a message. Here the tracked
-// connection is the subscriber, so tracking cannot end unnoticed.
+// One connection does all of it. It turns on tracking by prefix (BCAST), redirects
+// the messages to itself and subscribes to them. In the usual layout one connection
+// subscribes for the others, which read and are tracked. If one of these is lost,
+// the server forgets its keys without a message. Here the tracked connection is the
+// subscriber, so tracking cannot end unnoticed.
 
 const (
-	// pingEvery is the time between two PINGs on a tracking connection. A reply
-	// shows that the server is alive and that no earlier message is missing.
+	// pingEvery is the time between two PINGs on a tracking connection. A reply shows
+	// that the server is alive and that all earlier messages have come.
 	pingEvery = time.Second
 	// trackSilence is the longest wait for the reply to a PING.
 	trackSilence = 2 * time.Second
@@ -52,13 +52,12 @@ func (s *Store) Track(prefixes []string, tell func(driver.Event)) (stop func()) 
 	return cancel
 }
 
-// track tracks until ctx is done.
 func (s *Store) track(ctx context.Context, prefixes []string, tell func(driver.Event)) {
 	pause := trackFirst
 	for {
 		t := tracking{s: s, tell: tell}
 		err := t.run(ctx, prefixes)
-		if t.c != nil { // a dial's error names the server already
+		if t.c != nil { // a dial's error already names the server
 			err = fmt.Errorf("tracking keys of %s: %w", s.address, err)
 		}
 		tell(driver.Event{Kind: driver.Lost, Err: err})
@@ -76,8 +75,7 @@ func (s *Store) track(ctx context.Context, prefixes []string, tell func(driver.E
 	}
 }
 
-// A tracking is one connection on which the server tells which keys change. It
-// belongs to one goroutine.
+// A tracking is one tracking connection. One goroutine uses it.
 type tracking struct {
 	s    *Store
 	tell func(driver.Event)
@@ -121,8 +119,7 @@ func (t *tracking) run(ctx context.Context, prefixes []string) error {
 	return c.because(err)
 }
 
-// begin turns tracking on. It first asks for the connection's ID, to redirect the
-// messages to it.
+// begin turns tracking on, with messages redirected to this connection by its ID.
 func (t *tracking) begin(prefixes []string) error {
 	t.pinged = time.Now() // later changes are told
 	if err := t.write(t.pinged, "CLIENT", "ID"); err != nil {
@@ -153,8 +150,8 @@ func (t *tracking) begin(prefixes []string) error {
 	return t.subscribe(channel)
 }
 
-// subscribe subscribes to redirected or published messages. Earlier ones are
-// lost, so the time from which all are told begins here.
+// subscribe subscribes to redirected or published messages. Earlier ones are lost,
+// so the time in which every message is told begins here.
 func (t *tracking) subscribe(channel string) error {
 	t.pinged = time.Now()
 	if err := t.write(t.pinged, "SUBSCRIBE", channel); err != nil {
@@ -192,8 +189,8 @@ func (t *tracking) listen() error {
 	return t.hear(r)
 }
 
-// hear takes a message: "message", the channel and the keys, or "pong" and the
-// text of the PING. A nil instead of keys means every key.
+// hear takes a message: "message", the channel and the keys, or "pong" and the text
+// of the PING. A nil instead of keys means every key.
 func (t *tracking) hear(r driver.Reply) error {
 	e, err := r.Elems()
 	if err != nil {
@@ -241,7 +238,6 @@ func (t *tracking) changed(r driver.Reply) error {
 	return nil
 }
 
-// write sends one command.
 func (t *tracking) write(now time.Time, words ...string) error {
 	b := append(strconv.AppendInt([]byte{'*'}, int64(len(words)), 10), "\r\n"...)
 	for _, word := range words {
@@ -255,8 +251,8 @@ func (t *tracking) write(now time.Time, words ...string) error {
 	return err
 }
 
-// next returns the next reply or message, which is valid until the following
-// call. It waits until a PING, or the reply to one, is due. The error is then
+// next returns the next reply or message, which is valid until the following call.
+// It waits until a PING, or the reply to one, is due. The error is then
 // [os.ErrDeadlineExceeded], and bytes of an unfinished message are kept.
 func (t *tracking) next() (driver.Reply, error) {
 	t.framer.begin(1)

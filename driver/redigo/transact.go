@@ -18,11 +18,9 @@ type link interface {
 	reuse(buf []byte)
 }
 
-// scripts are the digests of the scripts whose source was sent to the server.
-//
-// A wrong entry costs one more round trip, see resendScripts. So entries are
-// never removed, and connections share them without waiting for each other's
-// replies.
+// scripts are the digests of the scripts whose source was sent to the server. A
+// wrong entry costs one more round trip, see resendScripts. So entries are never
+// removed, and connections share them without waiting for each other's replies.
 type scripts struct {
 	mu  sync.RWMutex
 	sha map[string]struct{} // guarded by mu
@@ -47,8 +45,8 @@ func (s *scripts) add(script *driver.Script) {
 // serve runs the call's commands over l and leaves their replies in p.
 func (c *call) serve(l link) error {
 	frames, n := c.encode()
-	// From here on an error means that l is out of step: replies are still unread,
-	// or do not match the commands. The owner of l then closes it.
+	// From here on an error means that l is out of step: replies are still unread, or
+	// do not match the commands. The owner of l then closes it.
 	raw, err := l.exchange(c, frames, n)
 	if err != nil {
 		return err
@@ -75,8 +73,8 @@ func (c *call) atomic() bool { return c.p.Mode()&driver.Atomic != 0 }
 // encode returns the bytes to send for p, and the number of replies.
 //
 // A script is sent as its source the first time, and later by its digest. In a
-// transaction, and after ASKING, it is always sent as its source: neither allows
-// one command to be sent again.
+// transaction, and after ASKING, it is always sent as its source: a single command
+// cannot be sent again there.
 func (c *call) encode() (frames []byte, replies int) {
 	p := c.p
 	if !c.atomic() && !p.HasScripts() && !c.asking {
@@ -118,7 +116,7 @@ func (c *call) askCount() int {
 }
 
 // stripAsking returns raw without the replies to ASKING. These do not matter: if
-// ASKING fails, the command after it gets an error that tells.
+// ASKING fails, the command after it gets an error of its own.
 func (c *call) stripAsking(raw []byte) []byte {
 	left := raw[:0]
 	for range c.askCount() {
@@ -132,8 +130,8 @@ func (c *call) stripAsking(raw []byte) []byte {
 	return left
 }
 
-// append appends command i to c.out; a script as its source if source is set or
-// the server is not known to have it.
+// append appends command i to c.out; a script as its source if source is set or the
+// server is not known to have it.
 func (c *call) append(i int, source bool) {
 	cmd := c.p.Command(i)
 	if cmd.Script == nil || !source && c.s.loaded.has(cmd.Script) {
@@ -157,9 +155,8 @@ func appendBulk[T string | []byte](dst []byte, s T) []byte {
 }
 
 // resendScripts sends scripts again as their source if the server did not know
-// their digests, after a restart or SCRIPT FLUSH. The other commands of p have
-// run by then, so such a script runs after commands that follow it; in an Atomic
-// p it does not.
+// their digests, after a restart or SCRIPT FLUSH. The other commands of p have run
+// by then, so a script may run after commands that follow it, unless p is Atomic.
 func (c *call) resendScripts(l link) error {
 	if c.atomic() || !c.errs || !c.p.HasScripts() {
 		return nil
@@ -175,8 +172,8 @@ func (c *call) resendScripts(l link) error {
 	}
 	second, err := l.exchange(c, c.out, len(forgotten))
 	if errors.Is(err, driver.ErrUnavailable) {
-		// This exchange ran nothing, but the first one did: the Pipeline must not be
-		// taken for not run. So err is shown, not wrapped.
+		// This exchange ran nothing, but the first one did: the Pipeline must not count
+		// as not run. So err is shown, not wrapped.
 		return fmt.Errorf("%w: %v", driver.ErrUnknownOutcome, err)
 	}
 	if err != nil {
@@ -187,8 +184,7 @@ func (c *call) resendScripts(l link) error {
 	return nil
 }
 
-// forgotten returns the indexes of the scripts that the server, by its replies in
-// raw, did not know.
+// forgotten returns the indexes of the scripts with a NOSCRIPT reply in raw.
 func (c *call) forgotten(raw []byte) []int {
 	var found []int
 	for i, reply := 0, []byte(nil); len(raw) > 0; i++ {
@@ -200,8 +196,8 @@ func (c *call) forgotten(raw []byte) []int {
 	return found
 }
 
-// replace returns the replies in first; the ones at the given indexes are
-// replaced, in order, by the replies in second.
+// replace returns the replies in first; the ones at the given indexes are replaced,
+// in order, by the replies in second.
 func replace(first, second []byte, places []int) []byte {
 	out := make([]byte, 0, len(first)+len(second))
 	for i := 0; len(first) > 0; i++ {
@@ -234,7 +230,7 @@ func (c *call) untransact(raw []byte) ([]byte, error) {
 	case multi[0] == '-' && refused == n:
 		return queued, nil // all refused for one reason, such as NOAUTH
 	case multi[0] == '-':
-		// The commands ran one by one, which was not the request.
+		// The commands ran one by one, although the caller asked for a transaction.
 		return nil, fmt.Errorf("%w: the commands ran outside a transaction: %w", driver.ErrUnknownOutcome, errorOf(multi))
 	case exec[0] == '-':
 		return discarded(queued, exec, n), nil
@@ -244,8 +240,8 @@ func (c *call) untransact(raw []byte) ([]byte, error) {
 	return execResults(raw, exec, n)
 }
 
-// execResults moves the elements of EXEC's array to the front of raw: as a slice
-// of raw they would lose the capacity before them, a little more with each call.
+// execResults moves the elements of EXEC's array to the front of raw: as a slice of
+// raw they would lose the capacity before them, a little more with each call.
 func execResults(raw, exec []byte, n int) ([]byte, error) {
 	header := append(strconv.AppendInt([]byte{'*'}, int64(n), 10), "\r\n"...)
 	if len(exec) < len(header) || string(exec[:len(header)]) != string(header) {

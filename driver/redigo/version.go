@@ -22,8 +22,7 @@ type version struct {
 	err   error
 }
 
-// An oldServerError is [driver.ErrOldServer] with the server's address and
-// version.
+// An oldServerError is [driver.ErrOldServer] with the address and the version.
 type oldServerError struct{ address, version string }
 
 func (e *oldServerError) Error() string {
@@ -69,8 +68,8 @@ func unfamiliar(raw []byte) bool {
 	return false
 }
 
-// oldVersion finds the version in the reply to INFO. A server that gives none
-// does not count as old.
+// oldVersion finds the version in the reply to INFO. Without one the server is not
+// old.
 func oldVersion(info []byte) (version string, old bool) {
 	_, rest, _ := strings.Cut(string(info), "redis_version:")
 	end := strings.IndexFunc(rest, func(r rune) bool { return r != '.' && (r < '0' || r > '9') })

@@ -55,33 +55,30 @@ func (w *watchdog) init(m *mux) {
 	w.timer.Stop()
 }
 
-// arm schedules a look for e's deadline. It is called with mu held.
+// arm schedules a look for e's deadline. The caller holds mu.
 func (w *watchdog) arm(e *entry) {
 	w.soonest = min(w.soonest, e.deadline)
 	w.idleLooks = 0
-	// The look may only become earlier: otherwise a stream of calls could postpone
-	// it forever.
+	// The look may only become earlier: a stream of calls must not postpone it.
 	if !w.armed || w.slow || max(e.deadline, e.begun+leastWait) < w.next {
 		w.armed, w.slow = true, false
 		w.lookAgain(e.begun)
 	}
 }
 
-// lookAgain schedules the next look. It is called with mu held.
+// lookAgain schedules the next look. The caller holds mu.
 func (w *watchdog) lookAgain(now time.Duration) {
 	after := min(max(w.soonest-now, leastWait), tick)
 	w.next = now + after
 	w.timer.Reset(after)
 }
 
-// stop ends the looks. It is called with mu held.
 func (w *watchdog) stop() {
 	w.armed, w.slow, w.next = true, false, 0 // arm then does nothing
 	w.timer.Stop()
 }
 
-// look ends the calls whose time is up, and the connection if its server is
-// silent.
+// look ends the calls whose time is up, and the connection if it is silent.
 func (w *watchdog) look() {
 	m := w.m
 	m.mu.Lock()
@@ -94,10 +91,10 @@ func (w *watchdog) look() {
 	w.interrupt(now)
 	patience := m.s.timeout
 	if expired {
-		// The last bytes may have come shortly after the expired call began, so that
-		// the silence is a little shorter than its timeout. If the connection lived on
-		// for that difference, calls that begin in it would be lost long before their
-		// own deadlines.
+		// The last bytes may have come shortly after the expired call began, so that the
+		// silence is a little shorter than its timeout. If the connection lived on for
+		// the difference, calls that begin meanwhile would be lost long before their own
+		// deadlines.
 		patience -= min(2*tick, patience/4)
 	}
 	if m.silence(now) >= patience {
@@ -112,8 +109,8 @@ func (w *watchdog) look() {
 	m.mu.Unlock()
 }
 
-// expire fails the waiting calls whose deadline has passed. It reports whether
-// there was one.
+// expire fails waiting calls whose deadline has passed, and reports whether any
+// had.
 func (w *watchdog) expire(now time.Duration) bool {
 	if now < w.soonest {
 		return false
@@ -134,11 +131,10 @@ func (w *watchdog) expire(now time.Duration) bool {
 	return expired
 }
 
-// interrupt wakes the callers in a read or a write that is out of time, by a
-// deadline on the socket. reader and writer change under mu, and an interrupted
-// caller clears the deadline under mu. If a read ends by itself just then the
-// deadline stays: the next reader is interrupted, clears it and continues. A
-// write that ends by itself clears it, see mux.write.
+// interrupt sets a past deadline on a read or write whose caller is out of time.
+// reader and writer change under mu, and an interrupted caller clears the deadline
+// under mu. If a read ends by itself just then, the deadline stays: the next reader
+// is interrupted, clears it and continues. A write clears it itself, see mux.write.
 func (w *watchdog) interrupt(now time.Duration) {
 	m := w.m
 	if m.reader.over(now) {
@@ -158,10 +154,10 @@ func (w *watchdog) interrupt(now time.Duration) {
 	}
 }
 
-// silence returns how long the server has owed a reply without sending a byte:
-// the time since the last bytes, or since the oldest unanswered call began if
-// that is later. After a whole timeout look closes the connection, whose other
-// end may be gone. silence is called with mu held.
+// silence returns how long the server has owed a reply without sending a byte: the
+// time since the last bytes, or since the oldest unanswered call began if that is
+// later. After a whole timeout look closes the connection, whose other end may be
+// gone. silence is called with mu held.
 func (m *mux) silence(now time.Duration) time.Duration {
 	replied := m.replied.Load() // once: the reader changes it without mu
 	if replied == m.queued {
@@ -176,7 +172,7 @@ func (m *mux) silence(now time.Duration) time.Duration {
 	return now - max(waits[at-before].begun, time.Duration(m.heard.Load()))
 }
 
-// reschedule schedules the next look, see watchdog.
+// reschedule schedules the next look, if any, as the table of watchdog says.
 func (w *watchdog) reschedule(now time.Duration) {
 	m := w.m
 	if m.flight() > 0 {
