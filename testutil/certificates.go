@@ -16,8 +16,9 @@ import (
 	"time"
 )
 
-// certificates are an authority of one test and one certificate signed by it,
-// which serves both ends: the server for 127.0.0.1 and localhost, and clients.
+// certificates are a certificate authority for one test and one certificate
+// signed by it. The certificate serves the server, for 127.0.0.1 and localhost,
+// and clients.
 type certificates struct {
 	dir                       string
 	ca                        *x509.Certificate
@@ -25,7 +26,7 @@ type certificates struct {
 	caFile, certFile, keyFile string
 }
 
-// file returns the path of one of the files, "" where there are none.
+// file returns the path of one of the files, or "" without certificates.
 func (c *certificates) file(name string) string {
 	if c == nil {
 		return ""
@@ -87,8 +88,8 @@ func identity() *x509.Certificate {
 	}
 }
 
-// sign makes a certificate of template for key, signed by parent, or by itself
-// where parent is nil. An hour before and after now is enough for a test.
+// sign makes a certificate from template for key, signed by parent, or
+// self-signed if parent is nil. It is valid for an hour before and after now.
 func sign(t testing.TB, template, parent *x509.Certificate, key, parentKey *ecdsa.PrivateKey) *x509.Certificate {
 	t.Helper()
 	template.NotBefore = time.Now().Add(-time.Hour)

@@ -15,68 +15,67 @@ import (
 
 const (
 	clusterSlots = 16384
-	nodeTimeout  = 5 * time.Second // less takes a busy machine for a dead node
+	nodeTimeout  = 5 * time.Second // less mistakes a busy machine for a dead node
 
 	setTimeout = time.Minute           // for several servers to agree
-	setPoll    = 15 * time.Millisecond // between looks at them
+	setPoll    = 15 * time.Millisecond // between checks of their state
 	remindTime = 100 * time.Millisecond
 )
 
-// ClusterOptions say what nodes [ClusterWith] starts. The zero value, and a
-// nil pointer, mean nodes on free TCP ports of 127.0.0.1, without a password.
+// ClusterOptions configure the nodes that [ClusterWith] starts. The zero value
+// and a nil pointer mean free TCP ports of 127.0.0.1 and no password.
 type ClusterOptions struct {
-	TLS      bool   // speak TLS, to clients and among one another
+	TLS      bool   // use TLS, for clients and between nodes
 	Password string // of the default user of every node (requirepass)
 
-	// ACL has lines of Redis's own form for every node, as RedisOptions.ACL.
-	// Where one switches the default user off, the first user with a password
-	// is whom the nodes and the methods here speak as: it needs +@all.
+	// ACL are lines for every node, as in RedisOptions.ACL. If a line disables the
+	// default user, the first user with a password is used by the nodes and by the
+	// methods here: it needs +@all.
 	ACL []string
-	// Hostname, if not "", is the name that nodes tell clients in the place of
-	// their address (cluster-announce-hostname). That no client can resolve it
-	// is how an address behind NAT looks. Among themselves nodes use addresses.
+	// Hostname, if not "", replaces the nodes' address in replies to clients
+	// (cluster-announce-hostname). Clients cannot resolve it, which simulates NAT.
+	// Nodes use addresses among themselves.
 	Hostname string
-	// NodeTimeout is after how long of silence a node counts as failed
-	// (cluster-node-timeout); zero means 5 s. With less, nodes of a busy
-	// machine lose one another.
+	// NodeTimeout is the silence after which a node counts as failed
+	// (cluster-node-timeout); zero means 5 s. With less, nodes on a busy machine
+	// lose contact with one another.
 	NodeTimeout time.Duration
-	// Config has further lines of redis.conf for every node.
+	// Config are further lines of redis.conf for every node.
 	Config []string
 }
 
-// ClusterServers are the redis-server processes of a Redis Cluster of one test.
-// Its methods are for one goroutine at a time, while clients go on in others;
-// they end the test where the cluster does not do as told.
+// ClusterServers are the redis-server processes of a Redis Cluster that belongs
+// to one test. The methods must be called by one goroutine at a time, while
+// clients run in others. They fail the test if the cluster does not comply.
 //
-// Nodes are known by their addresses, which stay the same through everything.
-// A node that restarts knows its cluster but has lost its keys, and gets them
-// back only as a replica: a master is to be restarted after its replica has
-// taken over. Where the nodes are to keep what they have, Config takes
-// "appendonly yes".
+// Nodes are identified by their addresses, which never change. A restarted node
+// knows its cluster but has lost its keys, and gets them back only as a
+// replica. So restart a master only after its replica has taken over. To make
+// nodes keep their keys, put "appendonly yes" in Config.
 type ClusterServers struct {
 	t       testing.TB
 	options ClusterOptions
-	nodes   []*clusterNode // masters first, in the order of their first slots
+	nodes   []*clusterNode // masters first, ordered by their first slots
 
-	// What note saw, by the names of nodes: whose replica each was, "" for a
-	// master; when it last became a master; and when it was last replaced.
+	// The observations of note, by node ID: each node's master ("" if it is a
+	// master itself), when it last became a master, and when it was last replaced.
 	masters           map[string]string
 	elected, replaced map[string]time.Time
 }
 
-// A clusterNode is one process and what names it in the cluster, for good.
+// A clusterNode is one process with its permanent identity in the cluster.
 type clusterNode struct {
 	*RedisServer
-	id, bus string // its name, and the port on which it speaks with others
+	id, bus string // node ID, and port of the cluster bus
 }
 
-// Cluster starts a Redis Cluster of masters, which share the slots evenly, and
-// that number of replicas for each. It returns once all nodes agree that it is
-// complete, after two to three seconds, and stops it when the test ends. A
-// replica takes over from a killed master only where there are at least three
-// masters.
+// Cluster starts a Redis Cluster with the given number of masters, which share
+// the slots evenly, and replicas for each master. It returns once all nodes
+// agree that the cluster is complete, after two to three seconds, and stops it
+// when the test ends. A replica takes over from a killed master only if there
+// are at least three masters.
 //
-// Where redis-server is not installed the test is skipped, or fails if the
+// If redis-server is not installed, the test is skipped, or fails if the
 // environment has CACHES_TEST_REDIS=require.
 func Cluster(t testing.TB, masters, replicas int) *ClusterServers {
 	t.Helper()
@@ -87,7 +86,7 @@ func Cluster(t testing.TB, masters, replicas int) *ClusterServers {
 func ClusterWith(t testing.TB, masters, replicas int, o *ClusterOptions) *ClusterServers {
 	t.Helper()
 	if masters < 1 || replicas < 0 {
-		t.Fatalf("testutil: no cluster has %d masters with %d replicas each", masters, replicas)
+		t.Fatalf("testutil: invalid cluster of %d masters with %d replicas each", masters, replicas)
 	}
 	needRedis(t)
 	c := &ClusterServers{
@@ -105,7 +104,7 @@ func ClusterWith(t testing.TB, masters, replicas int, o *ClusterOptions) *Cluste
 	return c
 }
 
-// start starts the nodes, each a cluster of its own.
+// start starts n nodes, each a cluster of its own.
 func (c *ClusterServers) start(n int) {
 	c.t.Helper()
 	o := RedisOptions{TLS: c.options.TLS, Password: c.options.Password, ACL: c.options.ACL, Config: c.options.Config}
@@ -122,11 +121,12 @@ func (c *ClusterServers) start(n int) {
 	}
 }
 
-// lines returns what a node's redis.conf has beyond a server's own.
+// lines returns the lines of redis.conf that a node has and a single server has
+// not.
 func (c *ClusterServers) lines() []string {
 	lines := []string{
 		"cluster-enabled yes", "cluster-config-file nodes.conf",
-		"cluster-port " + strconv.Itoa(freePort(c.t)), // not 10000 above: that may be taken
+		"cluster-port " + strconv.Itoa(freePort(c.t)), // the default, 10000 above port, may be taken
 		"cluster-node-timeout " + strconv.FormatInt(c.options.NodeTimeout.Milliseconds(), 10),
 	}
 	if c.options.TLS {
@@ -139,13 +139,14 @@ func (c *ClusterServers) lines() []string {
 	return append(lines, replicationLines(c.options.TLS, c.options.ACL, c.options.Password)...)
 }
 
-// replicationLines let a server be a replica of its like.
+// replicationLines let a server be a replica of another one with the same
+// options.
 func replicationLines(tls bool, acl []string, password string) []string {
 	lines := []string{
-		// By way of a file: a replica that is fed from a socket may get what
-		// is written after its copy as much as a second late.
+		// Via a file: a replica fed from a socket may get the writes after its copy
+		// up to a second late.
 		"repl-diskless-sync no",
-		"rdb-del-sync-files yes", // nothing on disk that a restart would find
+		"rdb-del-sync-files yes", // leave nothing on disk for a restart to load
 	}
 	if tls {
 		lines = append(lines, "tls-replication yes")
@@ -161,13 +162,13 @@ func replicationLines(tls bool, acl []string, password string) []string {
 	return lines
 }
 
-// join makes one cluster of the nodes: the first are its masters, the others
-// replicas of those in turn.
+// join forms one cluster of the nodes. The first ones become masters, the
+// others their replicas in turn.
 //
-// Slots and epochs come before the nodes know one another, so that the first
-// they hear is final: two masters of one epoch would have to settle that, and a
-// master that finds too few others two seconds after its start waits another
-// NodeTimeout.
+// Slots and epochs are set before the nodes meet, so that they are final when
+// announced. Otherwise two masters with the same epoch would have to resolve
+// the conflict. And a master that finds too few others two seconds after its
+// start waits another NodeTimeout.
 func (c *ClusterServers) join(masters int) {
 	c.t.Helper()
 	for i, n := range c.nodes {
@@ -176,11 +177,11 @@ func (c *ClusterServers) join(masters int) {
 			c.must(n, "CLUSTER", "ADDSLOTSRANGE", i*clusterSlots/masters, (i+1)*clusterSlots/masters-1)
 		}
 	}
-	// Everyone meets everyone: to hear of others from others takes seconds.
+	// Every node meets every other: gossip would take seconds.
 	for i, n := range c.nodes {
 		for _, other := range c.nodes[i+1:] {
 			if err := n.meet(other); err != nil {
-				c.t.Fatalf("%s does not meet %s: %v\n%s", n.addr, other.addr, err, n.log())
+				c.t.Fatalf("%s cannot meet %s: %v\n%s", n.addr, other.addr, err, n.log())
 			}
 		}
 	}
@@ -191,7 +192,7 @@ func (c *ClusterServers) join(masters int) {
 	c.Wait()
 }
 
-// meet has the node send its state to another, which it may know already.
+// meet makes n send its state to other, which it may already know.
 func (n *clusterNode) meet(other *clusterNode) error {
 	host, port := split(other.addr)
 	_, err := n.Do("CLUSTER", "MEET", host, port, other.bus)
@@ -207,14 +208,14 @@ func (c *ClusterServers) must(n *clusterNode, cmd string, args ...any) any {
 	return reply
 }
 
-// DSN returns the addresses of all nodes as caches takes them:
-// redis+cluster://, or rediss+cluster:// with tls_ca. It holds Password, or
-// the first user of ACL that has one.
+// DSN returns the addresses of all nodes in the form that caches accepts:
+// redis+cluster://, or rediss+cluster:// with tls_ca. It includes Password, or
+// the first user of ACL with a password.
 func (c *ClusterServers) DSN() string {
 	return setDSN("cluster", c.nodes[0].RedisServer, c.Addrs(), "/", nil)
 }
 
-// setDSN returns a DSN of many hosts with the credentials and files of one.
+// setDSN returns a DSN with several hosts and the credentials and files of s.
 func setDSN(kind string, s *RedisServer, addrs []string, path string, options url.Values) string {
 	scheme, query := "redis+", options.Encode()
 	if s.options.TLS {
@@ -227,9 +228,9 @@ func setDSN(kind string, s *RedisServer, addrs []string, path string, options ur
 	return scheme + kind + "://" + s.userinfo() + strings.Join(addrs, ",") + path
 }
 
-// Addrs returns host:port of all nodes, killed ones too: first those that began
-// as masters, in the order of their slots, then those that began as replicas.
-// With M masters, node M+i is a replica of node i modulo M.
+// Addrs returns host:port of all nodes, killed ones too: first the original
+// masters, in the order of their slots, then the original replicas. With M
+// masters, node M+i is a replica of node i modulo M.
 func (c *ClusterServers) Addrs() []string {
 	addrs := make([]string, len(c.nodes))
 	for i, n := range c.nodes {
@@ -238,8 +239,8 @@ func (c *ClusterServers) Addrs() []string {
 	return addrs
 }
 
-// Node returns the server at an address that Addrs has, to be killed, paused,
-// restarted, or asked.
+// Node returns the server at addr, one of Addrs, to kill, pause, restart or
+// query it.
 func (c *ClusterServers) Node(addr string) *RedisServer {
 	c.t.Helper()
 	return c.node(addr).RedisServer
@@ -261,9 +262,9 @@ func (c *ClusterServers) up() []*clusterNode {
 	return slices.DeleteFunc(slices.Clone(c.nodes), func(n *clusterNode) bool { return !n.RedisServer.up() })
 }
 
-// Masters returns the addresses of the nodes that hold slots and can answer, as
-// these say themselves, in the order of their lowest slots. A node that was
-// paused and does not know yet that another took over does not count.
+// Masters returns the addresses of the nodes that can answer and own slots
+// according to themselves, in the order of their lowest slots. A node that was
+// paused and replaced, but does not know it yet, is left out.
 func (c *ClusterServers) Masters() []string {
 	c.t.Helper()
 	held := c.look().owners()
@@ -276,8 +277,8 @@ func (c *ClusterServers) Masters() []string {
 	return addrs
 }
 
-// Replicas returns the addresses of the replicas of the master at addr that can
-// answer, as these say themselves, in the order of Addrs.
+// Replicas returns the addresses of the nodes that can answer and are replicas
+// of master according to themselves, in the order of Addrs.
 func (c *ClusterServers) Replicas(master string) []string {
 	c.t.Helper()
 	var addrs []string
@@ -289,8 +290,8 @@ func (c *ClusterServers) Replicas(master string) []string {
 	return addrs
 }
 
-// Owner returns the address of the master that holds a slot, or "" while none
-// that can answer does.
+// Owner returns the address of the master that owns slot, or "" while no node
+// that can answer owns it.
 func (c *ClusterServers) Owner(slot int) string {
 	c.t.Helper()
 	if n := c.look().owners()[slot]; n != nil {
@@ -299,7 +300,7 @@ func (c *ClusterServers) Owner(slot int) string {
 	return ""
 }
 
-// Slot returns the slot of a key (CLUSTER KEYSLOT).
+// Slot returns the slot of key (CLUSTER KEYSLOT).
 func (c *ClusterServers) Slot(key string) int {
 	c.t.Helper()
 	up := c.up()
@@ -313,7 +314,7 @@ func (c *ClusterServers) Slot(key string) int {
 	return slot
 }
 
-// Slots returns the slots that the master at addr holds, ascending.
+// Slots returns the slots owned by the master at addr, in ascending order.
 func (c *ClusterServers) Slots(addr string) []int {
 	c.t.Helper()
 	node := c.node(addr)
@@ -326,26 +327,27 @@ func (c *ClusterServers) Slots(addr string) []int {
 	return slots
 }
 
-// Failover makes a replica the master and its master a replica, without losing
-// a write (CLUSTER FAILOVER), and returns the new master's address. Addr is the
-// replica's, or the master's: then the replica takes over that may soonest. It
+// Failover swaps the roles of a replica and its master without losing a write
+// (CLUSTER FAILOVER), and returns the new master's address. addr is a replica,
+// or a master: then the replica that may take over soonest does. Failover
 // returns once all nodes agree.
 //
-// Masters vote in the place of the same master only after twice NodeTimeout,
-// and a replica that stands again within four times NodeTimeout counts the votes
-// of before: it takes writes as a second master for a moment, and loses them
-// (Redis 7.0). Failover waits until neither can happen. There and back again
-// with each of three masters takes no waiting, the seventh failover does.
+// Masters vote again on replacing the same master only after twice NodeTimeout.
+// And a replica that stands for election again within four times NodeTimeout
+// counts its previous votes: for a moment it accepts writes as a second master,
+// which are lost (Redis 7.0). Failover waits until neither can happen. Failing
+// over and back with each of three masters needs no waiting; the seventh
+// failover does.
 func (c *ClusterServers) Failover(addr string) string {
 	c.t.Helper()
 	n := c.candidate(addr)
 	c.await(n.addr+" may not take over yet", func() error {
 		if left := c.barred(n); left > 0 {
-			return fmt.Errorf("%v are left", left)
+			return fmt.Errorf("%v left", left)
 		}
 		return nil
 	})
-	// The request ends without a word if the masters do not vote within 5 s.
+	// The request expires silently if the masters do not vote within 5 s.
 	var asked time.Time
 	c.await(n.addr+" does not take over", func() error {
 		if time.Since(asked) > 6*time.Second {
@@ -355,7 +357,7 @@ func (c *ClusterServers) Failover(addr string) string {
 			asked = time.Now()
 		}
 		if c.look()[n][n.id].master != "" {
-			return errors.New("it is a replica")
+			return errors.New("it is still a replica")
 		}
 		return nil
 	})
@@ -363,8 +365,8 @@ func (c *ClusterServers) Failover(addr string) string {
 	return n.addr
 }
 
-// candidate returns the replica at addr, or that of the master at addr which
-// may take over soonest.
+// candidate returns the replica at addr, or if addr is a master, its replica
+// that may take over soonest.
 func (c *ClusterServers) candidate(addr string) *clusterNode {
 	c.t.Helper()
 	seen, n := c.look(), c.node(addr)
@@ -383,7 +385,7 @@ func (c *ClusterServers) candidate(addr string) *clusterNode {
 	return best
 }
 
-// barred returns for how long replica n must not stand for election.
+// barred returns the time for which replica n must not stand for election.
 func (c *ClusterServers) barred(n *clusterNode) time.Duration {
 	timeout := c.options.NodeTimeout
 	stand := time.Until(c.elected[n.id].Add(max(4*timeout, 4*time.Second)))
@@ -391,8 +393,8 @@ func (c *ClusterServers) barred(n *clusterNode) time.Duration {
 	return max(stand, vote)
 }
 
-// note notes who was elected in whose place since the last look. To be late
-// with that makes waits longer than they need to be, never shorter.
+// note records which nodes became masters since the last look, and which they
+// replaced. Noticing late makes waits longer than necessary, never too short.
 func (c *ClusterServers) note(seen views) {
 	for n, v := range seen {
 		was, is := c.masters[n.id], v[n.id].master
@@ -403,15 +405,15 @@ func (c *ClusterServers) note(seen views) {
 	}
 }
 
-// Wait returns once the cluster is whole again: every slot is held by a master
-// that can answer, all nodes that can answer agree on that and on who is whose
-// replica, and every replica is linked to its master. After a master was killed
-// or paused that takes NodeTimeout and two to four seconds; without a replica of
-// it, Wait ends the test after a minute.
+// Wait returns once the cluster is complete: every slot has an owner that can
+// answer, all nodes that can answer agree on owners and replicas, and every
+// replica is linked to its master. After a master was killed or paused this
+// takes NodeTimeout and two to four seconds. If the master has no replica, Wait
+// fails the test after a minute.
 func (c *ClusterServers) Wait() {
 	c.t.Helper()
 	reminded := time.Now()
-	c.await("the cluster is not whole", func() error {
+	c.await("the cluster is not complete", func() error {
 		seen := c.look()
 		if err := seen.whole(); err != nil {
 			return err
@@ -421,7 +423,7 @@ func (c *ClusterServers) Wait() {
 				reminded = time.Now()
 				remind(pairs)
 			}
-			return fmt.Errorf("%s knows another state of %s than that itself", pairs[0].x.addr, pairs[0].y.addr)
+			return fmt.Errorf("%s has an outdated view of %s", pairs[0].x.addr, pairs[0].y.addr)
 		}
 		for n := range seen {
 			if err := n.linked(); err != nil {
@@ -432,17 +434,17 @@ func (c *ClusterServers) Wait() {
 	})
 }
 
-// remind has each node meet those again that do not know its state, which tells
-// them at once. By itself it reaches all others within half of NodeTimeout. One
-// that has ended meanwhile is the next look's concern.
+// remind makes the second node of each pair announce its state to the first at
+// once. By itself it would within half of NodeTimeout. If a node has ended
+// meanwhile, the next look finds out.
 func remind(pairs []pair) {
 	for _, p := range pairs {
 		_ = p.y.meet(p.x)
 	}
 }
 
-// await polls until ready returns nil, and ends the test where that takes too
-// long, with the last reason.
+// await polls until ready returns nil. After setTimeout it fails the test with
+// the last error.
 func (c *ClusterServers) await(what string, ready func() error) {
 	c.t.Helper()
 	servers := make([]*RedisServer, len(c.nodes))

@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A hand is a client of a cluster that knows nothing but redirects, with a
-// connection to each node. It is for one goroutine.
+// A hand is a client that knows nothing of the cluster but redirects, with a
+// connection to each node. It is used by one goroutine.
 type hand struct {
 	dial  func(addr string) (redis.Conn, error)
 	conns map[string]redis.Conn
@@ -52,7 +52,7 @@ func (h *hand) conn(addr string) (redis.Conn, error) {
 	return c, err
 }
 
-// do sends a command to one node and from there to wherever it is told.
+// do sends a command to one node and follows its redirects.
 func (h *hand) do(cmd string, args ...any) (any, error) {
 	addr, ask := h.first, false
 	for range 16 {
@@ -90,8 +90,7 @@ func redirect(err error) (kind, addr string, ok bool) {
 	return words[0], words[2], true
 }
 
-// One cluster goes through all that happens to clusters: to start one takes
-// two seconds.
+// One cluster goes through everything, because starting one takes two seconds.
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	c := testutil.Cluster(t, 3, 1)
@@ -133,7 +132,7 @@ func checkNew(t *testing.T, c *testutil.ClusterServers) {
 		assert.Equal(t, master, c.Node(master).Addr())
 		assert.Empty(t, c.Replicas(addrs[3+i]))
 	}
-	// 0x31C3, the vector of the specification, and the tag of a key.
+	// 0x31C3 is the test vector of the specification. The other key has a tag.
 	assert.Equal(t, 0x31C3, c.Slot("123456789"))
 	assert.Equal(t, c.Slot("user"), c.Slot("{user}.name"))
 	assert.Equal(t, addrs[0], c.Owner(0))
@@ -146,7 +145,7 @@ func checkNew(t *testing.T, c *testutil.ClusterServers) {
 	assert.True(t, slices.IsSorted(all))
 }
 
-// Counters count exactly while their slots move.
+// Counters stay exact while their slots move.
 func checkReshard(t *testing.T, c *testutil.ClusterServers) {
 	from, to := c.Addrs()[0], c.Addrs()[1]
 	held := c.Slots(from)
@@ -172,7 +171,7 @@ func checkReshard(t *testing.T, c *testutil.ClusterServers) {
 	}
 }
 
-// counters returns n names of keys whose slots the first master holds.
+// counters returns n keys whose slots the first master owns.
 func counters(c *testutil.ClusterServers, n int) []string {
 	var names []string
 	for i := 0; len(names) < n; i++ {
@@ -184,8 +183,8 @@ func counters(c *testutil.ClusterServers, n int) []string {
 	return names
 }
 
-// countWhile counts the counters up from several hands while f runs, and at
-// least once each, and returns how often.
+// countWhile increments the keys from several hands while f runs, each at least
+// once, and returns the counts.
 func countWhile(t *testing.T, c *testutil.ClusterServers, names []string, f func()) map[string]*atomic.Int64 {
 	counts := make(map[string]*atomic.Int64)
 	for _, name := range names {
@@ -226,7 +225,7 @@ func checkKill(t *testing.T, c *testutil.ClusterServers) {
 	slot := c.Slots(master)[0]
 	c.Node(master).Kill()
 	assert.NotContains(t, c.Masters(), master)
-	assert.Empty(t, c.Owner(slot), "nobody took over yet")
+	assert.Empty(t, c.Owner(slot), "no replica has taken over yet")
 	c.Wait()
 	assert.Equal(t, replica, c.Owner(slot))
 	assert.Empty(t, c.Replicas(replica))
@@ -252,7 +251,7 @@ func TestClusterOptions(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "12582912", got[1])
 
-	// A client that can map what the nodes tell it gets everywhere.
+	// A client that maps the announced addresses reaches every node.
 	h := newHand(t, c, redis.DialUseTLS(true), redis.DialTLSConfig(node.TLSConfig()),
 		redis.DialUsername("app"), redis.DialPassword("s@cret"))
 	direct := h.dial
@@ -302,7 +301,7 @@ func TestClusterPassword(t *testing.T) {
 	assert.Equal(t, "v", v)
 }
 
-// When a test ends its servers are gone and their ports free, however it ends.
+// After a test, however it ends, its servers are gone and their ports are free.
 func TestClusterEnds(t *testing.T) {
 	t.Parallel()
 	var addrs []string
@@ -312,7 +311,7 @@ func TestClusterEnds(t *testing.T) {
 		c.Node(addrs[0]).Pause()
 		r := &reported{TB: t}
 		assert.PanicsWithValue(t, r, func() { testutil.Cluster(r, 0, 0) })
-		assert.Contains(t, r.failed, "no cluster has 0 masters")
+		assert.Contains(t, r.failed, "invalid cluster of 0 masters")
 	})
 	require.Len(t, addrs, 2)
 	for _, addr := range addrs {

@@ -16,13 +16,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A Gap is something that a store is known not to have; see [Lacks].
+// A Gap is a known omission of a store; see [Lacks].
 type Gap struct{ commands []string }
 
-// Lacks names commands, or their beginnings ("SET k v XX"), that a store does
-// not have or answers in another way: [TestStore] leaves out those steps of its
-// tables. The objects of caches need all of them, so a store with a Gap serves
-// tests at most.
+// Lacks names commands that a store does not have or answers differently, each
+// whole or by its beginning ("SET k v XX"). [TestStore] skips them in its
+// tables. The objects of caches need every one of them: a store with a Gap is
+// fit for tests only.
 func Lacks(commands ...string) Gap { return Gap{commands} }
 
 func lacks(gaps []Gap, command string) bool {
@@ -33,12 +33,12 @@ func lacks(gaps []Gap, command string) bool {
 	})
 }
 
-// TestStore is the suite that a [driver.Store] passes to back the objects of
-// caches. open returns an empty store and is called once per part of the
-// suite, which closes what it got.
+// TestStore checks that a [driver.Store] can back the objects of caches. open
+// must return a new empty store; it is called once for each part of the suite,
+// which closes the store.
 //
-// The replies that the suite expects are those of Redis 7.0, byte by byte where
-// Redis gives one reply only, and as a set where the order is Redis's affair.
+// The suite expects the replies of Redis 7.0, byte by byte. Only if Redis
+// leaves the order of elements open are they compared as a set.
 func TestStore(t *testing.T, open func(t *testing.T) driver.Store, gaps ...Gap) {
 	for _, part := range tables {
 		t.Run(part.name, func(t *testing.T) { runTable(t, opened(t, open), part.steps, gaps) })
@@ -72,8 +72,8 @@ func opened(t *testing.T, open func(t *testing.T) driver.Store) driver.Store {
 	return s
 }
 
-// runTable runs each step in a Pipeline of its own, so that one wrong reply
-// does not hide in which step it was.
+// runTable runs each step in a Pipeline of its own, so that a wrong reply
+// identifies its step.
 func runTable(t *testing.T, s driver.Store, steps []step, gaps []Gap) {
 	for i, step := range steps {
 		if lacks(gaps, step.cmd) {
@@ -84,7 +84,7 @@ func runTable(t *testing.T, s driver.Store, steps []step, gaps []Gap) {
 	}
 }
 
-// matches reports whether a shown reply is what a step wants.
+// matches reports whether the shown reply is as step wants.
 func matches(got, want string) bool {
 	if most, ok := strings.CutPrefix(want, "<="); ok {
 		n, err := strconv.Atoi(got)
@@ -94,8 +94,8 @@ func matches(got, want string) bool {
 	return order(got, want) == order(want, want)
 }
 
-// order sorts the elements of a shown array where want says, by a "~", that
-// their order is not given. The elements in the tables hold no spaces.
+// order sorts the elements of a shown array if want begins with "~": their
+// order is not specified. Elements in the tables contain no spaces.
 func order(shown, want string) string {
 	if !strings.HasPrefix(want, "~") {
 		return shown
@@ -116,8 +116,8 @@ func do(t testing.TB, s driver.Store, args ...string) string {
 	return show(p.Next())
 }
 
-// add appends a command whose first argument after the name is its key: a store
-// over several servers finds the one to ask by it.
+// add appends a command whose first argument after the name is its key, by
+// which a store over several servers finds the right one.
 func add(p *driver.Pipeline, args ...string) {
 	p.Cmd(args[0])
 	for i, arg := range args[1:] {
@@ -187,7 +187,7 @@ func testExpiry(t *testing.T, s driver.Store) {
 	assert.Equal(t, "-1", do(t, s, "TTL", "k"))
 }
 
-// testBytes sends what a text protocol would stumble over.
+// testBytes sends bytes that would break a text protocol.
 func testBytes(t *testing.T, s driver.Store) {
 	all := make([]byte, 256)
 	for i := range all {
@@ -196,7 +196,7 @@ func testBytes(t *testing.T, s driver.Store) {
 	for _, v := range []string{"", "\r\n", "$5\r\nhello\r\n", "-ERR no", string(all), strings.Repeat("x", 1<<20)} {
 		assert.Equal(t, "OK", do(t, s, "SET", "k"+v[:min(len(v), 300)], v))
 		if do(t, s, "GET", "k"+v[:min(len(v), 300)]) != strconv.Quote(v) {
-			t.Errorf("a value of %d bytes did not come back as it was", len(v))
+			t.Errorf("a value of %d bytes came back changed", len(v))
 		}
 	}
 }
@@ -226,8 +226,8 @@ func testPipeline(t *testing.T, s driver.Store) {
 	assert.Equal(t, strconv.Itoa(n), show(p.Next()))
 }
 
-// testScan checks what SCAN and its relatives promise: what is there all the
-// time is returned, at least once.
+// testScan checks the guarantee of SCAN and its relatives: elements present
+// during the whole scan are returned at least once.
 func testScan(t *testing.T, s driver.Store) {
 	const n = 500
 	p := driver.NewPipeline(0)
@@ -242,7 +242,7 @@ func testScan(t *testing.T, s driver.Store) {
 	require.NoError(t, s.Do(t.Context(), p))
 	for _, c := range []struct {
 		args  []string
-		width int // elements of the reply for one member
+		width int // elements of the reply per member
 		want  int
 	}{
 		{[]string{"SCAN", "", "MATCH", "key:*"}, 1, n},
@@ -257,7 +257,7 @@ func testScan(t *testing.T, s driver.Store) {
 	}
 }
 
-// scan follows a cursor, the empty one of args, from 0 to 0.
+// scan follows a cursor, the empty string in args, from 0 back to 0.
 func scan(t *testing.T, s driver.Store, args []string, width int) map[string]bool {
 	t.Helper()
 	found, cursor, at := map[string]bool{}, "0", slices.Index(args, "")
@@ -274,7 +274,7 @@ func scan(t *testing.T, s driver.Store, args []string, width int) map[string]boo
 		page, err := reply.Next().Elems()
 		require.NoError(t, err)
 		for i := 0; page.Len() > 0; i++ {
-			// Twice the same member is allowed, so a set and not a list.
+			// SCAN may return a member twice: use a set.
 			if member := show(page.Next()); i%width == 0 {
 				found[member] = true
 			}
@@ -284,11 +284,12 @@ func scan(t *testing.T, s driver.Store, args []string, width int) map[string]boo
 			return found
 		}
 	}
-	t.Fatalf("%q does not come to an end", args)
+	t.Fatalf("%q does not end", args)
 	return nil
 }
 
-// testRandom checks the commands that choose: what they choose must be there.
+// testRandom checks that commands that choose at random return existing
+// elements.
 func testRandom(t *testing.T, s driver.Store) {
 	do(t, s, "SADD", "s", "a", "b", "c")
 	do(t, s, "HSET", "h", "a", "1", "b", "1", "c", "1")
@@ -355,8 +356,8 @@ func testAtomic(t *testing.T, s driver.Store) {
 	assert.Equal(t, "1", do(t, s, "EXISTS", "b"))
 }
 
-// testAtomicAlone writes two keys together and reads them together: whoever
-// reads must never see one without the other.
+// testAtomicAlone writes two keys together and reads them together: no reader
+// may see one without the other.
 func testAtomicAlone(t *testing.T, s driver.Store) {
 	var writers, readers sync.WaitGroup
 	stop := make(chan struct{})
@@ -394,8 +395,7 @@ func testAtomicAlone(t *testing.T, s driver.Store) {
 	readers.Wait()
 }
 
-// deleteIf deletes a key that holds the value given; else it returns what the
-// key holds.
+// deleteIf deletes a key with the given value, or else returns the key's value.
 var deleteIf = driver.NewScript(`
 local held = redis.call('GET', KEYS[1])
 if held == ARGV[1] then return redis.call('DEL', KEYS[1]) end
@@ -415,7 +415,7 @@ return held`,
 		}
 	})
 
-// echoArgs shows that keys and arguments arrive as they are.
+// echoArgs returns its keys and arguments unchanged.
 var echoArgs = driver.NewScript(`return {KEYS[1], ARGV[1], ARGV[2]}`,
 	func(_ driver.Tx, keys, args [][]byte, reply *driver.Replies) {
 		reply.Array(3)
@@ -426,7 +426,7 @@ var echoArgs = driver.NewScript(`return {KEYS[1], ARGV[1], ARGV[2]}`,
 
 func testScript(t *testing.T, s driver.Store) {
 	do(t, s, "SET", "k", "mine")
-	for range 3 { // the first time by its source, later by its digest
+	for range 3 { // by its source first, later by its digest
 		p := driver.NewPipeline(0)
 		p.Cmd("GET").Key("k")
 		p.Script(deleteIf, 1).Key("k").String("yours")
@@ -461,7 +461,7 @@ func testScriptAtomic(t *testing.T, s driver.Store) {
 	}
 }
 
-// testConcurrent counts: every call runs once and gets its own reply.
+// testConcurrent counts: every call must run once and get its own reply.
 func testConcurrent(t *testing.T, s driver.Store) {
 	const workers, rounds = 16, 50
 	var all sync.WaitGroup

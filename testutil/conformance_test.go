@@ -32,29 +32,29 @@ func TestRealRedis(t *testing.T) {
 	})
 }
 
-// TestFakeRedis names where miniredis 2.40 is not Redis. All of it is in the
-// texts of errors, in the last digits of scores, and at the edges of numbers.
+// TestFakeRedis lists the differences between miniredis 2.40 and Redis: error
+// texts, the last digits of scores, and the limits of numbers.
 func TestFakeRedis(t *testing.T) {
 	testutil.TestStore(t, func(t *testing.T) driver.Store {
 		return open(t, redigo.Config{Address: testutil.FakeRedis(t).Addr()})
 	}, testutil.Lacks(
 		"NOSUCH", "SET k v EX 0", "SET k v NX XX", // other texts, other precedence
-		"EXPIRETIME k", "PEXPIRETIME k", // a millisecond off: it keeps what is left, not the end
-		"HINCRBY h t 1", "HINCRBY h m 1", "HINCRBYFLOAT h t 1", // texts; overflow wraps round
+		"EXPIRETIME k", "PEXPIRETIME k", // a millisecond off: it stores the remaining time, not the expiry
+		"HINCRBY h t 1", "HINCRBY h m 1", "HINCRBYFLOAT h t 1", // texts; overflow wraps around
 		"SINTERSTORE u s none", "EXISTS u", // an empty result keeps the old set
-		"ZADD z nan", "ZINCRBY z", "ZREM z n none", "ZREM z i", // NaN is taken for a score
-		"ZRANGE precise 0 -1 WITHSCORES", // shortest digits, where Redis 7.0 gives 17
+		"ZADD z nan", "ZINCRBY z", "ZREM z n none", "ZREM z i", // NaN is accepted as a score
+		"ZRANGE precise 0 -1 WITHSCORES", // shortest form, while Redis 7.0 gives 17 digits
 	))
 }
 
-// TestGapsAreHonoured breaks a store and names what is broken.
+// TestGapsAreHonoured breaks a store and declares the gap.
 func TestGapsAreHonoured(t *testing.T) {
 	testutil.TestStore(t, func(t *testing.T) driver.Store {
 		return &forgetful{Store: testutil.Memory(t)}
 	}, testutil.Lacks("STRLEN"))
 }
 
-// forgetful does not know how long a string is.
+// forgetful is a store without STRLEN.
 type forgetful struct{ driver.Store }
 
 func (s *forgetful) Do(ctx context.Context, p *driver.Pipeline) error {

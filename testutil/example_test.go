@@ -6,7 +6,7 @@ import (
 	"github.com/gocaches/caches/testutil"
 )
 
-// A reshard, a failover and the death of a master under a client's load.
+// A reshard, a failover and the death of a master under load.
 func ExampleCluster() {
 	_ = func(t *testing.T) {
 		c := testutil.Cluster(t, 3, 1)
@@ -18,12 +18,12 @@ func ExampleCluster() {
 		c.MoveSlots(first, slots...)
 
 		c.Failover(first) // its replica is the master now …
-		c.Failover(first) // … and it is again
+		c.Failover(first) // … and now it is the master again
 
 		c.Node(second).Kill()
-		c.Wait() // for its replica to take over
+		c.Wait() // until its replica has taken over
 		c.Node(second).Restart()
-		c.Wait() // for it to have its keys again, as the replica
+		c.Wait() // until it has its keys again, as the replica
 	}
 }
 
@@ -33,7 +33,7 @@ func ExampleFailover() {
 		f := testutil.Failover(t, 3, 1)
 		go load(t, f.DSN())
 		f.Failover()
-		f.Wait() // for the former master to be a replica
+		f.Wait() // until the previous master is a replica
 
 		master := f.Master()
 		f.Node(master).Kill()
@@ -43,7 +43,7 @@ func ExampleFailover() {
 	}
 }
 
-// A cluster behind NAT tells clients addresses that only it understands.
+// A cluster behind NAT announces addresses that clients cannot dial.
 func ExampleClusterWith() {
 	_ = func(t *testing.T) {
 		c := testutil.ClusterWith(t, 3, 0, &testutil.ClusterOptions{
@@ -53,5 +53,5 @@ func ExampleClusterWith() {
 	}
 }
 
-// load stands for what a test does with its own client.
+// load is the load of a test's own client.
 func load(t *testing.T, dsn string) { t.Log(dsn) }

@@ -16,59 +16,61 @@ const (
 	masterName      = "mymaster"
 	downAfter       = time.Second
 	downAfterReal   = 3 * time.Second
-	failoverTimeout = 2 * time.Second // after a failover that came to nothing, the next try takes twice this
+	failoverTimeout = 2 * time.Second // a failed failover is retried after twice this time
 )
 
-// FailoverOptions say what servers [FailoverWith] starts. The zero value, and a
-// nil pointer, mean servers and Sentinels on free TCP ports of 127.0.0.1,
-// without passwords.
+// FailoverOptions configure the servers that [FailoverWith] starts. The zero
+// value and a nil pointer mean servers and Sentinels on free TCP ports of
+// 127.0.0.1, without passwords.
 type FailoverOptions struct {
-	TLS      bool   // speak TLS everywhere, Sentinels too
+	TLS      bool   // use TLS everywhere, for Sentinels too
 	Password string // of the default user of master and replicas (requirepass)
 
-	// SentinelPassword is what the Sentinels ask of clients and of one another;
-	// with SentinelUser it is that user's and the default user is off.
+	// SentinelPassword is required from clients of the Sentinels and between
+	// Sentinels. With SentinelUser it is the password of that user, and the
+	// default user is disabled.
 	SentinelUser, SentinelPassword string
-	// DownAfter is after how long of silence a Sentinel takes a server for down
-	// (down-after-milliseconds); zero means 1 s, or 3 s with RealPeriods. Less
-	// than twice the period of their pings has them fail over again and again.
+	// DownAfter is the silence after which a Sentinel considers a server down
+	// (down-after-milliseconds); zero means 1 s, or 3 s with RealPeriods. With
+	// less than twice the ping period, Sentinels fail over again and again.
 	DownAfter time.Duration
-	// RealPeriods leaves Sentinels the periods that they have outside of tests:
-	// they ping every second, publish every 2 s what they know, and ask
-	// replicas every 10 s what they are. The start then takes two seconds, and
-	// a former master that comes back takes writes for eight seconds and more
-	// until they tell it. Without it they ping every 300 ms, publish every
-	// 500 ms and ask every 200 ms, by SENTINEL DEBUG; the former master hears
-	// from them after two seconds.
+	// RealPeriods keeps the periods that Sentinels have in production: they ping
+	// every second, publish their state every 2 s, and query the role of replicas
+	// every 10 s. The start then takes two seconds, and a previous master that
+	// comes back accepts writes for eight seconds or more, until the Sentinels
+	// reconfigure it. Without RealPeriods, SENTINEL DEBUG reduces the periods to
+	// 300 ms for pings, 500 ms for publishing and 200 ms for queries, and a
+	// previous master is reconfigured after two seconds.
 	RealPeriods bool
-	// Config has further lines of redis.conf for master and replicas.
+	// Config are further lines of redis.conf for master and replicas.
 	Config []string
 }
 
-// FailoverServers are the redis-server processes of one test of which Sentinels
-// choose the master: one master, its replicas, and the Sentinels. Its methods
-// are for one goroutine at a time, while clients go on in others; they end the
-// test where the servers do not do as told.
+// FailoverServers are the redis-server processes of one test whose master is
+// chosen by Sentinels: a master, its replicas, and the Sentinels. The methods
+// must be called by one goroutine at a time, while clients run in others. They
+// fail the test if the servers do not comply.
 //
-// Servers are known by their addresses, which stay the same through everything.
-// A server that restarts has lost its keys, and gets them back as a replica: a
-// master is to be restarted after a replica has taken over. It comes back as
-// what it was, and takes writes until the Sentinels tell it otherwise. A
-// Sentinel that restarts remembers what it knew.
+// Servers are identified by their addresses, which never change. A restarted
+// server has lost its keys, and gets them back only as a replica. So restart a
+// master only after a replica has taken over. A server restarts in its previous
+// role: a master accepts writes until the Sentinels reconfigure it. A restarted
+// Sentinel keeps its state.
 type FailoverServers struct {
 	t         testing.TB
 	options   FailoverOptions
-	nodes     []*RedisServer // the first was the first master
+	nodes     []*RedisServer // the first one is the original master
 	sentinels []*RedisServer
 }
 
-// Failover starts a master, its replicas, and Sentinels that watch over them by
-// the name of mymaster, with a majority of them as the quorum. It returns once
-// they know one another and all replicas, after a second or so, and stops them
-// when the test ends. Sentinels choose a new master only while a majority of
-// them can answer: three are the fewest that stand the loss of one.
+// Failover starts a master, its replicas, and Sentinels that monitor them under
+// the name mymaster, with a majority as the quorum. It returns once the
+// Sentinels know one another and all replicas, after about a second, and stops
+// the servers when the test ends. Sentinels choose a new master only if a
+// majority of them can answer: at least three are needed to tolerate the loss
+// of one.
 //
-// Where redis-server is not installed the test is skipped, or fails if the
+// If redis-server is not installed, the test is skipped, or fails if the
 // environment has CACHES_TEST_REDIS=require.
 func Failover(t testing.TB, sentinels, replicas int) *FailoverServers {
 	t.Helper()
@@ -79,7 +81,7 @@ func Failover(t testing.TB, sentinels, replicas int) *FailoverServers {
 func FailoverWith(t testing.TB, sentinels, replicas int, o *FailoverOptions) *FailoverServers {
 	t.Helper()
 	if sentinels < 1 || replicas < 0 {
-		t.Fatalf("testutil: no set has %d Sentinels and %d replicas", sentinels, replicas)
+		t.Fatalf("testutil: invalid set of %d Sentinels and %d replicas", sentinels, replicas)
 	}
 	needRedis(t)
 	f := &FailoverServers{t: t}
@@ -102,7 +104,8 @@ func (f *FailoverServers) startNodes(certs *certificates, n int) {
 	for range n {
 		f.nodes = append(f.nodes, startPart(f.t, o, certs, part{lines: f.nodeLines}))
 	}
-	// Sentinels hear of replicas from the master, and look again after seconds.
+	// Sentinels learn of replicas from the master, and ask again only after
+	// seconds.
 	f.await("the replicas have no link", func() error {
 		for _, n := range f.nodes[1:] {
 			if err := replicaOf(n, f.nodes[0].addr); err != nil {
@@ -113,7 +116,7 @@ func (f *FailoverServers) startNodes(certs *certificates, n int) {
 	})
 }
 
-// nodeLines returns what redis.conf of the next server has beyond its own.
+// nodeLines returns the additional lines of redis.conf for the next server.
 func (f *FailoverServers) nodeLines() []string {
 	lines := replicationLines(f.options.TLS, nil, f.options.Password)
 	if len(f.nodes) > 0 {
@@ -137,7 +140,7 @@ func (f *FailoverServers) startSentinels(certs *certificates, n int) {
 	}
 }
 
-// sentinelLines returns what a Sentinel's configuration has beyond a server's.
+// sentinelLines returns the additional configuration lines of n Sentinels.
 func (f *FailoverServers) sentinelLines(n int) []string {
 	host, port := split(f.nodes[0].addr)
 	down := f.options.DownAfter
@@ -154,7 +157,7 @@ func (f *FailoverServers) sentinelLines(n int) []string {
 		fmt.Sprintf("sentinel failover-timeout %s %d", masterName, failoverTimeout.Milliseconds()),
 	}
 	if f.options.TLS {
-		lines = append(lines, "tls-replication yes") // to the servers and to one another
+		lines = append(lines, "tls-replication yes") // to servers and between Sentinels
 	}
 	if password := f.options.Password; password != "" {
 		lines = append(lines, "sentinel auth-pass "+masterName+" "+password)
@@ -168,11 +171,12 @@ func (f *FailoverServers) sentinelLines(n int) []string {
 	return lines
 }
 
-// hasten shortens a Sentinel's periods, which no configuration file can. In a
-// failover it asks replicas once a second, whatever INFO-PERIOD says. Five pings
-// must last longer than that: it promotes none that it has not heard of for that
-// long. So must four times what it takes to publish: that is when the others
-// would take back a promotion that they have not heard of.
+// hasten shortens a Sentinel's periods, which no configuration file can. During
+// a failover, Sentinels query replicas once a second, whatever INFO-PERIOD is.
+// Five pings must take longer than that: a Sentinel promotes no replica that it
+// has not heard from for five ping periods. So must four publishing periods:
+// after that time the other Sentinels would revert a promotion that they have
+// not heard of.
 func (f *FailoverServers) hasten(c redis.Conn) error {
 	if f.options.RealPeriods {
 		return nil
@@ -181,9 +185,9 @@ func (f *FailoverServers) hasten(c redis.Conn) error {
 	return err
 }
 
-// DSN returns the addresses of all Sentinels and the master's name as caches
-// takes them: redis+sentinel://, or rediss+sentinel:// with tls_ca. It holds
-// Password, and as options SentinelUser and SentinelPassword.
+// DSN returns the addresses of all Sentinels and the master's name in the form
+// that caches accepts: redis+sentinel://, or rediss+sentinel:// with tls_ca. It
+// includes Password, and SentinelUser and SentinelPassword as options.
 func (f *FailoverServers) DSN() string {
 	var options url.Values
 	if f.options.SentinelPassword != "" {
@@ -195,14 +199,14 @@ func (f *FailoverServers) DSN() string {
 	return setDSN("sentinel", f.nodes[0], f.SentinelAddrs(), "/"+masterName+"/0", options)
 }
 
-// MasterName returns the name by which the Sentinels know the master.
+// MasterName returns the name of the master in the Sentinels' configuration.
 func (f *FailoverServers) MasterName() string { return masterName }
 
 // SentinelAddrs returns host:port of all Sentinels, killed ones too.
 func (f *FailoverServers) SentinelAddrs() []string { return addrsOf(f.sentinels) }
 
-// Addrs returns host:port of the servers that are no Sentinels, killed ones
-// too. The first one began as the master.
+// Addrs returns host:port of the master and replicas, killed ones too. The
+// first one is the original master.
 func (f *FailoverServers) Addrs() []string { return addrsOf(f.nodes) }
 
 func addrsOf(servers []*RedisServer) []string {
@@ -213,8 +217,8 @@ func addrsOf(servers []*RedisServer) []string {
 	return addrs
 }
 
-// Node returns the server or Sentinel at an address, to be killed, paused,
-// restarted, or asked.
+// Node returns the server or Sentinel at addr, to kill, pause, restart or query
+// it.
 func (f *FailoverServers) Node(addr string) *RedisServer {
 	f.t.Helper()
 	for _, s := range slices.Concat(f.nodes, f.sentinels) {
@@ -226,8 +230,8 @@ func (f *FailoverServers) Node(addr string) *RedisServer {
 	return nil
 }
 
-// Master returns the address of the master, as says the Sentinel that can
-// answer and knows of the latest failover.
+// Master returns the master's address according to the Sentinel with the latest
+// failover, among Sentinels that can answer.
 func (f *FailoverServers) Master() string {
 	f.t.Helper()
 	addr, latest := "", -1
@@ -255,21 +259,22 @@ func upOf(servers []*RedisServer) []*RedisServer {
 	return slices.DeleteFunc(slices.Clone(servers), func(s *RedisServer) bool { return !s.up() })
 }
 
-// Failover has the Sentinels make a replica the master (SENTINEL FAILOVER), and
-// returns its address once all of them name it. What it replaces may still
-// take writes then, which are lost; see Wait.
+// Failover makes the Sentinels promote a replica (SENTINEL FAILOVER), and
+// returns its address once all of them name it. The previous master may still
+// accept writes then, which are lost; see Wait.
 func (f *FailoverServers) Failover() string {
 	f.t.Helper()
 	from, up := f.Master(), upOf(f.sentinels)
 	f.await("the Sentinels do not begin a failover", func() error {
 		_, err := up[0].Do("SENTINEL", "FAILOVER", masterName)
-		return err // INPROG or NOGOODSLAVE, for a moment after the last one
+		return err // INPROG or NOGOODSLAVE, for a moment after another failover
 	})
 	return f.WaitSwitch(from)
 }
 
-// WaitSwitch returns the master's address once all Sentinels that can answer
-// name the same one, other than from: after from was killed.
+// WaitSwitch returns the new master's address once all Sentinels that can
+// answer name the same master, other than from. Call it after killing or
+// pausing from.
 func (f *FailoverServers) WaitSwitch(from string) string {
 	f.t.Helper()
 	var to string
@@ -282,7 +287,7 @@ func (f *FailoverServers) WaitSwitch(from string) string {
 	return to
 }
 
-// named returns the master that all Sentinels that can answer name.
+// named returns the master named by all Sentinels that can answer.
 func (f *FailoverServers) named() (string, error) {
 	addr := ""
 	for _, s := range upOf(f.sentinels) {
@@ -298,27 +303,28 @@ func (f *FailoverServers) named() (string, error) {
 	return addr, nil
 }
 
-// askMaster asks a Sentinel for the master and for the epoch of its choice.
+// askMaster asks a Sentinel for the master and the epoch of its election.
 func askMaster(s *RedisServer) (addr string, epoch int, err error) {
 	state, err := redis.StringMap(s.Do("SENTINEL", "MASTER", masterName))
 	if err != nil {
 		return "", 0, err
 	}
-	// Not the ip of that state: this one is new as soon as the choice is.
+	// Not the ip in state: it names the previous master while replicas are being
+	// reconfigured.
 	at, err := redis.Strings(s.Do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", masterName))
 	if err != nil || len(at) != 2 {
-		return "", 0, fmt.Errorf("%s names no master: %w", s.addr, err)
+		return "", 0, fmt.Errorf("%s does not name a master: %w", s.addr, err)
 	}
 	epoch, err = strconv.Atoi(state["config-epoch"])
 	return at[0] + ":" + at[1], epoch, err
 }
 
-// Wait returns once the set is whole again: all Sentinels that can answer know
-// one another and name the same master, all servers that can answer are its
-// replicas and linked to it, and the Sentinels know that.
+// Wait returns once the set is complete: all Sentinels that can answer know one
+// another and name the same master, all servers that can answer are replicas
+// linked to it, and the Sentinels know that.
 func (f *FailoverServers) Wait() {
 	f.t.Helper()
-	f.await("the set is not whole", f.whole)
+	f.await("the set is not complete", f.whole)
 }
 
 func (f *FailoverServers) whole() error {
@@ -343,8 +349,8 @@ func (f *FailoverServers) whole() error {
 	return nil
 }
 
-// knows is nil if Sentinel s sees the master, these replicas and all other
-// Sentinels that can answer, each in order.
+// knows returns nil if Sentinel s sees the master, the given replicas and all
+// other Sentinels that can answer, and none of them as down.
 func (f *FailoverServers) knows(s *RedisServer, replicas []string) error {
 	state, err := redis.StringMap(s.Do("SENTINEL", "MASTER", masterName))
 	if err != nil {
@@ -365,8 +371,8 @@ func (f *FailoverServers) knows(s *RedisServer, replicas []string) error {
 	return listed(s, "SENTINELS", others)
 }
 
-// listed is nil if Sentinel s has all of addrs in one of its lists, reachable
-// and, where they are replicas, linked to the master.
+// listed returns nil if a list of Sentinel s contains all of addrs as reachable
+// and, if they are replicas, as linked to the master.
 func listed(s *RedisServer, list string, addrs []string) error {
 	replies, err := redis.Values(s.Do("SENTINEL", list, masterName))
 	if err != nil {
@@ -378,7 +384,7 @@ func listed(s *RedisServer, list string, addrs []string) error {
 		if err != nil {
 			return err
 		}
-		// Not the flag master_down: it tells for five seconds what was.
+		// Ignore the flag master_down: it is up to five seconds old.
 		down := strings.Contains(m["flags"], "s_down") || strings.Contains(m["flags"], "disconnected")
 		link := m["master-link-status"]
 		good[m["ip"]+":"+m["port"]] = !down && (link == "" || link == "ok")
@@ -397,12 +403,12 @@ func isMaster(s *RedisServer) error {
 	}
 	role, err := redis.Values(s.Do("ROLE"))
 	if err == nil && string(role[0].([]byte)) != "master" {
-		err = fmt.Errorf("%s is no master", s.addr)
+		err = fmt.Errorf("%s is not a master", s.addr)
 	}
 	return err
 }
 
-// replicaOf is nil if s follows master.
+// replicaOf returns nil if s follows master.
 func replicaOf(s *RedisServer, master string) error {
 	info, err := redis.String(s.Do("INFO", "replication"))
 	if err != nil {

@@ -37,7 +37,7 @@ func TestFailover(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 
-	// By command: nothing is down.
+	// By command: no server is down.
 	require.Equal(t, addrs[1], f.Failover())
 	assert.Equal(t, addrs[1], f.Master())
 	assert.Equal(t, "master", role(t, f.Node(addrs[1])))
@@ -45,7 +45,7 @@ func TestFailover(t *testing.T) {
 	assert.Equal(t, "slave", role(t, f.Node(addrs[0])))
 	assert.Equal(t, addrs[:1], f.Replicas())
 
-	// By death, and one Sentinel is away and comes back.
+	// By death, while one Sentinel is away for a time.
 	away := f.Node(f.SentinelAddrs()[0])
 	away.Kill()
 	f.Node(addrs[1]).Kill()
@@ -61,7 +61,7 @@ func TestFailover(t *testing.T) {
 	assert.Equal(t, addrs[1:], f.Replicas())
 	v, err = redis.String(f.Node(addrs[1]).Do("GET", "k"))
 	require.NoError(t, err)
-	assert.Equal(t, "v", v, "it has it again")
+	assert.Equal(t, "v", v, "it has the key again")
 }
 
 func TestFailoverOptions(t *testing.T) {
@@ -95,7 +95,7 @@ func TestFailoverOptions(t *testing.T) {
 	assert.Contains(t, f.Replicas(), before)
 }
 
-// Sentinels with a password and none else, in no hurry.
+// Only the Sentinels have a password, and they keep their usual periods.
 func TestFailoverRealPeriods(t *testing.T) {
 	t.Parallel()
 	f := testutil.FailoverWith(t, 2, 0, &testutil.FailoverOptions{SentinelPassword: "x", RealPeriods: true})

@@ -7,18 +7,18 @@ import (
 )
 
 // A FakeServer is a Redis written in Go that listens on a TCP port of
-// 127.0.0.1. Its methods beside DSN are miniredis's own: FastForward moves the
-// time of expiry on, SetError makes every command fail.
+// 127.0.0.1. All its methods except DSN come from miniredis: FastForward
+// advances the time for expiry, and SetError makes every command fail.
 type FakeServer struct {
 	*miniredis.Miniredis
 }
 
-// FakeRedis starts a [FakeServer] and closes it when the test ends. Keys
-// expire as time passes.
+// FakeRedis starts a [FakeServer] and closes it when the test ends. Keys expire
+// as time passes.
 //
-// It is not Redis: it has no CONFIG, CLIENT INFO, OBJECT ENCODING or cluster,
-// and some texts of its errors differ. What a test proves here about Redis, it
-// proves better with [Redis].
+// It is not Redis: it lacks CONFIG, CLIENT INFO, OBJECT ENCODING and clusters,
+// and has different error texts in places. To test the behavior of Redis
+// itself, use [Redis].
 func FakeRedis(t testing.TB) *FakeServer {
 	t.Helper()
 	m := miniredis.RunT(t)
@@ -26,5 +26,5 @@ func FakeRedis(t testing.TB) *FakeServer {
 	return &FakeServer{m}
 }
 
-// DSN returns the address as caches takes it.
+// DSN returns the server's address in the form that caches accepts.
 func (s *FakeServer) DSN() string { return "redis://" + s.Addr() + "/0" }

@@ -7,8 +7,8 @@ import (
 	"github.com/gocaches/caches/driver/memory"
 )
 
-// Memory returns an empty store in this process's memory and closes it when
-// the test ends.
+// Memory returns an empty store in this process's memory and closes it when the
+// test ends.
 func Memory(t testing.TB) driver.Store {
 	t.Helper()
 	s, err := memory.Open(memory.Options{})

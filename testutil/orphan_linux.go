@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// dieWithUs has the system kill cmd's process when this one ends in a way that
-// runs no cleanup: a panic of another goroutine, the time limit of go test.
+// dieWithUs makes the system kill cmd's process if this one ends without
+// cleanup: by a panic in another goroutine, or by the timeout of go test.
 func dieWithUs(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

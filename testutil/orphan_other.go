@@ -4,5 +4,5 @@ package testutil
 
 import "os/exec"
 
-// dieWithUs does nothing: this system cannot end a process with its parent.
+// dieWithUs does nothing: this system cannot kill a process with its parent.
 func dieWithUs(*exec.Cmd) {}

@@ -9,12 +9,13 @@ import (
 	"time"
 )
 
-// A Proxy stands between clients and one server and does to their connections
-// what networks do. A new Proxy passes everything on. Faults are set while
-// connections are open and hold for those and for later ones until Heal.
+// A Proxy sits between clients and one server and disturbs their connections
+// the way networks do. A new Proxy passes everything on. Faults can be set
+// while connections are open. They apply to open and new connections until
+// Heal.
 //
-// A Proxy is safe for concurrent use. It knows bytes, not commands: with TLS
-// it counts what is encrypted.
+// A Proxy is safe for concurrent use. It handles bytes, not commands: with TLS
+// it counts encrypted bytes.
 type Proxy struct {
 	target   string
 	listener net.Listener
@@ -27,32 +28,32 @@ type Proxy struct {
 	done     chan struct{} // closed by close
 }
 
-// faults are the settings; the zero value of each is the absence of the fault.
+// faults are the current settings. The zero value of each field means no fault.
 type faults struct {
 	cutReply, cutRequest budget
 	drop, refuse, slice  bool
 	delay                time.Duration
-	bandwidth            int           // bytes a second
+	bandwidth            int           // bytes per second
 	stalled              chan struct{} // closed when the stall ends
 	rate                 float64
 	random               *rand.Rand
 }
 
-// A budget is how many more bytes may pass on each connection.
+// A budget is the number of bytes that may still pass on a connection.
 type budget struct {
 	on bool
 	n  int
 }
 
-// A pipe is one client's connection and ours to the server.
+// A pipe is a client's connection and the matching connection to the server.
 type pipe struct {
 	client, server net.Conn
-	reply, request budget // what is left, guarded by Proxy.mu
-	gap            bool   // a reply was swallowed, guarded by Proxy.mu
+	reply, request budget // remaining; guarded by Proxy.mu
+	gap            bool   // a reply was dropped; guarded by Proxy.mu
 }
 
-// NewProxy starts a Proxy to a server at host:port, or at the path of a unix
-// socket. It listens on a free port of 127.0.0.1, and ends with the test.
+// NewProxy starts a Proxy for the server at host:port, or at the path of a unix
+// socket. It listens on a free port of 127.0.0.1, and stops when the test ends.
 func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -66,37 +67,35 @@ func NewProxy(t testing.TB, target string) *Proxy {
 	return p
 }
 
-// Addr returns the host:port that clients dial.
+// Addr returns the host:port for clients to dial.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// CutReply closes each connection once n more bytes of replies have passed on
-// it, counted from now for the connections that are open. Zero closes at the
-// next byte.
+// CutReply closes each connection after n more bytes of replies, counted from
+// now on open connections. Zero closes at the next byte.
 func (p *Proxy) CutReply(n int) {
 	p.change(func(f *faults) { f.cutReply = budget{true, n} })
 }
 
-// CutRequest is CutReply for what clients send.
+// CutRequest is CutReply for the bytes that clients send.
 func (p *Proxy) CutRequest(n int) {
 	p.change(func(f *faults) { f.cutRequest = budget{true, n} })
 }
 
-// DropReplies swallows what the server answers and keeps connections open. A
-// connection on which something was swallowed is reset when that ends, for no
-// network passes on what comes behind a gap.
+// DropReplies drops the server's replies and keeps connections open. When it is
+// turned off, connections with dropped replies are reset, because no network
+// delivers data after a gap.
 func (p *Proxy) DropReplies(on bool) { p.change(func(f *faults) { f.drop = on }) }
 
-// Delay holds back each portion of a reply.
+// Delay delays each portion of a reply by d.
 func (p *Proxy) Delay(d time.Duration) { p.change(func(f *faults) { f.delay = d }) }
 
-// Bandwidth lets at most n bytes a second pass on each connection in each
-// direction, in portions of what passes in 10 milliseconds. Zero takes the limit
-// away, for what is on its way as well.
+// Bandwidth limits each connection to n bytes per second in each direction, in
+// portions of 10 milliseconds. Zero removes the limit, for data in transit too.
 func (p *Proxy) Bandwidth(n int) { p.change(func(f *faults) { f.bandwidth = n }) }
 
-// Stall stops the reading on both sides, so that those who write wait once the
-// system's buffers are full. What is on its way passes when the stall ends.
-// Connections that end meanwhile count as open until then.
+// Stall stops reading on both sides, so that writers block once the system's
+// buffers are full. Data in transit is passed on when the stall ends. Until
+// then, connections closed by either side count as open.
 func (p *Proxy) Stall(on bool) {
 	p.change(func(f *faults) {
 		switch {
@@ -108,22 +107,23 @@ func (p *Proxy) Stall(on bool) {
 	})
 }
 
-// Refuse resets each new connection as soon as it is there. Open ones go on.
+// Refuse resets each new connection at once. Open connections are not affected.
 func (p *Proxy) Refuse(on bool) { p.change(func(f *faults) { f.refuse = on }) }
 
 // Slice passes replies on one byte at a time.
 func (p *Proxy) Slice(on bool) { p.change(func(f *faults) { f.slice = on }) }
 
-// Rate resets a connection in the middle of a portion of a reply, with
-// probability rate at each portion. The choices follow from seed.
+// Rate resets a connection in the middle of a portion of a reply, with the
+// given probability for each portion. The random choices are determined by
+// seed.
 func (p *Proxy) Rate(rate float64, seed uint64) {
 	p.change(func(f *faults) { f.rate, f.random = rate, rand.New(rand.NewPCG(seed, 0)) })
 }
 
-// Heal takes all faults back. What was lost stays lost; see DropReplies.
+// Heal removes all faults. Lost data stays lost; see DropReplies.
 func (p *Proxy) Heal() { p.change(func(f *faults) { *f = faults{} }) }
 
-// change changes the faults and gives open connections their budgets anew.
+// change sets faults and resets the budgets of open connections.
 func (p *Proxy) change(set func(*faults)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -147,19 +147,17 @@ func (p *Proxy) Conns() int {
 	return len(p.pipes)
 }
 
-// Accepted returns the number of connections that there have been, refused
-// ones not counted.
+// Accepted returns the number of connections so far, without refused ones.
 func (p *Proxy) Accepted() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.accepted
 }
 
-// Reset breaks all open connections off (RST), as a host that has lost its
-// memory of them does.
+// Reset resets all open connections (RST), like a host that has rebooted.
 func (p *Proxy) Reset() { p.end((*pipe).reset) }
 
-// KillAll closes all open connections (FIN), as a server that ends does.
+// KillAll closes all open connections (FIN), like a server that exits.
 func (p *Proxy) KillAll() { p.end((*pipe).close) }
 
 func (p *Proxy) end(how func(*pipe)) {
@@ -172,7 +170,7 @@ func (p *Proxy) end(how func(*pipe)) {
 
 func (p *Proxy) close() {
 	p.mu.Lock()
-	close(p.done) // under mu: connect adds no pipe afterwards
+	close(p.done) // under mu, so that connect adds no pipe afterwards
 	p.mu.Unlock()
 	_ = p.listener.Close()
 	p.KillAll()
@@ -184,7 +182,7 @@ func (p *Proxy) accept() {
 	for {
 		client, err := p.listener.Accept()
 		if err != nil {
-			return // close has closed the listener
+			return // the listener is closed
 		}
 		c := &pipe{client: client}
 		if !p.connect(c) {
@@ -197,7 +195,7 @@ func (p *Proxy) accept() {
 	}
 }
 
-// connect dials the server for c. It is false where c is to be refused.
+// connect dials the server for c. It reports false if c is refused.
 func (p *Proxy) connect(c *pipe) bool {
 	network := "tcp"
 	if strings.HasPrefix(p.target, "/") {
@@ -224,7 +222,7 @@ func (p *Proxy) connect(c *pipe) bool {
 	return true
 }
 
-// copy passes bytes on until one side ends, and then ends both.
+// copy passes bytes on until one side ends, then ends both.
 func (p *Proxy) copy(c *pipe, from, to net.Conn, pass func(*Proxy, *pipe, []byte) verdict) {
 	defer p.running.Done()
 	defer p.forget(c)
@@ -261,7 +259,7 @@ func (p *Proxy) wait(d time.Duration) {
 	}
 }
 
-// hold waits for the end of a stall.
+// hold waits until the stall ends.
 func (p *Proxy) hold() {
 	p.mu.Lock()
 	stalled := p.faults.stalled
@@ -275,9 +273,9 @@ func (p *Proxy) hold() {
 	}
 }
 
-// A verdict is what becomes of one portion of bytes.
+// A verdict says how to treat one portion of bytes.
 type verdict struct {
-	pass              int // bytes of it to pass on
+	pass              int // number of bytes to pass on
 	end, reset, slice bool
 	delay             time.Duration
 }
@@ -300,12 +298,13 @@ func (p *Proxy) passReply(c *pipe, b []byte) verdict {
 	v := verdict{delay: f.delay, slice: f.slice}
 	v.pass, v.end = c.reply.take(len(b))
 	if f.rate > 0 && f.random.Float64() < f.rate {
-		v.pass, v.end, v.reset = f.random.IntN(max(v.pass, 1)), true, true // a byte is lost at least
+		v.pass, v.end, v.reset = f.random.IntN(max(v.pass, 1)), true, true // lose at least one byte
 	}
 	return v
 }
 
-// take returns how many of n bytes may pass, and whether that is the end.
+// take returns how many of n bytes may pass, and whether the connection ends
+// then.
 func (b *budget) take(n int) (pass int, end bool) {
 	if !b.on || n < b.n {
 		b.n -= n
@@ -315,7 +314,7 @@ func (b *budget) take(n int) (pass int, end bool) {
 	return pass, true
 }
 
-// write writes b: in one go, byte by byte, or as the bandwidth allows.
+// write writes b at once, byte by byte, or at the configured bandwidth.
 func (p *Proxy) write(to net.Conn, b []byte, slice bool) bool {
 	for len(b) > 0 {
 		n, pause := p.portion(len(b))
@@ -331,8 +330,8 @@ func (p *Proxy) write(to net.Conn, b []byte, slice bool) bool {
 	return true
 }
 
-// portion returns how much of n bytes to write at once, at least one, and how
-// long that takes on a line of the bandwidth.
+// portion returns the number of bytes to write next, between 1 and n, and the
+// time this takes at the configured bandwidth.
 func (p *Proxy) portion(n int) (int, time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -344,12 +343,13 @@ func (p *Proxy) portion(n int) (int, time.Duration) {
 	return n, time.Second * time.Duration(n) / time.Duration(rate)
 }
 
-// forget ends c, and lets others see that it is gone only then; the first of its two copies to end does it for both.
+// forget removes c from Conns and closes it. The first of the two copy
+// goroutines to end does it for both.
 func (p *Proxy) forget(c *pipe) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.pipes, c)
-	c.close() // under mu: when Conns is down, the client's end is closed
+	c.close() // under mu: once Conns is lower, the client's connection is closed
 }
 
 func (c *pipe) close() {
@@ -359,7 +359,7 @@ func (c *pipe) close() {
 	}
 }
 
-// reset makes the kernel send RST by leaving it no time to send what is left.
+// reset sends RST: with a linger time of zero the kernel discards unsent data.
 func (c *pipe) reset() {
 	if tcp, ok := c.client.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)

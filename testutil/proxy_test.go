@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// echoServer answers every byte with itself.
+// echoServer sends every byte back.
 func echoServer(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -50,7 +50,8 @@ func dial(t *testing.T, p *testutil.Proxy) net.Conn {
 	return c
 }
 
-// echo sends s and returns what comes back of it, and what ended that.
+// echo sends s and returns the bytes that come back and the error that ended
+// them.
 func echo(c net.Conn, s string) (string, error) {
 	if _, err := io.WriteString(c, s); err != nil {
 		return "", err
@@ -88,7 +89,7 @@ func TestProxyCuts(t *testing.T) {
 	p.Heal()
 	p.CutRequest(2)
 	got, err := echo(dial(t, p), "hello")
-	assert.Contains(t, "he", got, "what arrived may come back")
+	assert.Contains(t, "he", got, "bytes that arrived may come back")
 	require.Error(t, err)
 	p.Heal()
 	got, err = echo(dial(t, p), "hello")
@@ -103,10 +104,10 @@ func TestProxyDropsAndDelays(t *testing.T) {
 	require.NoError(t, c.SetDeadline(time.Now().Add(50*time.Millisecond)))
 	_, err := echo(c, "lost")
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-	other := dial(t, p) // which has lost nothing
+	other := dial(t, p) // lost nothing
 	require.NoError(t, c.SetDeadline(time.Now().Add(10*time.Second)))
 	_, err = io.WriteString(c, "on the broken one")
-	require.NoError(t, err, "it looks well until the fault ends")
+	require.NoError(t, err, "no error until the fault ends")
 	p.DropReplies(false)
 	_, err = io.ReadAll(c)
 	require.ErrorIs(t, err, syscall.ECONNRESET)
@@ -147,7 +148,7 @@ func TestProxyBandwidth(t *testing.T) {
 	got, err := echo(c, word)
 	require.NoError(t, err)
 	assert.Equal(t, word, got)
-	assert.GreaterOrEqual(t, time.Since(start), 90*time.Millisecond, "all but the last portion of the way back")
+	assert.GreaterOrEqual(t, time.Since(start), 90*time.Millisecond, "all but the last portion on the way back")
 
 	p.Bandwidth(1)
 	returned := make(chan string)
@@ -159,8 +160,8 @@ func TestProxyBandwidth(t *testing.T) {
 	assert.Equal(t, word, <-returned, "at one byte a second this would take hours")
 }
 
-// TestProxyStalls writes until nothing goes any more, which is when the buffers
-// between the writer and the reader are full; then it gets all of it back.
+// TestProxyStalls writes until the buffers between writer and reader are full.
+// After the stall it gets everything back.
 func TestProxyStalls(t *testing.T) {
 	p := testutil.NewProxy(t, echoServer(t))
 	c := dial(t, p)
@@ -168,12 +169,12 @@ func TestProxyStalls(t *testing.T) {
 	require.NoError(t, err)
 	p.Stall(true)
 	word, sent := make([]byte, 64<<20), 0
-	for sent == 0 { // a machine that stands still may let a deadline pass before anything is written
+	for sent == 0 { // a stalled machine may let a deadline pass before anything is written
 		require.NoError(t, c.SetWriteDeadline(time.Now().Add(100*time.Millisecond)))
 		sent, err = c.Write(word)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	}
-	p.Stall(true) // is no other stall, and no end of this one
+	p.Stall(true) // neither starts another stall nor ends this one
 	require.NoError(t, c.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
 	_, err = c.Read(make([]byte, 1))
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded, "nothing passes")
@@ -224,8 +225,8 @@ func TestProxyWithoutServer(t *testing.T) {
 	assert.Zero(t, p.Accepted())
 }
 
-// dialAndEcho is for a proxy that refuses: the dial may fail already, or what
-// follows it.
+// dialAndEcho returns the error of a proxy that refuses: of the dial or of the
+// echo.
 func dialAndEcho(p *testutil.Proxy) error {
 	c, err := net.Dial("tcp", p.Addr())
 	if err != nil {
@@ -236,8 +237,8 @@ func dialAndEcho(p *testutil.Proxy) error {
 	return err
 }
 
-// TestProxyRate checks that about the given share is cut, and the same share
-// for the same seed.
+// TestProxyRate checks that about the given share of connections is cut, and
+// the same share for the same seed.
 func TestProxyRate(t *testing.T) {
 	const seed, rounds = 42, 200
 	t.Logf("seed %d", seed)

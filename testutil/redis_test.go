@@ -78,7 +78,7 @@ func TestRedisKillAndRestart(t *testing.T) {
 	n, err := redis.Int(r.Do("DBSIZE"))
 	require.NoError(t, err)
 	assert.Zero(t, n, "a restart forgets everything")
-	r.Restart() // of one that runs
+	r.Restart() // of a running server
 	_, err = r.Do("PING")
 	require.NoError(t, err)
 }
@@ -87,7 +87,7 @@ func TestRedisPause(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	r.Pause()
 	c, err := redis.Dial("tcp", r.Addr(), redis.DialReadTimeout(50*time.Millisecond))
-	require.NoError(t, err, "the system accepts for a stopped process")
+	require.NoError(t, err, "the system accepts connections for a stopped process")
 	defer func() { _ = c.Close() }()
 	_, err = c.Do("PING")
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
@@ -111,7 +111,7 @@ func TestFakeRedisTime(t *testing.T) {
 	assert.False(t, f.Exists("slow"))
 }
 
-// reported is a testing.TB that notes how a test ended instead of ending it.
+// reported is a testing.TB that records the end of a test instead of ending it.
 type reported struct {
 	testing.TB
 	skipped, failed string

@@ -10,26 +10,26 @@ import (
 )
 
 const (
-	moveSlots   = 50               // on their way at once
-	moveKeys    = 100              // in one MIGRATE
+	moveSlots   = 50               // slots moving at once
+	moveKeys    = 100              // keys in one MIGRATE
 	moveTimeout = 10 * time.Second // of one MIGRATE
 )
 
-// MoveSlots moves slots with their keys to the master at an address, from
-// whichever masters hold them, while clients go on: a reshard as redis-cli does
-// it, fifty slots at a time instead of one. Clients meet ASK while a slot is on
-// its way, MOVED afterwards, and TRYAGAIN where only some keys of a command
-// have arrived. It returns once all nodes agree.
+// MoveSlots moves slots with their keys to the master at address to, from the
+// masters that own them, while clients keep running. It reshards as redis-cli
+// does, but fifty slots at a time. Clients get ASK while a slot is moving,
+// MOVED afterwards, and TRYAGAIN if only some keys of a command have arrived.
+// MoveSlots returns once all nodes agree.
 //
-// A master that is left without slots becomes a replica of the one that took
-// the last, as Redis has it (cluster-allow-replica-migration).
+// A master left without slots becomes a replica of the master that took the
+// last one (cluster-allow-replica-migration).
 func (c *ClusterServers) MoveSlots(to string, slots ...int) {
 	c.t.Helper()
 	dst, owners := c.node(to), c.look().owners()
 	held := make(map[*clusterNode][]int)
 	for _, slot := range slots {
 		if owners[slot] == nil {
-			c.t.Fatalf("nobody holds slot %d", slot)
+			c.t.Fatalf("no master owns slot %d", slot)
 		}
 		held[owners[slot]] = append(held[owners[slot]], slot)
 	}
@@ -44,10 +44,10 @@ func (c *ClusterServers) MoveSlots(to string, slots ...int) {
 	c.Wait()
 }
 
-// A move takes slots from one node to another.
+// A move moves slots from one node to another.
 type move struct {
 	src, dst *clusterNode
-	others   []*clusterNode // masters that are to know
+	others   []*clusterNode // other masters to inform
 }
 
 func (c *ClusterServers) newMove(src, dst *clusterNode) *move {
@@ -60,9 +60,9 @@ func (c *ClusterServers) newMove(src, dst *clusterNode) *move {
 	return m
 }
 
-// run moves slots in the order of redis.io/commands/cluster-setslot: the
-// destination takes them before the source gives them, so that at no time both
-// redirect to the other; and it owns them before the source lets go.
+// run moves slots in the order described at redis.io/commands/cluster-setslot.
+// The destination imports before the source migrates, so they never redirect to
+// each other. The destination owns the slots before the source gives them up.
 func (m *move) run(slots []int) error {
 	if err := m.dst.setSlots(slots, "IMPORTING", m.src.id); err != nil {
 		return err
@@ -76,7 +76,7 @@ func (m *move) run(slots []int) error {
 	for _, n := range append([]*clusterNode{m.dst, m.src}, m.others...) {
 		err := n.setSlots(slots, "NODE", m.dst.id)
 		if n == m.src && err != nil && strings.Contains(err.Error(), "only with masters") {
-			continue // it heard of the new owner, and gave up its last slot
+			continue // it learned of the new owner and gave up its last slot
 		}
 		if err != nil {
 			return err
@@ -116,9 +116,8 @@ func eachSlot(conn redis.Conn, slots []int, sub string, args ...any) ([]any, err
 	return replies, nil
 }
 
-// migrate moves the keys of slots until they are empty. Then they stay so: a
-// key that the source does not have it does not take either while the slot is
-// MIGRATING.
+// migrate moves keys until the slots are empty. They stay empty: the source
+// accepts no new keys for a slot that is MIGRATING.
 func (m *move) migrate(slots []int) error {
 	conn, err := m.src.dial()
 	if err != nil {
@@ -133,7 +132,7 @@ func (m *move) migrate(slots []int) error {
 	return nil
 }
 
-// migrateSome moves some keys of each slot, and returns the slots that had any.
+// migrateSome moves some keys of each slot and returns the slots that had any.
 func (m *move) migrateSome(conn redis.Conn, slots []int) ([]int, error) {
 	replies, err := eachSlot(conn, slots, "GETKEYSINSLOT", moveKeys)
 	if err != nil {
@@ -156,8 +155,8 @@ func (m *move) migrateSome(conn redis.Conn, slots []int) ([]int, error) {
 	return left, nil
 }
 
-// args returns the arguments of MIGRATE for keys. There is no REPLACE: that a
-// key is in both places is a fault that a test is to see.
+// args returns the arguments of MIGRATE for keys. There is no REPLACE: a key in
+// both places is a fault that a test must see.
 func (m *move) args(keys []string) []any {
 	host, port := split(m.dst.addr)
 	args := []any{host, port, "", 0, moveTimeout.Milliseconds()}

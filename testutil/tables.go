@@ -1,11 +1,12 @@
 package testutil
 
-// A step is a command, its arguments separated by spaces, and its reply as
-// show renders it. In front of a reply, "~" says that the order of its elements
-// is not given, and "<=" that a number may be a bit smaller: time passes.
+// A step is a command, with arguments separated by spaces, and its reply as
+// rendered by show. Before a reply, "~" means that the order of elements is not
+// specified, and "<=" that a number may be slightly smaller, because time
+// passes.
 type step struct{ cmd, want string }
 
-// What several steps expect. The texts are those of Redis 7.0.
+// Replies expected by several steps. The texts are from Redis 7.0.
 const (
 	wrongType  = "!WRONGTYPE Operation against a key holding the wrong kind of value"
 	notInteger = "!ERR value is not an integer or out of range"
@@ -13,9 +14,9 @@ const (
 	aborted    = "!EXECABORT Transaction discarded because of previous errors."
 )
 
-// tables have the commands that the objects of caches use, by type. The steps of
-// one table follow each other on one store; the replies come from a real Redis
-// 7.0 and were read one by one.
+// tables have the commands that the objects of caches use, by type. The steps
+// of one table run in order on one store. The replies come from Redis 7.0 and
+// were each checked by hand.
 var tables = []struct {
 	name  string
 	steps []step

@@ -11,24 +11,24 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// A view is what one node believes of all nodes of its cluster, by their names.
+// A view is the state of all nodes, by node ID, as seen by one node.
 type view map[string]belief
 
-// A belief is what one node believes of another, or knows of itself.
+// A belief is the state of one node as seen by another, or by itself.
 type belief struct {
-	master string   // whose replica it is; "" for a master
-	epoch  int      // of its claim to slots; of two claims the later one holds
-	slots  []string // "0-5460", "7"
-	failed bool     // it does not answer, or so others say
+	master string   // node ID of its master; "" for a master
+	epoch  int      // of its claim to slots; the later of two claims wins
+	slots  []string // such as "0-5460" or "7"
+	failed bool     // unreachable, possibly according to others only
 }
 
-// same reports whether two beliefs of one node are no different to a client.
+// same reports whether a client would see no difference between two beliefs.
 func (b belief) same(o belief) bool {
 	return b.master == o.master && slices.Equal(b.slots, o.slots) && !b.failed && !o.failed
 }
 
-// view asks the node for its view (CLUSTER NODES). Those that it is about to
-// meet, and whose names it does not know yet, are not in it.
+// view asks n for its view (CLUSTER NODES). Nodes that n is still about to meet
+// have no ID yet and are left out.
 func (n *clusterNode) view() (view, error) {
 	text, err := redis.String(n.Do("CLUSTER", "NODES"))
 	if err != nil {
@@ -36,7 +36,7 @@ func (n *clusterNode) view() (view, error) {
 	}
 	v := make(view)
 	for line := range strings.Lines(text) {
-		// id addr flags master ping pong epoch link slot…
+		// Fields: id addr flags master ping pong epoch link slot…
 		f := strings.Fields(line)
 		if len(f) < 8 || strings.Contains(f[2], "handshake") {
 			continue
@@ -50,10 +50,10 @@ func newBelief(f []string) belief {
 	b := belief{failed: strings.Contains(f[2], "fail")}
 	b.epoch, _ = strconv.Atoi(f[6])
 	if strings.Contains(f[2], "slave") {
-		b.master = f[3] // "-" while it is not known whose
+		b.master = f[3] // "-" while unknown
 	}
 	for _, s := range f[8:] {
-		if !strings.HasPrefix(s, "[") { // a slot on its way
+		if !strings.HasPrefix(s, "[") { // a moving slot
 			b.slots = append(b.slots, s)
 		}
 	}
@@ -100,8 +100,8 @@ func (s views) ordered(nodes []*clusterNode) iter.Seq2[*clusterNode, view] {
 	}
 }
 
-// owners returns who holds each slot, by what nodes say of themselves: nil
-// where nobody does.
+// owners returns the owner of each slot according to the nodes' beliefs about
+// themselves, or nil.
 func (s views) owners() []*clusterNode {
 	owners, epochs := make([]*clusterNode, clusterSlots), make([]int, clusterSlots)
 	for n, v := range s {
@@ -118,15 +118,15 @@ func (s views) owners() []*clusterNode {
 	return owners
 }
 
-// whole is nil if every slot has an owner.
+// whole returns nil if every slot has an owner.
 func (s views) whole() error {
 	if slot := slices.Index(s.owners(), nil); slot >= 0 {
-		return fmt.Errorf("nobody holds slot %d", slot)
+		return fmt.Errorf("no master owns slot %d", slot)
 	}
 	return nil
 }
 
-// A pair is two nodes of which x knows y otherwise than y itself.
+// A pair is two nodes of which x has a belief about y that y does not share.
 type pair struct{ x, y *clusterNode }
 
 // disagree returns all such pairs.
@@ -142,7 +142,7 @@ func (s views) disagree() []pair {
 	return pairs
 }
 
-// introduced is nil once all nodes know all.
+// introduced returns nil once every node knows every other.
 func (c *ClusterServers) introduced() error {
 	for _, n := range c.nodes {
 		v, err := n.view()
@@ -150,14 +150,14 @@ func (c *ClusterServers) introduced() error {
 			return err
 		}
 		if len(v) < len(c.nodes) {
-			return fmt.Errorf("%s knows %d of %d", n.addr, len(v), len(c.nodes))
+			return fmt.Errorf("%s knows %d of %d nodes", n.addr, len(v), len(c.nodes))
 		}
 	}
 	return nil
 }
 
-// linked is nil if the node takes commands and, where it is a replica, gets
-// those of its master.
+// linked returns nil if the node accepts commands and, as a replica, is linked
+// to its master.
 func (n *clusterNode) linked() error {
 	info, err := redis.String(n.Do("CLUSTER", "INFO"))
 	if err != nil {
@@ -175,7 +175,7 @@ func (n *clusterNode) linked() error {
 	return nil
 }
 
-// split returns the two halves of host:port.
+// split returns the two parts of host:port.
 func split(addr string) (host, port string) {
 	host, port, _ = net.SplitHostPort(addr)
 	return host, port
