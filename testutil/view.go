@@ -16,15 +16,16 @@ type view map[string]belief
 
 // A belief is the state of one node as seen by another, or by itself.
 type belief struct {
-	master string   // node ID of its master; "" for a master
-	epoch  int      // of its claim to slots; the later of two claims wins
-	slots  []string // such as "0-5460" or "7"
-	failed bool     // unreachable, possibly according to others only
+	master   string   // node ID of its master; "" for a master
+	hostname string   // announced to clients; "" if there is none
+	epoch    int      // of its claim to slots; the later of two claims wins
+	slots    []string // such as "0-5460" or "7"
+	failed   bool     // unreachable, possibly according to others only
 }
 
 // same reports whether a client would see no difference between two beliefs.
 func (b belief) same(o belief) bool {
-	return b.master == o.master && slices.Equal(b.slots, o.slots) && !b.failed && !o.failed
+	return b.master == o.master && b.hostname == o.hostname && slices.Equal(b.slots, o.slots) && !b.failed && !o.failed
 }
 
 // view asks n for its view (CLUSTER NODES). Nodes that n is still about to meet
@@ -49,6 +50,9 @@ func (n *clusterNode) view() (view, error) {
 func newBelief(f []string) belief {
 	b := belief{failed: strings.Contains(f[2], "fail")}
 	b.epoch, _ = strconv.Atoi(f[6])
+	if address := strings.Split(f[1], ","); len(address) > 1 { // ip:port@bus,hostname,shard-id=…
+		b.hostname = address[1]
+	}
 	if strings.Contains(f[2], "slave") {
 		b.master = f[3] // "-" while unknown
 	}

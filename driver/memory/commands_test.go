@@ -365,7 +365,8 @@ var sessions = map[string][]line{
 		{"ZSCORE z none", "nil"},
 		{"ZSCORE none a", "nil"},
 		{"ZMSCORE z a none", `["1" nil]`},
-		{"ZADD f 0.1 a inf b -inf c 0x10 d 1e20 e 9007199254740993 g 0.0 h", ":7"},
+		{"ZADD hex 0x10 m", ":1"},
+		{"ZADD f 0.1 a inf b -inf c 16 d 1e20 e 9007199254740993 g 0.0 h", ":7"},
 		{"ZMSCORE f a b c d e g h", `["0.10000000000000001" "inf" "-inf" "16" "1e+20" "9007199254740992" "0"]`},
 		{"ZINCRBY f 0.2 a", `"0.30000000000000004"`},
 		{"ZINCRBY f -inf b", "-ERR resulting score is not a number (NaN)"},
@@ -489,8 +490,11 @@ func TestCommandsOfRedis(t *testing.T) {
 			redisStep(t, conn, words("FLUSHALL"))
 			for _, l := range lines {
 				c := words(l.command)
+				if conn.differs(c) {
+					continue
+				}
 				got := redisStep(t, conn, c)
-				assert.True(t, sameReply(c, l.reply, got), "%s\n got %s\nwant %s", l.command, got, l.reply)
+				assert.True(t, conn.same(c, l.reply, got), "%s\n got %s\nwant %s", l.command, got, l.reply)
 			}
 		})
 	}
