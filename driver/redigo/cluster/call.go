@@ -103,7 +103,8 @@ func (c *call) free() {
 func (s *Store) Do(ctx context.Context, p *driver.Pipeline) error { return s.do(ctx, p, nil) }
 
 // do tries the common case first: the whole Pipeline goes unchanged to one
-// server. It creates a call only if that is impossible or not the end.
+// server. It creates a call only if that is impossible or the replies require
+// another round.
 func (s *Store) do(ctx context.Context, p *driver.Pipeline, home *node) error {
 	begun := time.Since(base)
 	a := s.routeOf(p, home)
@@ -189,7 +190,7 @@ func (c *call) addWhole(a route) *part {
 	return pt
 }
 
-// addAll adds units 0 to n-1, all that exist, to pt.
+// addAll adds all n units of the call to pt.
 func (pt *part) addAll(n int) {
 	for i := range n {
 		pt.units = append(pt.units, i)
@@ -363,13 +364,13 @@ func (c *call) write(pt *part, u *unit) {
 }
 
 // partFor returns the part for a destination, adding one if necessary.
-func (c *call) partFor(a route, asks bool) *part {
-	i := slices.IndexFunc(c.parts, func(pt part) bool { return pt.route == a && pt.asking == asks })
+func (c *call) partFor(a route, asking bool) *part {
+	i := slices.IndexFunc(c.parts, func(pt part) bool { return pt.route == a && pt.asking == asking })
 	if i >= 0 {
 		return &c.parts[i]
 	}
 	pt := c.newPart()
-	pt.route, pt.asking = a, asks
+	pt.route, pt.asking = a, asking
 	return pt
 }
 

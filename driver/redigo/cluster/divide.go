@@ -90,7 +90,7 @@ func (c *call) conclude() error {
 	return nil
 }
 
-// worst returns the error of units that promises least. ErrUnavailable promises
+// worst returns the units' error that promises least. ErrUnavailable promises
 // that nothing has run, which holds for all units only if no unit has another
 // error.
 func (c *call) worst(units []unit) (err error) {

@@ -147,7 +147,7 @@ func (s *Store) noteMoved(slot int, n *node) {
 		s.hints[slot] = hint{n, time.Now()}
 		s.warnTrackers(func() map[*node]bool { return map[*node]bool{n: true} })
 		// warnTrackers released mu: by now the table may be another one, and the hint
-		// used up.
+		// deleted.
 		if h, ok := s.hints[slot]; ok && h.to == n {
 			t = s.table.Load()
 			t.slots[slot].Store(t.shardOf(n))

@@ -159,7 +159,7 @@ func (s *Store) refresh(begun time.Time) error {
 }
 
 // listen waits for an answer, or until it is time to ask another server too. It
-// reports false if the answers so far must do.
+// reports false if waiting for more answers is pointless.
 func (r *inquiry) listen() bool {
 	var late <-chan time.Time
 	if len(r.queue) > 0 || r.best.slots > 0 {

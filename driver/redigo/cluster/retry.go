@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// maxRedirects bounds how often one call is sent again without a server asking
-	// for a pause. Beyond it the servers contradict each other.
+	// maxRedirects bounds the further rounds of a call in which no server asks for
+	// a pause. Servers that need more contradict each other.
 	maxRedirects = 16
 	// freeRedirects is the number of redirects followed without a pause.
 	freeRedirects = 3
@@ -156,7 +156,7 @@ func (c *call) prepareRound() bool {
 func (c *call) giveUp(u *unit) {
 	ended := c.ctx.Err()
 	silent := u.reply == nil && (u.cmd != wholePipeline || c.p.Replies().Len() == 0)
-	// Replace a redirect by an error: it says only that nothing has run.
+	// An error says more than a redirect, which only means that nothing has run.
 	if u.open && u.err == nil && (silent || u.to != nil && ended != nil) {
 		u.err = unavailable(cmp.Or(ended, context.DeadlineExceeded))
 	}

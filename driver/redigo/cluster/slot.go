@@ -33,8 +33,8 @@ func crc16[T string | []byte](crc uint16, s T) uint16 {
 	return crc
 }
 
-// slotOf returns the slot of key. If key has a hash tag, the first non-empty
-// "{…}", only the tag counts.
+// slotOf returns the slot of key. If the first "{…}" in key is not empty, its
+// content is the hash tag, and only the tag counts.
 func slotOf(key []byte) int {
 	if open := bytes.IndexByte(key, '{'); open >= 0 {
 		if size := bytes.IndexByte(key[open+1:], '}'); size > 0 {

@@ -72,7 +72,7 @@ func covered(members []member) (n int) {
 
 // A describer is a server asked for the cluster's topology.
 type describer struct {
-	host string // as dialled; used for itself if it does not know its own name
+	host string // as dialled; stands for its own name if it does not know that
 	tls  bool
 }
 

@@ -32,8 +32,8 @@ const maxListed = 64
 
 var errUnknownName = errors.New("does not know the master")
 
-// ask queries one Sentinel in a single round trip. Only the address of the
-// master is required: the user may lack permission for the other queries.
+// ask queries one Sentinel in one round trip. Only the address of the master is
+// required: the user may lack permission for the other queries.
 func ask(ctx context.Context, s driver.Store, name string) (answer, error) {
 	p := driver.NewPipeline(driver.ReadOnly)
 	defer p.Free()
@@ -44,11 +44,11 @@ func ask(ctx context.Context, s driver.Store, name string) (answer, error) {
 	if err := s.Do(ctx, p); err != nil {
 		return answer{}, err
 	}
-	// MASTER would give the previous master's address until all replicas follow
-	// the new one. The epoch is read before the address: if a failover comes
-	// between, the new address has an old epoch and is ignored until the next
-	// question. In the other order, an old address would have the new epoch and be
-	// believed until doubted.
+	// The reply to MASTER has the previous master's address until all replicas
+	// follow the new one, so the address is a query of its own. The epoch is read
+	// before the address: if a failover comes between, the new address has an old
+	// epoch and is ignored until the next question. In the other order, an old
+	// address would have the new epoch and be believed until doubted.
 	a := answer{epoch: -1}
 	if epoch, err := strconv.ParseInt(fieldsOf(p.Next())["config-epoch"], 10, 64); err == nil {
 		a.epoch = epoch

@@ -39,7 +39,7 @@ const (
 	channel = "+switch-master"
 )
 
-// A watch finds out the address of one master from Sentinels.
+// A watch learns the address of one master from Sentinels.
 //
 // All answers go through accept, which alone decides whether the master has
 // moved. So their order does not matter, and no caller has to wait for all of
@@ -249,8 +249,8 @@ func (w *watch) accept(s *sentinel, a answer) {
 	}
 }
 
-// believe makes a the belief if it is news. It reports whether the master has
-// moved, and its previous address. The caller holds mu.
+// believe adopts a as the belief if it is news. It reports whether the master
+// has moved, and its previous address. The caller holds mu.
 func (w *watch) believe(a answer, now time.Time) (was string, moved bool) {
 	b := w.master
 	// An epoch has one master. Another address in the same epoch is a second name
