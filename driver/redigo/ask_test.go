@@ -12,7 +12,7 @@ import (
 	"github.com/gocaches/caches/driver/redigo"
 )
 
-// ASKING stands in front of each command, scripts go as their source, and the
+// ASKING precedes each command, scripts are sent as their source, and the
 // replies are those of the commands alone.
 func TestAsk(t *testing.T) {
 	script := driver.NewScript("return 1", nil)
@@ -28,7 +28,7 @@ func TestAsk(t *testing.T) {
 		return "+OK\r\n"
 	})
 	s := open(t, redigo.Config{Address: server.addr})
-	for range 2 { // the second time the script is known
+	for range 2 { // the server knows the script the second time
 		p := driver.NewPipeline(0)
 		p.Cmd("GET").Key("a")
 		p.Script(script, 1).Key("b")
@@ -46,7 +46,7 @@ func TestAsk(t *testing.T) {
 	require.NoError(t, s.Ask(t.Context(), driver.NewPipeline(0)))
 }
 
-// In front of a transaction it stands once: it holds to the end.
+// ASKING precedes a transaction once, and holds until its end.
 func TestAskAtomic(t *testing.T) {
 	server := serve(t, func(_ int, cmd []string) string {
 		switch cmd[0] {
@@ -70,8 +70,8 @@ func TestAskAtomic(t *testing.T) {
 	assert.Equal(t, append(want, want...), server.commands())
 }
 
-// Who knows another server gets refusals at once, and is told which connection
-// only reads.
+// Config.Refusals returns refusals at once, and Config.ReadOnly is announced on
+// each connection.
 func TestRefusalsAndReadOnly(t *testing.T) {
 	server := serve(t, func(_ int, cmd []string) string {
 		switch cmd[0] {

@@ -11,7 +11,7 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// BenchmarkGet sets the store beside redigo's own Pool, from one goroutine and
+// BenchmarkGet compares the Store with redigo's own Pool, from one goroutine and
 // from several.
 func BenchmarkGet(b *testing.B) {
 	r := testutil.Redis(b, nil)

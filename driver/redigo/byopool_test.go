@@ -38,7 +38,7 @@ func TestFromPoolStore(t *testing.T) {
 	})
 }
 
-// TestFromPoolLeavesThePool closes a store: the pool goes on.
+// TestFromPoolLeavesThePool checks that the pool works after Close.
 func TestFromPoolLeavesThePool(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	pool := poolOf(t, r.Addr())
@@ -125,8 +125,8 @@ func TestFromPoolUnavailable(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
-// TestFromPoolLosses ends a call in each way; the pool never hands out a
-// connection on which a reply is outstanding.
+// TestFromPoolLosses ends a call in every way. The pool must never hand out a
+// connection with a reply outstanding.
 func TestFromPoolLosses(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	proxy := testutil.NewProxy(t, r.Addr())
@@ -161,7 +161,7 @@ func TestFromPoolLosses(t *testing.T) {
 	assert.Equal(t, bulk("z"), got)
 }
 
-// TestFromPoolBrokenConnection gets a connection that has failed before.
+// TestFromPoolBrokenConnection gets a broken connection from the pool.
 func TestFromPoolBrokenConnection(t *testing.T) {
 	fault := errors.New("broken before")
 	pool := &redis.Pool{Dial: func() (redis.Conn, error) { return brokenConn{err: fault}, nil }}

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// inBubble gives a call whose time is the bubble's.
+// inBubble returns a call that uses the clock of its synctest bubble.
 func inBubble(t *testing.T, ctx context.Context, timeout time.Duration) *call {
 	t.Helper()
 	s, err := Open(Config{Address: "127.0.0.1:1", OwnConns: 1, Timeout: timeout})
@@ -21,8 +21,8 @@ func inBubble(t *testing.T, ctx context.Context, timeout time.Duration) *call {
 	return s.newCall(ctx, p)
 }
 
-// TestPause measures the pauses: each at most twice the one before, 250 ms at
-// most, and spread over all of that.
+// TestPause measures the pauses: the limit doubles up to 250 ms, and the pauses
+// are spread over all of it.
 func TestPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := inBubble(t, context.Background(), time.Hour)
@@ -62,7 +62,7 @@ func TestPauseEndsEarly(t *testing.T) {
 		c = inBubble(t, context.Background(), time.Nanosecond)
 		c.deadline = time.Since(base)
 		assert.False(t, c.pause(0), "the deadline would pass meanwhile")
-		assert.Equal(t, start, time.Now(), "none of them took any time")
+		assert.Equal(t, start, time.Now(), "none of them waited")
 	})
 }
 
@@ -83,7 +83,7 @@ func TestDeadlineIsTheNearerOne(t *testing.T) {
 	})
 }
 
-// TestAcquireWaits waits for the only right to a connection.
+// TestAcquireWaits waits for the only permit.
 func TestAcquireWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := inBubble(t, context.Background(), time.Minute)
@@ -102,8 +102,7 @@ func TestAcquireWaits(t *testing.T) {
 	})
 }
 
-// TestCallsAreReused checks that a call that is used again has nothing of the
-// one before.
+// TestCallsAreReused checks that nothing of a call is left when it is reused.
 func TestCallsAreReused(t *testing.T) {
 	c := inBubble(t, context.Background(), time.Second)
 	c.out = make([]byte, 2*keepBuffer)
@@ -114,5 +113,5 @@ func TestCallsAreReused(t *testing.T) {
 }
 
 func TestConnWithoutSocket(t *testing.T) {
-	require.NoError(t, new(conn).check(), "it cannot be looked at, so it is taken as it is")
+	require.NoError(t, new(conn).check(), "it cannot be checked, so it is used")
 }

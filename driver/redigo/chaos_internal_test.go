@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// A plan is the luck of one life of a connection, by its seed.
+// A plan is the random course of one connection's life, by its seed.
 type plan struct {
 	mu sync.Mutex
 	r  *rand.Rand
@@ -30,18 +30,17 @@ func (p *plan) n(n int) int {
 	return p.r.IntN(n)
 }
 
-// rest waits for less than so many microseconds.
+// rest sleeps for less than the given number of microseconds.
 func (p *plan) rest(most int) { time.Sleep(time.Duration(p.n(most)) * time.Microsecond) }
 
 var errChaos = errors.New("chaos")
 
-// A chaotic connection takes its time, reads in pieces, and once in a while
-// fails: before anything is written, in the middle of it, or with the last bytes
-// read.
+// A chaotic connection is slow, reads in pieces, and sometimes fails: before a
+// write, in the middle of it, or together with the last bytes of a read.
 type chaotic struct {
 	net.Conn
 	plan *plan
-	odds int // one in so many writes and reads fails
+	odds int // one in so many reads and writes fails
 }
 
 func (c *chaotic) Write(b []byte) (n int, err error) {
@@ -72,7 +71,7 @@ func (c *chaotic) Read(b []byte) (n int, err error) {
 	return c.Conn.Read(b)
 }
 
-// echoes answers each command by its last argument.
+// echoes replies to each command with its last argument.
 func echoes(nc net.Conn) {
 	defer func() { _ = nc.Close() }()
 	in := bufio.NewReader(nc)
@@ -98,9 +97,8 @@ func echoes(nc net.Conn) {
 	}
 }
 
-// TestChaos leads many connections through their lives, and ends each by a way
-// of its own under the calls: nobody gets another's reply, every call ends, and
-// the books are right.
+// TestChaos runs many connections and ends each in a different way during calls:
+// no call gets another's reply, every call ends, and the counts are right.
 func TestChaos(t *testing.T) {
 	lives := 400
 	if testing.Short() {
@@ -118,10 +116,10 @@ func life(t *testing.T, seed uint64) {
 	p := &plan{r: rand.New(rand.NewPCG(seed, 0))}
 	s, m := muxTo(t, 10*time.Second, echoes)
 	odds := []int{30, 300, 3000}[p.n(3)]
-	m.mu.Lock() // the reader begins with the first wake, which comes behind this
+	m.mu.Lock() // the reader starts at the first wake, which comes after this
 	m.conn.nc = &chaotic{m.conn.nc, p, odds}
 	m.mu.Unlock()
-	s.lanes[0].mu.Lock() // no dial: one life is enough
+	s.lanes[0].mu.Lock() // prevents a second dial
 	s.lanes[0].failures, s.lanes[0].retryAt, s.lanes[0].lastErr = tripAt, time.Now().Add(time.Hour), errChaos
 	s.lanes[0].mu.Unlock()
 	var callers sync.WaitGroup
@@ -144,7 +142,7 @@ func life(t *testing.T, seed uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for end := time.Now().Add(10 * time.Second); m.flight()+m.unwritten > 0 && m.dead == nil && time.Now().Before(end); {
-		m.mu.Unlock() // replies to calls that went away, and a write that comes out later than they
+		m.mu.Unlock() // wait for replies to abandoned calls, and for a late write
 		time.Sleep(time.Millisecond)
 		m.mu.Lock()
 	}
@@ -157,7 +155,7 @@ func life(t *testing.T, seed uint64) {
 	assert.Zero(t, m.unwritten)
 }
 
-// callOnce makes one call, and reports whether it ended as it may.
+// callOnce makes one call, and reports whether its outcome is a permitted one.
 func callOnce(t *testing.T, s *Store, p *plan, word string) bool {
 	if p.n(20) == 0 {
 		word += strings.Repeat("x", p.n(2*handOver))
@@ -189,7 +187,7 @@ func callOnce(t *testing.T, s *Store, p *plan, word string) bool {
 	}
 }
 
-// done is a call that has ended.
+// done is the end of a call.
 type done struct{ err error }
 
 func (d done) Finish() error { return d.err }

@@ -19,7 +19,7 @@ import (
 func TestTLS(t *testing.T) {
 	r := testutil.Redis(t, &testutil.RedisOptions{TLS: true})
 	both := testutil.Redis(t, &testutil.RedisOptions{TLSAuthClients: true})
-	stranger := testutil.Redis(t, &testutil.RedisOptions{TLS: true}) // with another authority
+	stranger := testutil.Redis(t, &testutil.RedisOptions{TLS: true}) // has a certificate of another authority
 	plain := testutil.Redis(t, nil)
 	_, port, err := net.SplitHostPort(r.Addr())
 	require.NoError(t, err)
@@ -36,7 +36,7 @@ func TestTLS(t *testing.T) {
 		name    string
 		address string
 		tls     *tls.Config
-		want    string // of the error; "" where there is none
+		want    string // part of the error; "" for none
 	}{
 		{"name from the address", r.Addr(), with(r, nil), ""},
 		{"localhost", "localhost:" + port, with(r, nil), ""},
@@ -57,13 +57,13 @@ func TestTLS(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			config := redigo.Config{Address: c.address, TLS: c.tls}
 			if c.address == plain.Addr() {
-				config.ConnectTimeout = 100 * time.Millisecond // Redis waits for a line's end
+				config.ConnectTimeout = 100 * time.Millisecond // Redis waits for the end of a line
 			}
 			s := open(t, config)
 			got, err := run(s, 0, "SET", "k", "v")
 			switch c.name {
 			case "no TLS at the client", "client certificate of another", "no client certificate":
-				// The server breaks off: what it says before may be lost in that.
+				// The server closes the connection: its error message may be lost.
 				require.ErrorIs(t, err, driver.ErrUnavailable)
 				return
 			}
@@ -103,19 +103,19 @@ func TestPasswords(t *testing.T) {
 		name       string
 		addr       string
 		user, pass string
-		code       string // of the refusal; "" where there is none
+		code       string // of the refusal; "" for none
 	}{
 		{"default user", r.Addr(), "", "secret", ""},
 		{"user", r.Addr(), "app", "apppw", ""},
 		{"user without a password", r.Addr(), "open", "", ""},
-		{"user who may not PING", r.Addr(), "quiet", "quietpw", ""},
+		{"user without PING", r.Addr(), "quiet", "quietpw", ""},
 		{"no password", r.Addr(), "", "", "NOAUTH"},
 		{"wrong password", r.Addr(), "", "wrong", "WRONGPASS"},
 		{"wrong password of a user", r.Addr(), "app", "wrong", "WRONGPASS"},
 		{"forgotten password of a user", r.Addr(), "app", "", "WRONGPASS"},
 		{"no such user", r.Addr(), "nobody", "x", "WRONGPASS"},
 		{"password that is not needed", free.Addr(), "", "secret", "ERR"},
-		{"empty password, where the default user needs none", free.Addr(), "app", "", "WRONGPASS"},
+		{"empty password, default user without one", free.Addr(), "app", "", "WRONGPASS"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := open(t, redigo.Config{Address: c.addr, Username: c.user, Password: c.pass})
@@ -133,7 +133,7 @@ func TestPasswords(t *testing.T) {
 	}
 }
 
-// TestUserWithoutPing greets with PING, which the ACL does not allow.
+// TestUserWithoutPing dials as a user whose ACL does not allow PING.
 func TestUserWithoutPing(t *testing.T) {
 	r := testutil.Redis(t, &testutil.RedisOptions{ACL: []string{
 		"user admin on >x ~* +@all", "user default on nopass ~* -@all +get +set",
@@ -144,7 +144,7 @@ func TestUserWithoutPing(t *testing.T) {
 	assert.True(t, strings.HasPrefix(raw, "-NOPERM"), "%q", raw)
 }
 
-// TestCredentials asks at each dial, so that a password can be changed.
+// TestCredentials changes the password between dials: each dial asks again.
 func TestCredentials(t *testing.T) {
 	r := testutil.Redis(t, &testutil.RedisOptions{Password: "first"})
 	proxy := testutil.NewProxy(t, r.Addr())
@@ -164,7 +164,7 @@ func TestCredentials(t *testing.T) {
 	must(t, s, "PING")
 	must(t, s, "CONFIG", "SET", "requirepass", "second")
 	must(t, s, "PING")
-	assert.Equal(t, 1, asked, "a connection that is there needs none")
+	assert.Equal(t, 1, asked, "an open connection needs none")
 	loseConnections()
 	_, err := run(s, 0, "PING")
 	require.ErrorContains(t, err, "WRONGPASS")
@@ -179,9 +179,9 @@ func TestCredentials(t *testing.T) {
 	require.ErrorIs(t, err, fault)
 }
 
-// TestConnectTimeout dials a server that accepts and says nothing.
+// TestConnectTimeout dials a server that accepts and never replies.
 func TestConnectTimeout(t *testing.T) {
-	mute, err := net.Listen("tcp", "127.0.0.1:0") // the system accepts, nobody reads
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // the system accepts, but nothing reads
 	require.NoError(t, err)
 	defer func() { _ = mute.Close() }()
 	addr := mute.Addr().String()
@@ -204,8 +204,8 @@ func TestConnectTimeout(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-// TestDialOfAnother joins a dial that has used up its time before: the call has
-// its own time, for another dial.
+// TestDialOfAnother joins a dial whose time is nearly over: the call uses its
+// own time for another dial.
 func TestDialOfAnother(t *testing.T) {
 	asked := make(chan struct{}, 16)
 	server := serveAll(t, func(conn int, cmd []string) string {
@@ -231,7 +231,8 @@ func TestDialOfAnother(t *testing.T) {
 	assert.Equal(t, ":1\r\n", must(t, s, "INCR", "n"))
 }
 
-// TestGreetingGoneWrong answers the handshake by nonsense: no command follows.
+// TestGreetingGoneWrong replies to the handshake with nonsense: no command must
+// follow.
 func TestGreetingGoneWrong(t *testing.T) {
 	for name, c := range map[string]struct {
 		reply string

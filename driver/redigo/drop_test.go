@@ -18,8 +18,8 @@ import (
 
 var errMoved = errors.New("it has moved")
 
-// TestDrop ends calls that wait for a server, on connections of both kinds: a
-// write's outcome is unknown, and a read is sent again.
+// TestDrop drops connections of both kinds during calls: a write's outcome is
+// unknown, and a read is sent again.
 func TestDrop(t *testing.T) {
 	for _, mode := range []driver.Mode{0, driver.Own} {
 		var dropped atomic.Bool
@@ -61,12 +61,12 @@ func TestDrop(t *testing.T) {
 	}
 }
 
-// TestDropIdle closes connections that nobody uses: the server sees them go, and
-// the next call makes another.
+// TestDropIdle drops idle connections: the server sees them close, and the next
+// call dials.
 func TestDropIdle(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr()})
-	s.Drop(errMoved) // there is none yet
+	s.Drop(errMoved) // no connection yet
 	must(t, s, "PING")
 	_, err := run(s, driver.Own, "PING")
 	require.NoError(t, err)
@@ -80,8 +80,8 @@ func TestDropIdle(t *testing.T) {
 	assert.EqualValues(t, 4, s.Stats().Dials)
 }
 
-// TestDropDial ends a dial to a server that does not answer, and dials where the
-// server is now, for the calls that wait.
+// TestDropDial drops during a dial to a server that does not reply: the dial
+// starts again at the new address, for the calls that wait.
 func TestDropDial(t *testing.T) {
 	for _, mode := range []driver.Mode{0, driver.Own} {
 		mute := serveAll(t, func(int, []string) string { return silence })
@@ -107,8 +107,8 @@ func TestDropDial(t *testing.T) {
 	}
 }
 
-// TestDropResets closes the breaker: a server that has moved need not wait for
-// the former one's sake.
+// TestDropResets checks that Drop closes the breaker, so that the failures of
+// the previous server do not delay calls.
 func TestDropResets(t *testing.T) {
 	now := serve(t, func(int, []string) string { return ":1\r\n" })
 	var moved atomic.Bool
@@ -128,8 +128,8 @@ func TestDropResets(t *testing.T) {
 	must(t, s, "INCR", "k")
 }
 
-// TestDropStorm drops connections all the time under calls: each has a definite
-// end, and nothing runs twice.
+// TestDropStorm keeps dropping connections during calls: each call has a
+// definite outcome, and nothing runs twice.
 func TestDropStorm(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr(), Conns: 2})
@@ -172,7 +172,7 @@ func TestDropStorm(t *testing.T) {
 	assert.LessOrEqual(t, n, acked.Load()+unknown.Load())
 }
 
-// TestDropTracking begins the tracking of keys anew.
+// TestDropTracking checks that tracking starts again after Drop.
 func TestDropTracking(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr()})
@@ -191,7 +191,7 @@ func TestDropTracking(t *testing.T) {
 	require.Equal(t, driver.Tracking, (<-events).Kind)
 }
 
-// TestListen hears what is published, and why it ends.
+// TestListen checks the messages, and the reason for the end.
 func TestListen(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr()})
@@ -201,7 +201,7 @@ func TestListen(t *testing.T) {
 		done <- s.Listen(ctx, "news", func(message []byte) { heard <- string(message) })
 	}
 	go listen()
-	require.Empty(t, <-heard, "the subscription stands")
+	require.Empty(t, <-heard, "the subscription is confirmed")
 	_, err := r.Do("PUBLISH", "news", "it rains")
 	require.NoError(t, err)
 	assert.Equal(t, "it rains", <-heard)
@@ -227,7 +227,8 @@ func TestListen(t *testing.T) {
 	require.Error(t, s.Listen(ctx, "news", func([]byte) {}), "the store is closed")
 }
 
-// TestForeignPool neither drops nor listens.
+// TestForeignPool checks that a Store made by FromPool can neither drop nor
+// listen.
 func TestForeignPool(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	pool := &redis.Pool{Dial: func() (redis.Conn, error) { return redis.Dial("tcp", r.Addr()) }, MaxIdle: 1}

@@ -6,7 +6,7 @@ import (
 	"github.com/gocaches/caches/driver/redigo"
 )
 
-// A Config shows where it leads and never what lets it in.
+// A Config prints its address but no credentials.
 func ExampleConfig() {
 	c := redigo.Config{Address: "cache.example:6379", DB: 2, Username: "app", Password: "secret"}
 	fmt.Println(c)
@@ -16,7 +16,7 @@ func ExampleConfig() {
 	// redigo.Config(tcp cache.example:6379/2)
 }
 
-// Open dials nothing: a server that is not there is found out by the first call.
+// Open does not dial: an unreachable server is reported by the first call.
 func ExampleOpen() {
 	store, err := redigo.Open(redigo.Config{Address: "localhost"})
 	fmt.Println(store, err)

@@ -2,14 +2,14 @@ package redigo
 
 import "time"
 
-// NeverStarve keeps calls on the shared connections however busy the machine
-// is that the test runs on.
+// NeverStarve keeps calls on the shared connections, however busy the test
+// machine is.
 func (s *Store) NeverStarve() { s.starvedYield = time.Hour }
 
-// Starve makes this process seem short of processors for a while.
+// Starve makes this process seem short of processors for d.
 func (s *Store) Starve(d time.Duration) { s.poolUntil.Store(int64(time.Since(base) + d)) }
 
-// The bounds, for tests that reach them.
+// The limits, for tests that reach them.
 const (
 	MaxFlight    = maxFlight
 	MaxUnwritten = maxUnwritten

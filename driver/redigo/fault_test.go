@@ -26,8 +26,8 @@ import (
 
 var threeKeys = driver.NewScript(`return {KEYS[1], ARGV[1], {1, 2}}`, nil)
 
-// TestCutAtEveryByte loses the connection after each byte of a reply: the
-// caller gets all of it or an error, never a part.
+// TestCutAtEveryByte loses the connection after each byte of a reply: the caller
+// gets the whole reply or an error, never a part.
 func TestCutAtEveryByte(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	proxy := testutil.NewProxy(t, r.Addr())
@@ -103,7 +103,7 @@ func TestTimeoutAndCancel(t *testing.T) {
 	assert.Less(t, time.Since(start), 10*time.Second)
 
 	proxy.Heal()
-	proxy.KillAll() // no network loses bytes and passes on what comes after them
+	proxy.KillAll() // no real network drops bytes and delivers later ones
 	ping(t, s)
 	proxy.DropReplies(true)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
@@ -113,8 +113,8 @@ func TestTimeoutAndCancel(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
-// TestCancelInFlight cancels a call that waits for its reply. It returns long
-// before its deadline, and the late reply is nobody's.
+// TestCancelInFlight cancels a call that waits for its reply. The call returns
+// long before its deadline, and its late reply is dropped.
 func TestCancelInFlight(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr()})
@@ -139,15 +139,15 @@ func TestCancelInFlight(t *testing.T) {
 	assert.Zero(t, s.Stats().InFlight)
 }
 
-// TestCancelStorm cancels calls at all points of their way, over few
-// connections. No reply may reach another call.
+// TestCancelStorm cancels calls at every point, over few connections. No reply
+// may reach another call.
 func TestCancelStorm(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr(), Conns: 2})
 	var all sync.WaitGroup
-	var cancelled atomic.Int64
+	var canceled atomic.Int64
 	for w := range 16 {
 		random := rand.New(rand.NewPCG(seed, uint64(w)))
 		all.Go(func() {
@@ -162,21 +162,21 @@ func TestCancelStorm(t *testing.T) {
 					assert.Equal(t, bulk(word), got)
 					continue
 				}
-				cancelled.Add(1)
+				canceled.Add(1)
 				assert.ErrorIs(t, err, context.Canceled)
 			}
 		})
 	}
 	all.Wait()
-	t.Logf("%d cancelled, %+v", cancelled.Load(), s.Stats())
+	t.Logf("%d canceled, %+v", canceled.Load(), s.Stats())
 	for i := range 20 {
 		word := strconv.Itoa(i)
 		assert.Equal(t, bulk(word), must(t, s, "ECHO", word))
 	}
 }
 
-// TestRestart restarts the server under idle connections: the next write goes
-// through, for a connection that the server has closed takes no write.
+// TestRestart restarts the server while connections are idle. The next write
+// succeeds, because a connection that the server has closed is not used.
 func TestRestart(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr()})
@@ -190,8 +190,8 @@ func TestRestart(t *testing.T) {
 	require.ErrorIs(t, err, driver.ErrUnavailable, "nothing was written")
 }
 
-// TestKillUnderLoad kills the server under calls. Every call has a definite
-// end, and calls succeed again once the server is back.
+// TestKillUnderLoad kills the server during calls. Every call has a definite
+// outcome, and calls succeed again once the server is back.
 func TestKillUnderLoad(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr(), Timeout: time.Second})
@@ -228,8 +228,8 @@ func TestKillUnderLoad(t *testing.T) {
 	all.Wait()
 }
 
-// TestAtMostOnce counts increments through a proxy that breaks connections:
-// each that was acknowledged happened, and no other happened twice.
+// TestAtMostOnce counts increments through a proxy that breaks connections: each
+// acknowledged one has run, and no other has run twice.
 func TestAtMostOnce(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -263,8 +263,8 @@ func TestAtMostOnce(t *testing.T) {
 	assert.LessOrEqual(t, n, acks.Load()+unknown.Load())
 }
 
-// hold stops the server in the middle of a call, which has the only connection
-// for calls that have one for themselves until the server goes on.
+// hold stops the server during a call that has the only dedicated connection
+// until the server continues.
 func hold(t *testing.T, s *redigo.Store, r *testutil.RedisServer) (ended <-chan error) {
 	t.Helper()
 	_, err := run(s, driver.Own, "PING")
@@ -304,7 +304,7 @@ func TestPoolExhausted(t *testing.T) {
 	}()
 	r.Resume()
 	require.NoError(t, <-first)
-	require.NoError(t, <-second, "a connection that comes back goes to who waits")
+	require.NoError(t, <-second, "a returned connection goes to the waiting call")
 	assert.EqualValues(t, 1, s.Stats().Dials)
 }
 
@@ -321,11 +321,11 @@ func TestCloseWhileWaiting(t *testing.T) {
 	require.NoError(t, s.Close())
 	require.ErrorIs(t, <-second, driver.ErrUnavailable)
 	r.Resume()
-	require.NoError(t, <-first, "Close lets calls under way end")
+	require.NoError(t, <-first, "Close waits for calls in progress")
 }
 
-// hostileReplies are what a broken or evil server may send, and what becomes
-// of the call.
+// hostileReplies are replies of a broken or malicious server, with the result of
+// the call.
 var hostileReplies = []struct {
 	name, reply string
 	want        error
@@ -358,8 +358,8 @@ func TestHostileServer(t *testing.T) {
 					require.ErrorIs(t, err, c.want)
 				}
 				require.Error(t, err)
-				// The server of the test writes from this process, too.
-				assert.Less(t, grown, uint64(8<<20+2*len(c.reply)), "memory follows what came, not what was announced")
+				// The test's server writes from this process, too.
+				assert.Less(t, grown, uint64(8<<20+2*len(c.reply)), "memory follows the bytes received, not the length announced")
 			})
 		}
 	}
@@ -371,8 +371,8 @@ func allocated() uint64 {
 	return m.TotalAlloc
 }
 
-// TestProtocolErrorCostsTheConnection shows that nothing is sent on a
-// connection that has answered nonsense.
+// TestProtocolErrorCostsTheConnection checks that nothing is sent on a
+// connection after a malformed reply.
 func TestProtocolErrorCostsTheConnection(t *testing.T) {
 	server := serve(t, func(conn int, cmd []string) string {
 		if conn == 0 {
@@ -388,8 +388,9 @@ func TestProtocolErrorCostsTheConnection(t *testing.T) {
 	assert.Equal(t, []string{"ECHO a", "ECHO b"}, server.commands())
 }
 
-// TestSubscriptionIsNobodysReply makes Redis talk to a connection without being
-// asked: that is the connection that asked for it, which nobody else gets.
+// TestSubscriptionIsNobodysReply makes Redis send messages on a connection. Only
+// the subscriber has that connection, so no other call gets a message as its
+// reply.
 func TestSubscriptionIsNobodysReply(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr(), OwnConns: 1})
@@ -405,8 +406,8 @@ func TestSubscriptionIsNobodysReply(t *testing.T) {
 	assert.EqualValues(t, 3, s.Stats().Dials, "shared, the subscription's, its successor")
 }
 
-// TestUnsolicitedReply gets a second reply after the first call has returned: it
-// is not taken for that of the next call.
+// TestUnsolicitedReply sends a second reply after the first call has returned:
+// the next call must not get it.
 func TestUnsolicitedReply(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -442,8 +443,8 @@ func TestUnsolicitedReply(t *testing.T) {
 	<-ended
 }
 
-// TestLargeRequestLost breaks off while 30 MB are being written: the call ends
-// and lets go of the Pipeline.
+// TestLargeRequestLost loses the connection while 30 MB are being written: the
+// call ends and releases the Pipeline.
 func TestLargeRequestLost(t *testing.T) {
 	for name, fault := range map[string]func(*testutil.Proxy){
 		"request cut": func(p *testutil.Proxy) { p.CutRequest(1 << 20) },
@@ -464,7 +465,7 @@ func TestLargeRequestLost(t *testing.T) {
 				p.Cmd("SET").Key("k").String(value)
 			}
 			require.ErrorIs(t, s.Do(t.Context(), p), driver.ErrUnknownOutcome)
-			p.Reset(0) // would be a race with a writer that is still there
+			p.Reset(0) // a race if a writer were still there
 			p.Cmd("PING")
 			proxy.Heal()
 			proxy.KillAll()

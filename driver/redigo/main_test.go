@@ -20,12 +20,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is a timeout that no healthy call reaches, on a loaded machine
-// under the race detector either.
+// patience is a timeout that no healthy call reaches, even on a loaded machine
+// under the race detector.
 const patience = 20 * time.Second
 
-// open opens a store that is closed when the test ends. Without a Timeout of
-// its own a Config gets patience.
+// open opens a store and closes it when the test ends. Without a Timeout, the
+// Config gets patience.
 func open(t testing.TB, c redigo.Config) *redigo.Store {
 	t.Helper()
 	if c.Timeout == 0 {
@@ -61,8 +61,8 @@ func add(p *driver.Pipeline, args ...string) {
 	}
 }
 
-// ping makes sure that there is a connection. It goes again where a connection
-// was just being lost, and waits for a breaker.
+// ping ensures that there is a connection. It tries again if a connection was
+// just being lost, and waits for an open breaker.
 func ping(t testing.TB, s driver.Store) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -81,7 +81,7 @@ func must(t testing.TB, s driver.Store, args ...string) string {
 
 func bulk(s string) string { return "$" + strconv.Itoa(len(s)) + "\r\n" + s + "\r\n" }
 
-// A scripted server answers commands as its test says.
+// A scripted server replies to commands as its test specifies.
 type scripted struct {
 	addr string
 
@@ -89,8 +89,8 @@ type scripted struct {
 	seen [][]string // every command but PING, in order
 }
 
-// answer gives the reply to a command on the wire. "" closes the connection;
-// what ends in hangUp is sent before that.
+// An answer returns the reply to a command on the wire. "" closes the
+// connection; text that ends in hangUp is sent before the connection closes.
 type answer func(conn int, cmd []string) string
 
 const (
@@ -98,7 +98,8 @@ const (
 	silence = "\x00silence"
 )
 
-// serve starts a scripted server. PING, which greets it, is answered for it.
+// serve starts a scripted server. It replies to the PING of the handshake by
+// itself.
 func serve(t testing.TB, reply answer) *scripted {
 	t.Helper()
 	return serveAll(t, func(conn int, cmd []string) string {

@@ -12,8 +12,8 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// An echo is a server in the same process that answers every command of a size
-// alike: what is left of a call's time is the client's own.
+// An echo is a server in this process that has one reply to all commands of a
+// size: the rest of a call's time is the client's own.
 type echo struct {
 	net.Conn
 	size    int
@@ -48,9 +48,9 @@ func (e *echo) Close() error                     { e.once.Do(func() { close(e.cl
 func (e *echo) SetReadDeadline(time.Time) error  { return nil }
 func (e *echo) SetWriteDeadline(time.Time) error { return nil }
 
-// BenchmarkMux is the client's share of a GET, without a system call or a
-// server, from many goroutines: with -cpu 1 its figures repeat where those of
-// the module bench do not.
+// BenchmarkMux measures the client's share of a GET from many goroutines,
+// without system calls or a server. With -cpu 1 its figures are repeatable,
+// unlike those of the module bench.
 func BenchmarkMux(b *testing.B) {
 	const key, reply = "0123456789", "$5\r\nhello\r\n"
 	for _, g := range []int{1, 8, 64, 256, 1024} {
@@ -65,7 +65,7 @@ func BenchmarkMux(b *testing.B) {
 				replies: strings.Repeat(reply, maxFlight), written: make(chan int, maxFlight), closed: make(chan struct{}),
 			}
 			m := newMux(&s.lanes[0], &conn{nc: server, sock: server})
-			m.watchdog.lastBeat = time.Since(base) + time.Hour // a PING has another size
+			m.watchdog.lastBeat = time.Since(base) + time.Hour // no PING: it has another size
 			s.lanes[0].cur.Store(m)
 			defer func() { _ = s.Close() }()
 			b.ReportAllocs()
@@ -90,7 +90,7 @@ func BenchmarkMux(b *testing.B) {
 	}
 }
 
-// BenchmarkFrame is what the reader pays for the end of a reply to be found.
+// BenchmarkFrame measures how long the reader takes to find the end of a reply.
 func BenchmarkFrame(b *testing.B) {
 	bulk := "$100\r\n" + strings.Repeat("x", 100) + "\r\n"
 	for name, reply := range map[string]string{

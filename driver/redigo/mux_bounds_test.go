@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMuxFull has as many calls under way as a connection takes: one more fails
-// at once, and the others are served.
+// TestMuxFull has as many calls in progress as a connection takes: one more
+// fails at once, and the others are served.
 func TestMuxFull(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := openShared(t, redigo.Config{Address: r.Addr()})
@@ -47,8 +47,8 @@ func TestMuxFull(t *testing.T) {
 	assert.EqualValues(t, redigo.MaxFlight, served.Load())
 }
 
-// TestMuxBytesAreBounded queues commands behind a write that is stuck until
-// there are too many bytes of them; those that were taken are served.
+// TestMuxBytesAreBounded queues commands behind a stuck write until they exceed
+// the limit of bytes; the accepted ones are served.
 func TestMuxBytesAreBounded(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := openShared(t, redigo.Config{Address: r.Addr(), Timeout: patience})
@@ -73,12 +73,12 @@ func TestMuxBytesAreBounded(t *testing.T) {
 	r.Resume()
 	<-ended
 	t.Logf("%d refused, %d served", refused.Load(), served.Load())
-	assert.GreaterOrEqual(t, served.Load(), int64(redigo.MaxUnwritten>>20), "the bound's worth was taken")
+	assert.GreaterOrEqual(t, served.Load(), int64(redigo.MaxUnwritten>>20), "the full number was accepted")
 	assert.Equal(t, refused.Load(), s.Stats().Refused)
 }
 
-// TestMuxClose closes a store with as many calls under way as it takes: those
-// that the server answers have their replies, and each has an outcome.
+// TestMuxClose closes a store with as many calls in progress as it takes: calls
+// that the server answers get their replies, and each has a definite outcome.
 func TestMuxClose(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	for _, answers := range []bool{true, false} {
@@ -123,7 +123,7 @@ func TestMuxClose(t *testing.T) {
 }
 
 // TestMuxCloseWaitsForCallsOnly closes a store whose server takes longer to
-// answer than the time between two heartbeats.
+// reply than the time between two heartbeats.
 func TestMuxCloseWaitsForCallsOnly(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	proxy := testutil.NewProxy(t, r.Addr())
@@ -142,8 +142,8 @@ func TestMuxCloseWaitsForCallsOnly(t *testing.T) {
 	assert.Less(t, time.Since(start), 4*redigo.BeatEvery)
 }
 
-// TestMuxStarves sends calls through the pool while this process is short of
-// processors, and back afterwards.
+// TestMuxStarves checks that calls use the pool while this process is short of
+// processors, and the shared connection afterwards.
 func TestMuxStarves(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := openShared(t, redigo.Config{Address: r.Addr()})
@@ -167,8 +167,8 @@ func TestMuxStarves(t *testing.T) {
 	assert.Equal(t, dials, s.Stats().Dials)
 }
 
-// TestBreaker refuses connections until calls fail without a dial, and finds
-// the server again soon after it is back.
+// TestBreaker refuses connections until calls fail without a dial, and then
+// checks that the server's return is noticed soon.
 func TestBreaker(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	proxy := testutil.NewProxy(t, r.Addr())
@@ -190,11 +190,11 @@ func TestBreaker(t *testing.T) {
 	t.Logf("found again after %v", time.Since(start))
 	n, err := redis.Int64(r.Do("GET", "n"))
 	require.NoError(t, err)
-	assert.EqualValues(t, 1, n, "what was refused did not run")
+	assert.EqualValues(t, 1, n, "a refused command did not run")
 }
 
-// TestMuxAtMostOnce counts increments of many callers over a network that
-// breaks connections. With the faults off, the counts are equal.
+// TestMuxAtMostOnce counts increments of many callers over a network that breaks
+// connections. With the faults off, the counts are equal.
 func TestMuxAtMostOnce(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -231,9 +231,9 @@ func TestMuxAtMostOnce(t *testing.T) {
 	}
 }
 
-// TestForgottenScriptOnALostConnection ends the connection after it has said
-// that it does not know a script: the commands before the script have run, so
-// the call must not go again.
+// TestForgottenScriptOnALostConnection closes the connection after a NOSCRIPT
+// reply: the commands before the script have run, so the call must not be sent
+// again.
 func TestForgottenScriptOnALostConnection(t *testing.T) {
 	server := serve(t, func(_ int, cmd []string) string {
 		switch cmd[0] {
@@ -246,7 +246,7 @@ func TestForgottenScriptOnALostConnection(t *testing.T) {
 	})
 	s := openShared(t, redigo.Config{Address: server.addr})
 	p := driver.NewPipeline(0)
-	p.Script(setScript, 1).Key("k").String("v") // goes as its source: it is known from now on
+	p.Script(setScript, 1).Key("k").String("v") // sent as its source, and known from now on
 	require.NoError(t, s.Do(t.Context(), p))
 	p.Free()
 	together(8, func(g int) {
@@ -269,8 +269,8 @@ func TestForgottenScriptOnALostConnection(t *testing.T) {
 	}
 }
 
-// TestHeartbeat answers heartbeats by the reply to something else: the
-// connection is given up, though every call got what looked like a reply.
+// TestHeartbeat answers heartbeats with replies to other commands: the
+// connection is closed, although every call got a plausible reply.
 func TestHeartbeat(t *testing.T) {
 	for name, c := range map[string]struct {
 		reply   string
@@ -310,8 +310,8 @@ func TestHeartbeat(t *testing.T) {
 	}
 }
 
-// TestMuxSilence makes one call after the other on a server that answers
-// nothing: none is lost with a connection that was given up for those before.
+// TestMuxSilence makes one call after the other on a server that never replies:
+// no call is lost with a connection that was closed because of earlier calls.
 func TestMuxSilence(t *testing.T) {
 	const timeout = 50 * time.Millisecond
 	r := testutil.Redis(t, nil)

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// muxTo returns a store's connection to a server that is the other end of a pipe.
+// muxTo returns a store's connection to a server at the other end of a pipe.
 func muxTo(t *testing.T, timeout time.Duration, server func(net.Conn)) (*Store, *mux) {
 	t.Helper()
 	s, err := Open(Config{Address: "127.0.0.1:1", Timeout: timeout})
@@ -39,7 +39,8 @@ func muxTo(t *testing.T, timeout time.Duration, server func(net.Conn)) (*Store, 
 	return s, m
 }
 
-// begin makes a call that is not repeatable, and returns where its error comes.
+// begin starts a call that is not repeatable, and returns a channel for its
+// error.
 func begin(ctx context.Context, s *Store, name string, args ...string) (ended chan error) {
 	ended = make(chan error, 1)
 	go func() {
@@ -54,10 +55,9 @@ func begin(ctx context.Context, s *Store, name string, args ...string) (ended ch
 	return ended
 }
 
-// TestSilenceBeginsWithTheCall has the watchdog look late: the silence of a
-// server is counted from the call on that it does not answer, and not from the
-// first look. Else the connection would end after that call has, and under the
-// next one.
+// TestSilenceBeginsWithTheCall delays the watchdog's look: the silence of a
+// server counts from the begin of the unanswered call, and not from the first
+// look. Otherwise the connection would end too late, during the next call.
 func TestSilenceBeginsWithTheCall(t *testing.T) {
 	const timeout, stall = time.Second, 800 * time.Millisecond
 	s, m := muxTo(t, timeout, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
@@ -79,9 +79,8 @@ func TestSilenceBeginsWithTheCall(t *testing.T) {
 	assert.Less(t, time.Since(start), timeout+stall-2*tick)
 }
 
-// TestInterruptedWriteIsResumed has a caller's time end in the middle of its
-// write: the rest of its command is written all the same, and then those of
-// others.
+// TestInterruptedWriteIsResumed lets a caller's time end during its write: the
+// rest of its command is still written, and then the commands of others.
 func TestInterruptedWriteIsResumed(t *testing.T) {
 	large := strings.Repeat("x", 1000)
 	goOn, stuck := make(chan struct{}), make(chan struct{})
@@ -111,8 +110,8 @@ func TestInterruptedWriteIsResumed(t *testing.T) {
 	require.NoError(t, <-next)
 }
 
-// TestUnsentIsKnown loses a connection in the middle of a write: of the call in
-// it nobody can say whether it was run, of the one behind it everybody.
+// TestUnsentIsKnown loses a connection during a write: the outcome of the call
+// in the write is unknown, and the call behind it certainly has not run.
 func TestUnsentIsKnown(t *testing.T) {
 	lose, stuck := make(chan struct{}), make(chan struct{})
 	s, m := muxTo(t, time.Minute, func(nc net.Conn) {
@@ -123,7 +122,7 @@ func TestUnsentIsKnown(t *testing.T) {
 	})
 	first := begin(t.Context(), s, "INCR", "n")
 	<-stuck
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // it is tried again where nobody listens
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // repeated until the deadline, since nothing listens
 	defer cancel()
 	second := begin(ctx, s, "INCR", "n")
 	for behind := false; !behind; time.Sleep(time.Millisecond) {
@@ -138,14 +137,13 @@ func TestUnsentIsKnown(t *testing.T) {
 	require.NotErrorIs(t, err, driver.ErrUnknownOutcome)
 }
 
-// TestLostUnderAWrite loses a connection before the write in hand has written
-// anything. The end has told its calls, and the write must not take them for
-// calls that still wait to be written: a reader that has replies left would look
-// for them in an empty queue.
+// TestLostUnderAWrite loses a connection before its current write has written
+// anything. fail has settled the calls, so the write must not count them as
+// unsent: a reader with replies left would look for them in an empty queue.
 func TestLostUnderAWrite(t *testing.T) {
 	lost := make(chan struct{})
 	s, m := muxTo(t, time.Minute, func(nc net.Conn) {
-		<-lost // a pipe takes nothing before it is read from
+		<-lost // a pipe accepts nothing until it is read from
 	})
 	ended := begin(t.Context(), s, "INCR", "n")
 	inWrite := func() bool {
@@ -169,8 +167,8 @@ func TestLostUnderAWrite(t *testing.T) {
 	assert.NotPanics(t, m.take)
 }
 
-// TestSilenceWhileAnswersCome looks at the silence again and again beside a
-// reader that counts replies without the lock.
+// TestSilenceWhileAnswersCome calls silence repeatedly beside a reader that
+// counts replies without the lock.
 func TestSilenceWhileAnswersCome(t *testing.T) {
 	incr := len("*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n")
 	s, m := muxTo(t, time.Minute, func(nc net.Conn) {
@@ -184,7 +182,7 @@ func TestSilenceWhileAnswersCome(t *testing.T) {
 		}
 	})
 	m.mu.Lock()
-	m.watchdog.lastBeat = time.Since(base) + time.Hour // no PING, which has another size
+	m.watchdog.lastBeat = time.Since(base) + time.Hour // no PING: it has another size
 	m.mu.Unlock()
 	ended := make(chan struct{})
 	go func() {
@@ -212,8 +210,8 @@ func look(m *mux) {
 	m.silence(time.Since(base))
 }
 
-// TestShortTimeout ends a lone call early by its context: that says nothing about
-// the connection, however short the store's own timeout is.
+// TestShortTimeout ends a lone call early by its context: that says nothing
+// about the connection, however short the store's own timeout is.
 func TestShortTimeout(t *testing.T) {
 	const timeout = 2 * tick
 	for seen, tries := 0, 0; seen < 3; tries++ {
@@ -224,15 +222,15 @@ func TestShortTimeout(t *testing.T) {
 		require.ErrorIs(t, <-begin(ctx, s, "INCR", "n"), context.DeadlineExceeded)
 		cancel()
 		dead := m.isDead()
-		if time.Since(start) < timeout*3/4 { // else it may well be
+		if time.Since(start) < timeout*3/4 { // otherwise the connection may be dead
 			seen++
 			assert.False(t, dead)
 		}
 	}
 }
 
-// TestCallsThatHaveEnded: calls that went away behind a write that is stuck have
-// returned, so they are among those that were made.
+// TestCallsThatHaveEnded checks that calls abandoned behind a stuck write are
+// counted as calls.
 func TestCallsThatHaveEnded(t *testing.T) {
 	s, m := muxTo(t, time.Minute, func(nc net.Conn) { _, _ = nc.Read(make([]byte, 1)) })
 	first := begin(t.Context(), s, "INCR", "n")
@@ -256,12 +254,12 @@ func TestCallsThatHaveEnded(t *testing.T) {
 	assert.EqualValues(t, 4, s.Stats().Calls)
 }
 
-// TestKeptCallHoldsNothing: a Pipeline outlives the Store that it was given to,
-// and must not keep it.
+// TestKeptCallHoldsNothing checks that a Pipeline that outlives its Store does
+// not keep it in memory.
 func TestKeptCallHoldsNothing(t *testing.T) {
 	s, m := muxTo(t, time.Second, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
 	m.mu.Lock()
-	m.unwritten = maxUnwritten // turns all away
+	m.unwritten = maxUnwritten // refuses every call
 	m.mu.Unlock()
 	p := driver.NewPipeline(0)
 	defer p.Free()
@@ -274,7 +272,7 @@ func TestKeptCallHoldsNothing(t *testing.T) {
 	assert.Nil(t, c.s)
 }
 
-// TestHugeTimeout: whoever wants none sets the longest that there is.
+// TestHugeTimeout uses the longest timeout there is, as if there were none.
 func TestHugeTimeout(t *testing.T) {
 	s, _ := muxTo(t, math.MaxInt64, func(nc net.Conn) {
 		_, _ = nc.Read(make([]byte, 100))
@@ -284,8 +282,8 @@ func TestHugeTimeout(t *testing.T) {
 	require.NoError(t, <-begin(t.Context(), s, "INCR", "n"))
 }
 
-// TestLooksWhenTimeIsUp: the watchdog looks when the first call's time is up, and
-// calls that come then do not put that off.
+// TestLooksWhenTimeIsUp checks that the watchdog looks when the first call's
+// time is up, and that later calls do not postpone that.
 func TestLooksWhenTimeIsUp(t *testing.T) {
 	_, m := muxTo(t, time.Second, func(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) })
 	m.mu.Lock()

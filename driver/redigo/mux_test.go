@@ -19,8 +19,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// openShared opens a store whose calls stay on the shared connections, so that
-// a test can count these on a machine with much else to do.
+// openShared opens a store whose calls stay on the shared connections, so that a
+// test can count these on a busy machine.
 func openShared(t testing.TB, c redigo.Config) *redigo.Store {
 	t.Helper()
 	s := open(t, c)
@@ -37,13 +37,13 @@ func together(n int, f func(i int)) {
 	all.Wait()
 }
 
-// settled waits until no call is under way.
+// settled waits until no call is in progress.
 func settled(t testing.TB, s *redigo.Store) {
 	t.Helper()
 	require.Eventually(t, func() bool { return s.Stats().InFlight == 0 }, patience, time.Millisecond)
 }
 
-// outcome reports which of the two errors err is; it is exactly one.
+// outcome reports which of the two errors err is; it must be exactly one.
 func outcome(t testing.TB, err error) (unknown bool) {
 	t.Helper()
 	unknown = errors.Is(err, driver.ErrUnknownOutcome)
@@ -51,8 +51,8 @@ func outcome(t testing.TB, err error) (unknown bool) {
 	return unknown
 }
 
-// TestMuxOrder gives each of many callers a word of its own to get back, alone
-// and several at once.
+// TestMuxOrder gives each of many callers a unique word to get back, alone and
+// several at once.
 func TestMuxOrder(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	for _, conns := range []int{1, 3} {
@@ -79,8 +79,8 @@ func TestMuxOrder(t *testing.T) {
 	}
 }
 
-// TestMuxCancelStorm cancels half of the calls at any point of their way. No
-// other call notices, and neither does the connection.
+// TestMuxCancelStorm cancels half of the calls at random points. This affects
+// neither the other calls nor the connection.
 func TestMuxCancelStorm(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -88,7 +88,7 @@ func TestMuxCancelStorm(t *testing.T) {
 		r := testutil.Redis(t, o)
 		s := openShared(t, configOf(r, o))
 		must(t, s, "PING")
-		var cancelled atomic.Int64
+		var canceled atomic.Int64
 		together(128, func(g int) {
 			random := rand.New(rand.NewPCG(seed, uint64(g)))
 			for i := range 60 {
@@ -109,21 +109,21 @@ func TestMuxCancelStorm(t *testing.T) {
 					continue
 				}
 				p.Free()
-				cancelled.Add(1)
+				canceled.Add(1)
 				assert.ErrorIs(t, err, context.Canceled)
 				outcome(t, err)
-				assert.Zero(t, i%2, "who was not cancelled has no error")
+				assert.Zero(t, i%2, "a call that was not canceled has no error")
 			}
 		})
 		settled(t, s)
-		t.Logf("%d cancelled, %+v", cancelled.Load(), s.Stats())
+		t.Logf("%d canceled, %+v", canceled.Load(), s.Stats())
 		assert.EqualValues(t, 1, s.Stats().Dials)
 		assert.Zero(t, s.Stats().Desyncs)
 	}
 }
 
 // TestMuxSizes mixes sizes from a byte to more than a shared connection takes,
-// through a network that cuts replies and hands them on in slices.
+// through a network that delivers replies in slices.
 func TestMuxSizes(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -158,8 +158,8 @@ func TestMuxSizes(t *testing.T) {
 	assert.Zero(t, s.Stats().Desyncs)
 }
 
-// TestMuxRestart kills the server under load: no wrong value, every call back
-// in time, and a good one soon after the server is.
+// TestMuxRestart kills the server under load: no value is wrong, every call
+// returns in time, and calls succeed soon after the server is back.
 func TestMuxRestart(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := openShared(t, redigo.Config{Address: r.Addr(), Timeout: time.Second, ConnectTimeout: time.Second})
@@ -185,7 +185,7 @@ func TestMuxRestart(t *testing.T) {
 					assert.Equal(t, bulk(word), got)
 					good.Add(1)
 				} else if outcome(t, err); i%16 == 0 {
-					time.Sleep(time.Millisecond) // the refusals are quick
+					time.Sleep(time.Millisecond) // refusals return quickly
 				}
 			}
 		})
@@ -207,8 +207,8 @@ func TestMuxRestart(t *testing.T) {
 	assert.Zero(t, s.Stats().Desyncs)
 }
 
-// TestMuxServerStops stops the server (SIGSTOP) under callers of each kind:
-// alone and with others, with a context that ends and without.
+// TestMuxServerStops stops the server (SIGSTOP) under every kind of caller:
+// alone and with others, with a context that can end and without.
 func TestMuxServerStops(t *testing.T) {
 	const timeout = 200 * time.Millisecond
 	r := testutil.Redis(t, nil)
@@ -237,12 +237,12 @@ func TestMuxServerStops(t *testing.T) {
 	}
 }
 
-// slack is how late a call may be on a machine with much else to do; a quiet
-// one takes less than 10 ms.
+// slack is how late a call may be on a busy machine; on a quiet one it is less
+// than 10 ms.
 const slack = 2 * time.Second
 
-// TestMuxWriteStuck fills the buffers of a server that takes nothing. The calls
-// in the write, and behind it, come back in time; cancelled ones at once.
+// TestMuxWriteStuck fills the buffers of a server that reads nothing. The calls
+// in the write and behind it return in time; canceled ones at once.
 func TestMuxWriteStuck(t *testing.T) {
 	const timeout = 300 * time.Millisecond
 	large := strings.Repeat("x", 900<<10)
@@ -272,7 +272,7 @@ func TestMuxWriteStuck(t *testing.T) {
 				}
 			})
 			assert.Less(t, time.Since(start), timeout+slack)
-			for range 3 { // what nobody waits for any more still fills the buffers
+			for range 3 { // commands of calls that have ended still fill the buffers
 				_, err := run(s, 0, "SET", "k", large)
 				outcome(t, err)
 			}
@@ -283,8 +283,8 @@ func TestMuxWriteStuck(t *testing.T) {
 	}
 }
 
-// TestMuxLoneCancel cancels a caller that reads for itself. It comes back long
-// before its deadline, and the connection is as good as before.
+// TestMuxLoneCancel cancels a caller that reads for itself. It returns long
+// before its deadline, and the connection stays usable.
 func TestMuxLoneCancel(t *testing.T) {
 	for _, o := range []*testutil.RedisOptions{nil, {TLS: true}} {
 		r := testutil.Redis(t, o)

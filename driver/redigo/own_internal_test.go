@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// TestNeedOf looks at names of commands, whatever their case and place.
+// TestNeedOf checks names of commands in any case and at any index.
 func TestNeedOf(t *testing.T) {
 	for _, c := range []struct {
 		mode  driver.Mode
@@ -37,7 +37,7 @@ func TestNeedOf(t *testing.T) {
 	assert.Equal(t, exclusive, needOf(p), "large")
 }
 
-// BenchmarkNeedOf is what each call pays for it.
+// BenchmarkNeedOf measures its cost for each call.
 func BenchmarkNeedOf(b *testing.B) {
 	for _, name := range []string{"GET", "HGET", "EVALSHA"} {
 		b.Run(name, func(b *testing.B) {

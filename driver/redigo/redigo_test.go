@@ -79,7 +79,7 @@ func TestOpenChecks(t *testing.T) {
 	}
 }
 
-// TestOpenDoesNotDial opens stores of servers that are not there.
+// TestOpenDoesNotDial opens stores of unreachable servers.
 func TestOpenDoesNotDial(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:1", "[::1]:1", "no.such.host.invalid:6379"} {
 		s := open(t, redigo.Config{Address: address})
@@ -129,7 +129,7 @@ func TestDatabaseAndClientName(t *testing.T) {
 	assert.ErrorContains(t, err, "SELECT: caches: server says ERR DB index is out of range")
 }
 
-// TestGetAllocations: a GET that is decoded in place allocates nothing.
+// TestGetAllocations checks that a GET decoded in place allocates nothing.
 func TestGetAllocations(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr()})
@@ -141,7 +141,7 @@ func TestGetAllocations(t *testing.T) {
 			t.Error(err)
 		}
 		if b, _, _ := p.Next().Bytes(); len(b) != 100 {
-			t.Error("not what was set")
+			t.Error("not the value that was set")
 		}
 		p.Free()
 	}
@@ -174,11 +174,11 @@ func TestLargePipeline(t *testing.T) {
 	}
 	assert.EqualValues(t, 1, s.Stats().Dials)
 	assert.Equal(t, "+PONG\r\n", must(t, s, "PING"))
-	assert.EqualValues(t, 2, s.Stats().Dials, "a large call has a connection for itself")
+	assert.EqualValues(t, 2, s.Stats().Dials, "a large call has a dedicated connection")
 }
 
-// TestNoDeadlock talks to a server that reads no further command before its
-// last reply has been taken.
+// TestNoDeadlock talks to a server that reads no further command until its last
+// reply has been read.
 func TestNoDeadlock(t *testing.T) {
 	echo := serve(t, func(_ int, cmd []string) string { return bulk(cmd[1]) })
 	s := open(t, redigo.Config{Address: echo.addr})
@@ -206,7 +206,7 @@ func TestClose(t *testing.T) {
 		"only the connection that asks is left")
 }
 
-// clients returns how many connections the server has.
+// clients returns the number of the server's connections.
 func clients(t testing.TB, r *testutil.RedisServer) int {
 	t.Helper()
 	list, err := redis.String(r.Do("CLIENT", "LIST"))
@@ -214,8 +214,8 @@ func clients(t testing.TB, r *testutil.RedisServer) int {
 	return strings.Count(list, "\n")
 }
 
-// TestCloseDuringCalls closes a store whose calls are under way: each ends, and
-// the connections go.
+// TestCloseDuringCalls closes a store during calls: each call ends, and the
+// connections close.
 func TestCloseDuringCalls(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr(), Conns: 2, OwnConns: 2})
@@ -238,7 +238,7 @@ func TestCloseDuringCalls(t *testing.T) {
 	assert.Eventually(t, func() bool { return clients(t, r) == 1 }, patience, time.Millisecond)
 }
 
-// canary is in every secret: whatever prints it has told one.
+// canary is in every secret: output that contains it reveals one.
 const canary = "CANARY-42"
 
 func TestSecretsStaySecret(t *testing.T) {
@@ -275,15 +275,15 @@ func TestSecretsStaySecret(t *testing.T) {
 				assert.NotContains(t, everyForm(err), canary)
 			}
 			assert.NotContains(t, everyForm(s), canary)
-			// As somebody's field, fmt goes through all of it, unasked and unlocked:
-			// so this one is a Store that nothing is under way in.
+			// In an unexported field, fmt prints all of it without a lock: so this Store
+			// has no call in progress.
 			rests := open(t, c)
 			assert.NotContains(t, everyForm(struct{ inside *redigo.Store }{rests}), canary)
 		})
 	}
 }
 
-// everyForm prints v in the ways that things end up in logs.
+// everyForm prints v in all the forms that reach logs.
 func everyForm(v any) string {
 	var b strings.Builder
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
@@ -313,7 +313,8 @@ func TestConfigShowsItsAddress(t *testing.T) {
 	assert.Equal(t, "redigo.Config(invalid address)", redigo.Config{Address: "redis://h:1"}.String())
 }
 
-// TestArgumentBeyondTheLimit stores nothing that could not be read again.
+// TestArgumentBeyondTheLimit checks that nothing is stored that could not be
+// read.
 func TestArgumentBeyondTheLimit(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr(), Limits: redigo.Limits{Bulk: 1000}})

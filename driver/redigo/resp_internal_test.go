@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// frame frames n replies in raw, given step bytes at a time. It returns what is
-// left over.
+// frame frames n replies in raw, given step bytes at a time. It returns the
+// bytes after them.
 func frame(raw []byte, n, step int, limits Limits) (rest []byte, whole bool, err error) {
 	f := framer{limits: limits.orDefaults()}
 	f.begin(n)
@@ -40,7 +40,7 @@ var wellFormed = []string{
 	"$70000\r\n" + strings.Repeat("y", 70_000) + "\r\n",
 }
 
-// agree checks that what whole takes for a reply is the one that advance finds.
+// agree checks that usual, if it finds a reply, finds the same one as advance.
 func agree(t *testing.T, raw []byte, limits Limits) (size int) {
 	t.Helper()
 	f := framer{limits: limits.orDefaults()}
@@ -53,8 +53,8 @@ func agree(t *testing.T, raw []byte, limits Limits) (size int) {
 	return size
 }
 
-// TestFrameUsual: the short way finds the usual replies, and nothing but what
-// the long way finds; at a limit it leaves them to that.
+// TestFrameUsual checks that usual finds the common replies, and no reply that
+// advance does not find; near a limit it leaves the decision to advance.
 func TestFrameUsual(t *testing.T) {
 	for _, usual := range []string{
 		"+OK\r\n", "$-1\r\n", ":12\r\n", "$0\r\n\r\n", "$5\r\nhello\r\n", "$0070\r\n" + strings.Repeat("y", 70) + "\r\n",
@@ -99,7 +99,7 @@ func TestFrameWellFormed(t *testing.T) {
 	rest, whole, err := frame([]byte(all+"+more\r\n"), len(wellFormed), 4096, Limits{})
 	require.NoError(t, err)
 	assert.True(t, whole)
-	assert.Equal(t, "+more\r\n", string(rest), "what follows the last reply is left alone")
+	assert.Equal(t, "+more\r\n", string(rest), "bytes after the last reply are not touched")
 }
 
 func TestSplit(t *testing.T) {
@@ -111,7 +111,7 @@ func TestSplit(t *testing.T) {
 	}
 	assert.Empty(t, raw)
 	broken, rest := split([]byte("garbage"))
-	assert.Equal(t, "garbage", string(broken), "which a framer does not let through")
+	assert.Equal(t, "garbage", string(broken), "a framer refuses it")
 	assert.Empty(t, rest)
 }
 
@@ -220,7 +220,7 @@ func TestFrameLimits(t *testing.T) {
 	require.Error(t, Limits{Line: math.MaxInt}.check())
 }
 
-// oneAnswer is a connection on which raw has come already.
+// oneAnswer is a connection on which raw has arrived.
 type oneAnswer struct {
 	net.Conn
 	*bytes.Reader
@@ -230,9 +230,9 @@ func (c oneAnswer) Read(b []byte) (int, error)      { return c.Reader.Read(b) }
 func (c oneAnswer) Close() error                    { return nil }
 func (c oneAnswer) SetReadDeadline(time.Time) error { return nil }
 
-// FuzzFrame compares the framer with redigo's reader. Where the framer takes
-// a reply, redigo must read the same one; where it refuses, redigo may be more
-// lenient. And however the bytes are cut, the framer must say the same.
+// FuzzFrame compares the framer with redigo's reader. If the framer accepts a
+// reply, redigo must read the same one; if it refuses one, redigo may be more
+// lenient. The framer's result must not depend on how the bytes are divided.
 func FuzzFrame(f *testing.F) {
 	for _, s := range wellFormed {
 		f.Add([]byte(s))
@@ -269,7 +269,8 @@ func FuzzFrame(f *testing.F) {
 	})
 }
 
-// readAll reads a framed reply through package driver, which must find it whole.
+// readAll reads a framed reply through package driver, which must consume all of
+// it.
 func readAll(t *testing.T, raw []byte) {
 	t.Helper()
 	p := driver.NewPipeline(0)

@@ -15,11 +15,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestLostReply loses replies and counts how often the command came.
+// TestLostReply loses replies and counts how often the command arrives.
 func TestLostReply(t *testing.T) {
 	for _, c := range []struct {
 		mode     driver.Mode
-		losses   int // connections that end in place of a reply
+		losses   int // connections that close instead of replying
 		want     error
 		attempts int
 	}{
@@ -60,8 +60,8 @@ func TestLostReply(t *testing.T) {
 	}
 }
 
-// TestLostThenGone loses a reply and then the server. That the second attempt
-// wrote nothing does not make up for the first.
+// TestLostThenGone loses a reply and then the server. The second attempt writes
+// nothing, but that does not settle the outcome of the first.
 func TestLostThenGone(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	proxy := testutil.NewProxy(t, r.Addr())
@@ -77,8 +77,8 @@ func TestLostThenGone(t *testing.T) {
 	}
 }
 
-// TestLostThenLoading is the same for a server that comes back and says that it
-// did not run the second attempt.
+// TestLostThenLoading is the same for a server that returns and says that it did
+// not run the second attempt.
 func TestLostThenLoading(t *testing.T) {
 	server := serve(t, func(conn int, _ []string) string {
 		if conn == 0 {
@@ -91,7 +91,7 @@ func TestLostThenLoading(t *testing.T) {
 	require.ErrorIs(t, err, driver.ErrUnknownOutcome)
 }
 
-// codes are errors of a server and whether the command is sent again.
+// codes are error replies, and whether the command is sent again.
 var codes = []struct {
 	text  string
 	again bool
@@ -147,8 +147,7 @@ func TestErrorReplies(t *testing.T) {
 	}
 }
 
-// TestLoadingUntilTheDeadline leaves the server's answer where it never
-// changes.
+// TestLoadingUntilTheDeadline has a server that is loading until the deadline.
 func TestLoadingUntilTheDeadline(t *testing.T) {
 	server := serve(t, func(int, []string) string { return "-LOADING later\r\n" })
 	s := open(t, redigo.Config{Address: server.addr, Timeout: 150 * time.Millisecond})
@@ -167,7 +166,7 @@ func TestLoadingUntilTheDeadline(t *testing.T) {
 	}
 }
 
-// TestPartlyRefused sends nothing again where a part of a Pipeline has run.
+// TestPartlyRefused sends nothing again if part of a Pipeline has run.
 func TestPartlyRefused(t *testing.T) {
 	server := serve(t, func(_ int, cmd []string) string {
 		if cmd[1] == "b" {
@@ -199,11 +198,11 @@ func TestPartlyRefused(t *testing.T) {
 	add(p, "SET", "a", "v")
 	add(p, "SET", "b", "v")
 	require.NoError(t, s.Do(t.Context(), p))
-	assert.Equal(t, "+OK\r\n+OK\r\n", string(p.Replies().Raw()), "all of it was refused, so all of it goes again")
+	assert.Equal(t, "+OK\r\n+OK\r\n", string(p.Replies().Raw()), "all of it was refused, so all of it is sent again")
 }
 
-// TestMaxClients meets a server that is full: real Redis answers the greeting
-// by an error and closes.
+// TestMaxClients dials a full server: real Redis replies to the handshake with
+// an error and closes.
 func TestMaxClients(t *testing.T) {
 	r := testutil.Redis(t, &testutil.RedisOptions{Config: []string{"maxclients 1"}})
 	first := open(t, redigo.Config{Address: r.Addr()})
@@ -224,7 +223,7 @@ func TestMaxClients(t *testing.T) {
 	assert.Equal(t, bulk("v"), <-done)
 }
 
-// TestLoading starts a server that takes its time to load.
+// TestLoading starts a server that takes a while to load.
 func TestLoading(t *testing.T) {
 	server := serveAll(t, func(conn int, cmd []string) string {
 		switch {
@@ -240,7 +239,7 @@ func TestLoading(t *testing.T) {
 	assert.Equal(t, 1, server.count("GET k"))
 }
 
-// TestComesBack dials a server that is away for less than the pauses take.
+// TestComesBack dials a server that is away for less time than the pauses take.
 func TestComesBack(t *testing.T) {
 	var n atomic.Int64
 	server := serveAll(t, func(_ int, cmd []string) string {
@@ -256,7 +255,7 @@ func TestComesBack(t *testing.T) {
 	assert.Equal(t, bulk("v"), must(t, s, "GET", "k"))
 }
 
-// TestOldServer talks to a Redis 6, which does not know what caches needs.
+// TestOldServer talks to a Redis 6, which lacks commands that caches needs.
 func TestOldServer(t *testing.T) {
 	for _, c := range []struct{ reply, info, want string }{
 		{"-ERR syntax error\r\n", "redis_version:6.2.6\r\n", "Redis 6.2.6; caches needs 7.0 or newer"},
@@ -302,8 +301,8 @@ func TestOldServer(t *testing.T) {
 	}
 }
 
-// TestOldServerThatDoesNotTell loses the connection over the question: the
-// replies stand.
+// TestOldServerThatDoesNotTell loses the connection while asking for the
+// version: the replies remain valid.
 func TestOldServerThatDoesNotTell(t *testing.T) {
 	server := serve(t, func(_ int, cmd []string) string {
 		if cmd[0] == "INFO" {

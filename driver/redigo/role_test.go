@@ -21,12 +21,12 @@ const (
 	readOnly = "-READONLY You can't write against a read only replica.\r\n"
 )
 
-// TestRole makes connections to servers of all roles.
+// TestRole dials servers of every role.
 func TestRole(t *testing.T) {
 	for _, c := range []struct {
 		name, reply string
 		role        redigo.Role
-		want        string // of the error, empty for none
+		want        string // part of the error, empty for none
 	}{
 		{"master", isMaster, redigo.Master, ""},
 		{"replica", isReplica, redigo.Replica, ""},
@@ -88,13 +88,13 @@ func TestRefusedByFormerMaster(t *testing.T) {
 			assert.Equal(t, 2, server.count("INCR k"))
 			assert.EqualValues(t, 2, s.Stats().Dials)
 		} else {
-			assert.Equal(t, readOnly, reply, "who asks for no role is told")
+			assert.Equal(t, readOnly, reply, "without a Role the refusal is returned")
 		}
 	}
 }
 
-// TestRefusedInPart has a server refuse a part of a Pipeline, whose rest cannot
-// be sent anywhere then: the replies say what ran.
+// TestRefusedInPart has a server refuse part of a Pipeline, and no other server
+// to send that part to: the replies say which commands ran.
 func TestRefusedInPart(t *testing.T) {
 	server := serve(t, func(conn int, cmd []string) string {
 		switch {
@@ -116,7 +116,7 @@ func TestRefusedInPart(t *testing.T) {
 	assert.Equal(t, ":7\r\n"+readOnly, string(p.Replies().Raw()))
 }
 
-// TestResolve dials what Resolve says, anew for each connection.
+// TestResolve checks that each dial asks Resolve.
 func TestResolve(t *testing.T) {
 	a := serve(t, func(int, []string) string { return bulk("a") })
 	b := serve(t, func(int, []string) string { return bulk("b") })
@@ -130,7 +130,7 @@ func TestResolve(t *testing.T) {
 	assert.Equal(t, bulk("b"), must(t, s, "GET", "k"))
 }
 
-// TestResolveFails says why there is no address.
+// TestResolveFails checks that the error of Resolve is returned.
 func TestResolveFails(t *testing.T) {
 	s := open(t, redigo.Config{Address: "somewhere", Resolve: func(ctx context.Context) (string, error) {
 		_, timed := ctx.Deadline()
@@ -143,7 +143,7 @@ func TestResolveFails(t *testing.T) {
 	assert.ErrorContains(t, err, "nobody knows")
 }
 
-// TestResolveTLS verifies the name of the host that was resolved.
+// TestResolveTLS checks that TLS verifies the name of the resolved host.
 func TestResolveTLS(t *testing.T) {
 	r := testutil.Redis(t, &testutil.RedisOptions{TLS: true})
 	config := r.TLSConfig()

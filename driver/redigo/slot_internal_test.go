@@ -9,13 +9,13 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// TestSlotSize: a slot is handed over between processors in one piece.
+// TestSlotSize checks that a slot fits into one line of the processor's cache.
 func TestSlotSize(t *testing.T) {
 	assert.LessOrEqual(t, unsafe.Sizeof(slot{}), uintptr(64))
 }
 
-// TestSlotIsSettledOnce settles entries twice, and old ones of a slot that is
-// used again: only the first settlement of the present entry counts.
+// TestSlotIsSettledOnce settles entries twice, and earlier entries of a reused
+// slot: only the first settlement of the current entry counts.
 func TestSlotIsSettledOnce(t *testing.T) {
 	now := time.Since(base)
 	sl := newSlot()

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// started does in two steps what a Store does in one.
+// A started makes each Do in two steps.
 type started struct{ *redigo.Store }
 
 func (s started) Do(ctx context.Context, p *driver.Pipeline) error {
@@ -28,7 +28,7 @@ func TestStartStore(t *testing.T) {
 		require.NoError(t, err)
 		s, err := redigo.Open(redigo.Config{Address: r.Addr(), Timeout: patience})
 		require.NoError(t, err)
-		ping(t, s) // without a connection, Start hands all to a goroutine
+		ping(t, s) // without a connection, Start uses a goroutine
 		return started{s}
 	})
 }
@@ -41,8 +41,8 @@ func start(ctx context.Context, s *redigo.Store, mode driver.Mode, args ...strin
 	return s.Start(ctx, p), p
 }
 
-// TestStartSendsToAll has the commands of one goroutine under way to three
-// servers that answer nothing yet; nobody else waits there for it.
+// TestStartSendsToAll has one goroutine's commands in progress on three servers
+// that do not reply yet. No other goroutine waits for a server.
 func TestStartSendsToAll(t *testing.T) {
 	var stores []*redigo.Store
 	var servers []*testutil.RedisServer
@@ -64,7 +64,7 @@ func TestStartSendsToAll(t *testing.T) {
 		assert.EqualValues(t, 1, s.Stats().InFlight)
 	}
 	// The watchdogs' looks are goroutines that end at once; one that waited for a
-	// server would be there as long as the call.
+	// server would last as long as the call.
 	for end := time.Now().Add(patience / 2); runtime.NumGoroutine() > goroutines; time.Sleep(time.Millisecond) {
 		require.True(t, time.Now().Before(end), "%d goroutines more", runtime.NumGoroutine()-goroutines)
 	}
@@ -79,9 +79,9 @@ func TestStartSendsToAll(t *testing.T) {
 func TestStartBeforeAnything(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr()})
-	call, p := start(t.Context(), s, 0, "ECHO", "dialled meanwhile")
+	call, p := start(t.Context(), s, 0, "ECHO", "dialed meanwhile")
 	require.NoError(t, call.Finish())
-	assert.Equal(t, bulk("dialled meanwhile"), string(p.Replies().Raw()))
+	assert.Equal(t, bulk("dialed meanwhile"), string(p.Replies().Raw()))
 
 	call, p = start(t.Context(), s, driver.Own, "ECHO", "for itself")
 	require.NoError(t, call.Finish())
@@ -104,7 +104,7 @@ func TestStartBeforeAnything(t *testing.T) {
 	assert.EqualValues(t, 2, s.Stats().Errors)
 }
 
-// TestStartLost loses the connection between the two halves.
+// TestStartLost loses the connection between Start and Finish.
 func TestStartLost(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	proxy := testutil.NewProxy(t, r.Addr())
@@ -127,8 +127,8 @@ func TestStartLost(t *testing.T) {
 	}
 }
 
-// TestStartAbandoned ends the context between the two halves: the reply that
-// comes is nobody's.
+// TestStartAbandoned ends the context between Start and Finish: the late reply
+// is dropped.
 func TestStartAbandoned(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := openShared(t, redigo.Config{Address: r.Addr(), Timeout: patience})
@@ -147,7 +147,7 @@ func TestStartAbandoned(t *testing.T) {
 	assert.EqualValues(t, 1, s.Stats().Dials)
 }
 
-// TestStartTogether starts from many goroutines at once, several calls each.
+// TestStartTogether starts several calls from each of many goroutines.
 func TestStartTogether(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := openShared(t, redigo.Config{Address: r.Addr(), Timeout: patience, Conns: 2})

@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// flapping returns an OnState in which another state is noted each time, as
-// connections do that come and go faster than it hears of them. It stays in its
-// second run until resume is closed.
+// flapping returns an OnState during which another state is noted each time, as
+// if connections changed faster than OnState returns. Its second run lasts until
+// resume is closed.
 func flapping(s *states, runs *atomic.Int64, resume chan struct{}) func(driver.State, error) {
 	return func(driver.State, error) {
 		switch n := runs.Add(1); {
@@ -29,7 +29,7 @@ func flapping(s *states, runs *atomic.Int64, resume chan struct{}) func(driver.S
 	}
 }
 
-// Who tells of one state is not kept for those that others note meanwhile.
+// A goroutine that tells a state is not held up by states noted meanwhile.
 func TestTellerIsLetGo(t *testing.T) {
 	var s states
 	var runs atomic.Int64
@@ -42,7 +42,7 @@ func TestTellerIsLetGo(t *testing.T) {
 	assert.EqualValues(t, 100, runs.Load())
 }
 
-// Nor is a dial, whose calls would run out of time with a connection there.
+// Nor is a dial; its calls would time out although there is a connection.
 func TestDialIsLetGo(t *testing.T) {
 	var runs atomic.Int64
 	resume := make(chan struct{})
@@ -52,11 +52,11 @@ func TestDialIsLetGo(t *testing.T) {
 	require.NoError(t, <-begin(t.Context(), s, "INCR", "n"))
 	close(resume)
 	require.NoError(t, s.Close())
-	assert.EqualValues(t, 101, runs.Load(), "what Close has to tell, too, before it returns")
+	assert.EqualValues(t, 101, runs.Load(), "Close tells the remaining states before it returns")
 }
 
-// A silence that is counted while OnState hears of the next connection opens no
-// breaker.
+// A silence that is counted while OnState is told of the next connection does not
+// open the breaker.
 func TestLateSilence(t *testing.T) {
 	var last atomic.Uint32
 	inside, resume := make(chan struct{}), make(chan struct{})
@@ -69,20 +69,21 @@ func TestLateSilence(t *testing.T) {
 	}})
 	require.NoError(t, err)
 	l := &s.lanes[0]
-	l.failures = tripAt - 1 // dials that failed since the connection that was silent
+	l.failures = tripAt - 1 // dials that failed since the silent connection
 	d, _, err := l.dial()
 	require.NoError(t, err)
 	<-inside
-	l.countSilence(errSilent) // what look does after fail
+	l.countSilence(errSilent) // as look does after fail
 	close(resume)
 	<-d.done
 	require.NoError(t, d.err)
 	s.states.wait(time.Now().Add(time.Minute))
-	assert.Equal(t, uint32(driver.Connected), last.Load(), "it rests no more")
+	assert.Equal(t, uint32(driver.Connected), last.Load(), "the breaker is closed")
 	require.NoError(t, s.Close())
 }
 
-// An OnState that ends its goroutine, as a test's may, ends no other telling.
+// An OnState that exits its goroutine, as a test's may, does not prevent later
+// states from being told.
 func TestOnStateThatEnds(t *testing.T) {
 	var s states
 	var told atomic.Int64
@@ -98,7 +99,7 @@ func TestOnStateThatEnds(t *testing.T) {
 	assert.EqualValues(t, 2, told.Load())
 }
 
-// What waits for a slow OnState is bounded, and the newest is kept.
+// The states that wait for a slow OnState are bounded, and the newest are kept.
 func TestStatesAreBounded(t *testing.T) {
 	var s states
 	var heard []driver.State
@@ -123,8 +124,8 @@ func TestStatesAreBounded(t *testing.T) {
 	assert.Equal(t, driver.Resting, heard[len(heard)-1])
 }
 
-// polite is the address of a server that takes all it reads for a command and
-// answers it by +PONG.
+// polite returns the address of a server that replies +PONG to all bytes it reads
+// at once.
 func polite(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestStatesInOrder loses a connection whose OnState takes its time: calls get
-// the next one meanwhile, and OnState hears of that afterwards.
+// TestStatesInOrder loses a connection whose OnState is slow: calls get the next
+// connection meanwhile, and OnState is told of it afterwards.
 func TestStatesInOrder(t *testing.T) {
 	server := serve(t, func(int, []string) string { return ":1\r\n" })
 	states, lost, resume := make(chan driver.State, 16), make(chan struct{}), make(chan struct{})
@@ -38,7 +38,7 @@ func TestStatesInOrder(t *testing.T) {
 	assert.Equal(t, driver.Disconnected, <-states)
 }
 
-// TestStatesAlternate loses the one connection of many calls over and over.
+// TestStatesAlternate loses the one connection of many calls repeatedly.
 func TestStatesAlternate(t *testing.T) {
 	server := serve(t, func(int, []string) string { return ":1\r\n" })
 	var inside, heard atomic.Int64
@@ -61,7 +61,7 @@ func TestStatesAlternate(t *testing.T) {
 		})
 	}
 	for heard.Load() < 200 && !t.Failed() {
-		time.Sleep(time.Millisecond) // or no dial would succeed
+		time.Sleep(time.Millisecond) // otherwise no dial would succeed
 		s.Drop(errMoved)
 	}
 	all.Wait()

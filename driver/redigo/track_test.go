@@ -16,7 +16,7 @@ import (
 	"github.com/gocaches/caches/testutil"
 )
 
-// told is what a tracking has told, in words.
+// told records the events of a tracking as lines.
 type told struct {
 	mu    sync.Mutex
 	lines []string
@@ -68,8 +68,8 @@ func track(t testing.TB, s *redigo.Store, prefixes ...string) *told {
 	return o
 }
 
-// Everything that happens to the keys of a prefix is told, whoever does it, and
-// nothing of other keys.
+// All changes of keys with the prefix are told, whichever client makes them, and
+// no changes of other keys.
 func TestTrackTellsWhatChanges(t *testing.T) {
 	t.Parallel()
 	server := testutil.Redis(t, nil)
@@ -90,7 +90,7 @@ func TestTrackTellsWhatChanges(t *testing.T) {
 		o.await(t, "changed "+key, 1)
 	}
 	o.await(t, "changed a.m1", 2)
-	o.await(t, "changed a.soon", 2) // stored, and expired
+	o.await(t, "changed a.soon", 2) // stored and expired
 	do("FLUSHALL")
 	o.await(t, "flushed", 1)
 	o.await(t, "synced", 2)
@@ -98,7 +98,7 @@ func TestTrackTellsWhatChanges(t *testing.T) {
 	assert.Zero(t, o.count("lost"))
 }
 
-// A connection that is lost is told, and made again; also a server that is.
+// A lost connection is told, and replaced; so is a lost server.
 func TestTrackComesBack(t *testing.T) {
 	t.Parallel()
 	server := testutil.Redis(t, nil)
@@ -115,13 +115,13 @@ func TestTrackComesBack(t *testing.T) {
 		o.await(t, fmt.Sprint("changed a.", n), 1)
 	}
 	server.Kill()
-	o.await(t, "lost", 7) // and once more for an attempt in vain
+	o.await(t, "lost", 7) // and once for an attempt that failed
 	before := o.count("tracking")
 	server.Restart()
 	o.await(t, "tracking", before+1)
 }
 
-// A network that swallows everything is found out by a PING without an answer.
+// A PING without a reply reveals a network that drops everything.
 func TestTrackFindsASilentNetwork(t *testing.T) {
 	t.Parallel()
 	server := testutil.Redis(t, nil)
@@ -137,7 +137,7 @@ func TestTrackFindsASilentNetwork(t *testing.T) {
 	o.await(t, "tracking", 2)
 }
 
-// Messages come in any portions, and many at once.
+// Messages arrive in portions of any size, and many at once.
 func TestTrackReadsPortions(t *testing.T) {
 	t.Parallel()
 	server := testutil.Redis(t, nil)
@@ -157,8 +157,8 @@ func TestTrackReadsPortions(t *testing.T) {
 	assert.Zero(t, o.count("lost"))
 }
 
-// Tracking works over TLS and as a user with no more rights than it needs, and
-// says which is missing.
+// Tracking works over TLS and as a user with only the rights it needs; its error
+// names a missing right.
 func TestTrackAsAUserOfFewRights(t *testing.T) {
 	t.Parallel()
 	const rights = "user app on >secret ~* -@all +client|id +client|tracking +subscribe +ping"
@@ -178,7 +178,8 @@ func TestTrackAsAUserOfFewRights(t *testing.T) {
 	assert.NotContains(t, o.lost[0].Error(), "secret")
 }
 
-// A tracking ends when it is stopped and with its store; a foreign pool has none.
+// Tracking ends when it is stopped and with its store; a Store made by FromPool
+// has none.
 func TestTrackEnds(t *testing.T) {
 	t.Parallel()
 	server := testutil.Redis(t, nil)
@@ -204,7 +205,7 @@ func TestTrackEnds(t *testing.T) {
 	assert.Nil(t, foreign.Track([]string{"a."}, o.tell))
 }
 
-// Replies that are none end the connection, not the process.
+// Malformed replies end the connection, not the process.
 func TestTrackMistrustsTheServer(t *testing.T) {
 	t.Parallel()
 	for name, reply := range map[string]string{

@@ -29,7 +29,7 @@ func scripts(t *testing.T, s driver.Store, mode driver.Mode, value string) {
 	assert.Equal(t, "+OK\r\n:0\r\n"+bulk(value), string(p.Replies().Raw()))
 }
 
-// commandsOf notes the names of the commands that reach a real Redis.
+// commandsOf returns the names of the commands that reach a real Redis.
 func commandsOf(t *testing.T, r *testutil.RedisServer, do func()) string {
 	t.Helper()
 	_, err := r.Do("CONFIG", "RESETSTAT")
@@ -78,7 +78,8 @@ func TestScripts(t *testing.T) {
 	has(commandsOf(t, r, func() { scripts(t, s, 0, "f") }), "evalsha 2", "eval 2")
 }
 
-// TestForgottenScriptAmongOthers sends only the forgotten script again.
+// TestForgottenScriptAmongOthers checks that only the forgotten script is sent
+// again.
 func TestForgottenScriptAmongOthers(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr()})
@@ -96,7 +97,8 @@ func TestForgottenScriptAmongOthers(t *testing.T) {
 		string(p.Replies().Raw()))
 }
 
-// TestBrokenScript does not compile: the error is the script's reply, each time.
+// TestBrokenScript sends a script that does not compile: each time the reply is
+// the error.
 func TestBrokenScript(t *testing.T) {
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr()})
@@ -109,8 +111,8 @@ func TestBrokenScript(t *testing.T) {
 	}
 }
 
-// TestLostWhileRecalling loses the connection between a Pipeline's replies and
-// those of the script that goes again: something has run.
+// TestLostWhileRecalling loses the connection after a Pipeline's replies and
+// before the reply to a script that is sent again: something has run.
 func TestLostWhileRecalling(t *testing.T) {
 	server := serve(t, func(_ int, cmd []string) string {
 		switch cmd[0] {
@@ -135,13 +137,13 @@ func TestLostWhileRecalling(t *testing.T) {
 	}
 }
 
-// TestTransactionsOddEnds answers MULTI, a command and EXEC as no right server
-// does, and as servers do that are in trouble.
+// TestTransactionsOddEnds replies to MULTI, a command and EXEC as only a broken
+// server does, or a server in trouble.
 func TestTransactionsOddEnds(t *testing.T) {
 	for name, c := range map[string]struct {
 		multi, a, b, exec string
 		want              string // the replies …
-		err               error  // … or what became of them
+		err               error  // … or the error
 	}{
 		"as it should be": {"+OK", "+QUEUED", "+QUEUED", "*2\r\n:1\r\n:2", ":1\r\n:2\r\n", nil},
 		"one refused": {"+OK", "-ERR a", "+QUEUED", "-EXECABORT no",
