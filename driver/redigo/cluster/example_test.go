@@ -35,7 +35,7 @@ func ExampleStore_Masters() {
 	defer func() { _ = store.Close() }()
 	masters, err := store.Masters(context.Background())
 	if err != nil {
-		fmt.Println("nobody there")
+		fmt.Println("no server answers")
 	}
 	for _, m := range masters {
 		p := driver.NewPipeline(driver.ReadOnly)
@@ -46,5 +46,5 @@ func ExampleStore_Masters() {
 		}
 		p.Free()
 	}
-	// Output: nobody there
+	// Output: no server answers
 }

@@ -40,7 +40,7 @@ func TestNamesOfServers(t *testing.T) {
 	for name, shards := range map[string]string{
 		"by address":        peerReply("port", port, "ip", bulk(host), "endpoint", bulk(host), "role", master, "health", online),
 		"not by itself":     peerReply("port", port, "ip", bulk(""), "endpoint", bulk(""), "role", master, "health", online),
-		"by whoever asks":   peerReply("port", port, "ip", bulk("10.0.0.1"), "endpoint", "$-1\r\n", "role", master, "health", online),
+		"as it was dialled": peerReply("port", port, "ip", bulk("10.0.0.1"), "endpoint", "$-1\r\n", "role", master, "health", online),
 		"by a missing host": peerReply("port", port, "ip", bulk(host), "endpoint", bulk("?"), "hostname", bulk(""), "role", master, "health", online),
 		"by a name":         peerReply("port", port, "ip", bulk("10.0.0.1"), "endpoint", bulk("localhost"), "hostname", bulk("localhost"), "role", master, "health", online),
 		"without TLS":       peerReply("port", port, "tls-port", ":1\r\n", "ip", bulk(host), "endpoint", bulk(host), "role", master, "health", online),

@@ -31,7 +31,7 @@ func TestOpenRefuses(t *testing.T) {
 		"must be empty": func(c *failover.Config) {
 			c.Node.Resolve = func(context.Context) (string, error) { return "", nil }
 		},
-		"the other": func(c *failover.Config) {
+		"Credentials": func(c *failover.Config) {
 			c.Node.Password = "hunter2"
 			c.Node.Credentials = func(context.Context) (string, string, error) { return "", "", nil }
 		},
