@@ -8,7 +8,7 @@ unexport $(filter CACHES_DSN%,$(.VARIABLES))
 export CACHES_TEST_REDIS = require
 
 # How many random commands locmem and Redis are compared by.
-export CACHES_TEST_PLAN ?= 200000
+export CACHES_TEST_PLAN ?= 40000
 
 FUZZTIME ?= 30s
 COVERAGE ?= 90

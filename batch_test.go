@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"runtime"
 	"strconv"
 	"sync"
@@ -159,10 +158,7 @@ func (p *batchPlan) step(b *caches.Batch, k int) {
 // Random batches, filled by one goroutine or several, in several rounds, do what
 // a map does.
 func TestBatchDoesAsPlanned(t *testing.T) {
-	rounds, seed := 20, rand.Uint64()
-	if os.Getenv("CACHES_TEST_FULL") == "1" {
-		rounds = 500
-	}
+	rounds, seed := fullOr(500, 8), rand.Uint64()
 	t.Logf("seed %d", seed)
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		p := &batchPlan{

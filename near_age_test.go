@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -148,14 +147,8 @@ func ageOf(l look, writes []sequel) time.Duration {
 // is never old.
 func TestNearAges(t *testing.T) {
 	const enough = 1_000_000
-	kills, reads := 20, 50_000
-	if os.Getenv("CACHES_TEST_FULL") == "1" {
-		kills, reads = 200, 3*enough // half of them find something
-	}
-	between := 100 * time.Millisecond
-	if os.Getenv("CACHES_TEST_FULL") == "1" {
-		between = 160 * time.Millisecond
-	}
+	kills, reads := fullOr(200, 10), fullOr(3*enough, 25_000) // half of them find something
+	between := fullOr(160*time.Millisecond, 100*time.Millisecond)
 	seed := seedOf(t)
 	server := testutil.Redis(t, &testutil.RedisOptions{Config: []string{"maxmemory 6mb", "maxmemory-policy allkeys-lru"}})
 	conn := open(t, server.DSN()+patience)
@@ -213,7 +206,7 @@ func TestNearAges(t *testing.T) {
 	require.Positive(t, hits)
 	require.GreaterOrEqual(t, killed, kills/2)
 	require.Less(t, quantile(ages, 1), 3*time.Second, "the lease is the bound whatever happens")
-	if os.Getenv("CACHES_TEST_FULL") == "1" {
+	if full() {
 		require.GreaterOrEqual(t, len(looks), enough)
 		require.LessOrEqual(t, quantile(ages, 0.999), 50*time.Millisecond)
 	}

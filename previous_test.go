@@ -42,7 +42,7 @@ func ringOf(t *testing.T, router string, hosts, previous []string) *caches.Conn 
 // all whose place has changed.
 func TestPreviousRingIsStillHit(t *testing.T) {
 	hosts := servers(t, 4)
-	entries := fullOr(100_000, 4_000)
+	entries := fullOr(100_000, 2_000)
 	ctx := t.Context()
 	ids := make([]int, entries)
 	values := make(map[int]string, entries)
@@ -153,7 +153,7 @@ func TestPreviousRingOfCachedFunctions(t *testing.T) {
 			&caches.CachedOptions[int, int64]{Name: "load", Early: -1, Tags: func(i int) []string { return []string{fmt.Sprint("tag", i%4)} }})
 	}
 	ctx := t.Context()
-	const n = 200
+	n := fullOr(200, 40)
 	args := make([]int, n)
 	for i := range args {
 		args[i] = i
@@ -207,7 +207,7 @@ func TestPreviousRingUnderChange(t *testing.T) {
 	t.Logf("seed %d", seed)
 	ctx := t.Context()
 	var stale, reads atomic.Int64
-	for round := range fullOr(200, 12) {
+	for round := range fullOr(200, 4) {
 		prefix := caches.Cache[int64]{Options: caches.Options{Prefix: fmt.Sprint("p", round), TTL: time.Hour}}
 		const keys = 100
 		old := ringOf(t, "crc32", hosts[:3], nil)
@@ -272,7 +272,7 @@ func TestPreviousRingOfOneKey(t *testing.T) {
 	ctx := t.Context()
 	const keys = 200
 	wrong := 0
-	for round := range fullOr(100, 5) {
+	for round := range fullOr(100, 2) {
 		numbers := caches.Cache[int]{Options: caches.Options{Prefix: fmt.Sprint("p", round), TTL: time.Hour}}
 		values := make(map[int]int, keys)
 		for i := range keys {

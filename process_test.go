@@ -138,9 +138,11 @@ func seedOf(t *testing.T) uint64 {
 const (
 	claimProcesses = 4
 	claimCallers   = 250 // per process
-	claimRounds    = 100
-	claimConns     = 8 // per process
+	claimConns     = 8   // per process
 )
+
+// claimRounds is how many gates are claimed.
+func claimRounds() int { return fullOr(100, 20) }
 
 // A claims is how one process fared in one round.
 type claims struct {
@@ -213,7 +215,7 @@ func claimRound(t *testing.T, workers []*worker, round int) claims {
 func TestOnceHasOneWinnerAmongProcesses(t *testing.T) {
 	server := testutil.Redis(t, nil)
 	workers := startClaimers(t, func(int) string { return server.Addr() })
-	for round := range claimRounds {
+	for round := range claimRounds() {
 		all := claimRound(t, workers, round)
 		require.Empty(t, all.Errors, "round %d", round)
 		require.Equal(t, 1, all.Won, "round %d", round)
@@ -234,8 +236,8 @@ func TestOnceHasOneWinnerAmongProcessesThroughCutReplies(t *testing.T) {
 		proxies = append(proxies, proxy)
 		return proxy.Addr()
 	})
-	direct, unsure := gates(open(t, server.DSN()), time.Hour), 0
-	for round := range claimRounds {
+	direct, rounds, unsure := gates(open(t, server.DSN()+patience), time.Hour), claimRounds(), 0
+	for round := range rounds {
 		all := claimRound(t, workers, round)
 		if len(all.Errors) == 0 {
 			require.Equal(t, 1, all.Won, "round %d", round)
@@ -252,9 +254,9 @@ func TestOnceHasOneWinnerAmongProcessesThroughCutReplies(t *testing.T) {
 		w.finish(t)
 		connections += proxies[i].Accepted()
 	}
-	t.Logf("%d connections, %d of %d rounds with a caller that does not know", connections, unsure, claimRounds)
+	t.Logf("%d connections, %d of %d rounds with a caller that does not know", connections, unsure, rounds)
 	require.Greater(t, connections, 2*claimProcesses*claimConns, "the proxies cut too little")
-	require.LessOrEqual(t, unsure, 10, "sending again hides all but the rarest loss")
+	require.LessOrEqual(t, unsure, max(3, rounds/10), "sending again hides all but the rarest loss")
 }
 
 // startClaimers starts the workers, the one of index i on the server at addr(i).
@@ -429,14 +431,14 @@ return {keys, found}`, 0)
 // expiry are one command or one transaction.
 func TestKilledWritersLeaveNoImmortalKeys(t *testing.T) {
 	t.Parallel()
-	const lanes, kills = 2, 32 // 64 in all
+	lanes, kills := 2, fullOr(32, 5)
 	server, seed := testutil.Redis(t, nil), seedOf(t)
 	t.Run("writers", func(t *testing.T) {
-		for lane := range uint64(lanes) {
+		for lane := range lanes {
 			t.Run(fmt.Sprint(lane), func(t *testing.T) {
 				t.Parallel()
-				for kill := range uint64(kills) {
-					disturb(t, server, "write", seed+lane*kills+kill)
+				for kill := range kills {
+					disturb(t, server, "write", seed+uint64(lane*kills+kill))
 				}
 			})
 		}

@@ -145,7 +145,7 @@ func TestStampede(t *testing.T) {
 	conn := open(t, server.DSN()+patience)
 	workers := startRushers(t, server, 4)
 	const takes = 50 * time.Millisecond
-	rounds := fullOr(100, 15)
+	rounds := fullOr(100, 6)
 	var slowest []time.Duration
 	for round := range rounds {
 		results, errs := askAll(workers, rush{Round: round, Takes: takes})
@@ -179,11 +179,15 @@ func TestStampede(t *testing.T) {
 
 // The process that computes is killed in the middle: one other takes its place
 // when its lease ends, and no caller waits past its deadline.
+//
+// The lease is long beside the pauses of a busy machine: one that is not renewed
+// in time is a second replacement.
 func TestStampedeHolderKilled(t *testing.T) {
+	t.Parallel()
 	server := testutil.Redis(t, nil)
 	conn := open(t, server.DSN()+patience)
 	workers := startRushers(t, server, 4)
-	for round := range fullOr(20, 3) {
+	for round := range fullOr(20, 2) {
 		killed := make(chan int, 1)
 		go func() {
 			var holder any
@@ -197,7 +201,7 @@ func TestStampedeHolderKilled(t *testing.T) {
 			}
 		}()
 		begun := time.Now()
-		results, errs := askAll(workers, rush{Round: round, Takes: 300 * time.Millisecond, Lock: 500 * time.Millisecond})
+		results, errs := askAll(workers, rush{Round: round, Takes: 300 * time.Millisecond, Lock: 3 * time.Second})
 		took, dead := time.Since(begun), <-killed
 		for i, r := range results {
 			if i == dead {
