@@ -16,7 +16,7 @@ COVERAGE ?= 90
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help test lint fuzz cover soak bench faults needs
+.PHONY: help test lint fuzz cover soak bench faults flakes needs
 
 help:
 	@echo "make test    vet, and all tests with the race detector; installs redis-server if it may"
@@ -25,6 +25,7 @@ help:
 	@echo "make fuzz    every fuzz target for $(FUZZTIME) (FUZZTIME=d)"
 	@echo "make soak    all of it for hours: long plans, many rounds"
 	@echo "make faults  servers and networks that fail, at length; writes RELIABILITY.md (its own module, faults/)"
+	@echo "make flakes  all tests FLAKES=20 times beside spinning processes; PKG=./driver RUN=TestX narrow it"
 	@echo "make bench   caches beside hand-written code (its own module, bench/)"
 
 needs:
@@ -86,3 +87,6 @@ bench:
 
 faults: needs
 	CACHES_FAULTS=full CACHES_FAULTS_OUT=$(CURDIR)/RELIABILITY.md go -C faults test -count=1 -timeout 2h -v .
+
+flakes: needs
+	@FLAKES="$(FLAKES)" PKG="$(PKG)" RUN="$(RUN)" .ci/flakes
