@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"sync"
 
-	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/resp"
 )
 
 // A bare client is a pipelining multiplexer with nothing around it: no
@@ -248,7 +248,7 @@ func (b *bare) mget(_ context.Context, keys, want []string) error {
 	values := make([]string, len(keys))
 	for i, raw := 0, c.reply; i < len(keys); i++ {
 		var reply []byte
-		reply, raw = driver.CutReply(raw)
+		reply, raw = resp.Cut(raw)
 		values[i] = string(reply[bytes.IndexByte(reply, '\n')+1 : len(reply)-2])
 	}
 	return sameAll(values, want, nil)

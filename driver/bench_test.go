@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/resp"
 	"github.com/gomodule/redigo/redis"
 )
 
@@ -47,7 +48,7 @@ type piped struct {
 
 func (s *piped) Do(p *driver.Pipeline) error {
 	s.out = append(s.out[:0], p.Frames()...)
-	p.Replies().Append(s.reply, 1)
+	(*resp.Replies)(p.Replies()).Append(s.reply, 1)
 	return nil
 }
 

@@ -16,9 +16,9 @@ type Store interface {
 	// cannot be known whether all was. Where ctx ended the call, it wraps
 	// ctx's error as well.
 	//
-	// Where commands go to several servers and some of these fail, the replies
-	// of the others are there all the same, and Do's error is nil: the commands
-	// that failed have replies whose Err is that error, see [AppendFailure].
+	// If the commands go to several servers and some of these fail, Do's error is
+	// nil and the replies of the other servers are valid. The Err of each missing
+	// reply is the error of its server.
 	//
 	// Once Do has returned, the Store holds no reference to p: the caller may
 	// read the replies, reuse p or free it, also after an error.

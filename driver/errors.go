@@ -4,31 +4,33 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+
+	"github.com/gocaches/caches/internal/resp"
 )
 
 var (
 	// ErrUnavailable reports that nothing was run: the server could not be
 	// reached, the store was closed, or the context had ended before. Any
 	// call may be tried again.
-	ErrUnavailable = errors.New("caches: unavailable")
+	ErrUnavailable = resp.ErrUnavailable // "caches: unavailable"
 
 	// ErrBusy comes with ErrUnavailable where that was not the server's doing: as
 	// many calls are under way on its connection as may be.
-	ErrBusy = errors.New("caches: busy")
+	ErrBusy = resp.ErrBusy // "caches: busy"
 
 	// ErrUnknownOutcome reports that commands were sent and no reply came:
 	// they may have run or not.
-	ErrUnknownOutcome = errors.New("caches: unknown outcome")
+	ErrUnknownOutcome = resp.ErrUnknownOutcome // "caches: unknown outcome"
 
 	// ErrTooLarge reports a reply or a value beyond a configured limit.
-	ErrTooLarge = errors.New("caches: too large")
+	ErrTooLarge = resp.ErrTooLarge // "caches: too large"
 
 	// ErrProtocol reports bytes that are not the reply that was asked for.
-	ErrProtocol = errors.New("caches: protocol error")
+	ErrProtocol = resp.ErrProtocol // "caches: protocol error"
 
 	// ErrOldServer reports a Redis server older than 7.0, which lacks commands
 	// that the objects need.
-	ErrOldServer = errors.New("caches: server too old")
+	ErrOldServer = resp.ErrOldServer // "caches: server too old"
 
 	// ErrCrossSlot reports keys of several slots of a [Cluster] where there must
 	// be one slot only. Nothing was run.

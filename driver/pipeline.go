@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+
+	"github.com/gocaches/caches/internal/resp"
 )
 
 // keepBuffer is the largest buffer that a freed Pipeline keeps for the next
@@ -35,10 +37,9 @@ type Pipeline struct {
 	scripts bool // among cmds
 
 	replies Replies
-	next    int // offset in replies.buf of the reply that Next returns
+	next    int // offset in the replies of the one that Next returns
 	taken   int // replies that Next has returned
 
-	kept    any      // see Kept
 	scratch [][]byte // backs Command.Args
 
 	// What most Pipelines need lies beside the rest of them: 64 calls under way
@@ -76,20 +77,13 @@ func (p *Pipeline) Free() {
 	if cap(p.req) > keepBuffer {
 		p.req = nil
 	}
-	if cap(p.replies.buf) > keepBuffer {
-		p.replies.buf = nil
-	}
+	p.replies.raw().Trim(keepBuffer)
 	if cap(p.scratch) > keepBuffer/64 {
 		p.scratch = nil
 	}
 	p.Reset(0)
 	pipelines.Put(p)
 }
-
-// Kept is where a Store keeps what serves one Pipeline at a time, from one Do to
-// the next: Free and Reset leave it, so that a pool of Pipelines is one of that
-// too. It may be what another Store has left, of the same kind or not.
-func (p *Pipeline) Kept() *any { return &p.kept }
 
 // Reset empties p for new commands of the given mode.
 func (p *Pipeline) Reset(mode Mode) {
@@ -103,7 +97,7 @@ func (p *Pipeline) Reset(mode Mode) {
 
 // ResetReplies forgets the replies, for a Store that sends the commands again.
 func (p *Pipeline) ResetReplies() {
-	p.replies.reset()
+	p.replies.raw().Reset()
 	p.next, p.taken = 0, 0
 }
 
@@ -315,10 +309,10 @@ func (c Command) Name() string { return string(c.Args[0]) }
 func (p *Pipeline) Command(i int) Command {
 	frame, n := p.Frame(i), p.cmds[i].args
 	p.scratch = slices.Grow(p.scratch[:0], n)
-	_, at := number(frame[1:]) // the count
+	_, at := resp.Number(frame[1:]) // the count
 	frame = frame[1+at:]
 	for range n {
-		size, at := number(frame[1:])
+		size, at := resp.Number(frame[1:])
 		arg := frame[1+at:]
 		p.scratch = append(p.scratch, arg[:size:size])
 		frame = arg[size+2:]
@@ -336,13 +330,14 @@ func (p *Pipeline) Replies() *Replies { return &p.replies }
 // Next returns the next command's reply. Past the last one it returns a Reply
 // whose every method fails with [ErrProtocol].
 func (p *Pipeline) Next() Reply {
-	if p.taken >= p.replies.n {
+	replies := p.replies.raw()
+	if p.taken >= replies.Len() {
 		return Reply{}
 	}
 	p.taken++
-	r, size := parseReply(p.replies.buf[p.next:], p.taken == p.replies.n)
+	kind, data, size := resp.Parse(replies.Raw()[p.next:], p.taken == replies.Len())
 	p.next += size
-	return r
+	return Reply{Kind(kind), data}
 }
 
 // appendHeader appends "$12\r\n" and its like.
@@ -355,18 +350,6 @@ func appendHeader(dst []byte, kind byte, n int64) []byte {
 	}
 	dst = strconv.AppendInt(append(dst, kind), n, 10)
 	return append(dst, '\r', '\n')
-}
-
-// number reads the decimal at the start of b and returns where what follows its
-// line begins. The bytes are of our own making or were checked by the transport.
-func number(b []byte) (n, end int) {
-	if b[0] == '-' { // "-1"
-		return -1, len("-1\r\n")
-	}
-	for ; b[end] != '\r'; end++ {
-		n = n*10 + int(b[end]-'0')
-	}
-	return n, end + len("\r\n")
 }
 
 func sha1Hex(s string) string {

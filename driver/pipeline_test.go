@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/resp"
 )
 
 // frame is a command as https://redis.io/docs/latest/develop/reference/protocol-spec/ says it.
@@ -113,6 +114,49 @@ func TestScriptsInPipelines(t *testing.T) {
 	assert.False(t, p.HasScripts())
 }
 
+// A command that is copied is the same command: its key, its number of
+// arguments, and its script.
+func TestCopy(t *testing.T) {
+	script := driver.NewScript("return 1", nil)
+	from := driver.NewPipeline(0)
+	defer from.Free()
+	from.Cmd("PING")
+	from.CmdKey("SET", "front.", "key").String("v").Int(12)
+	from.Script(script, 2).Key("a").Key("b").String("arg")
+	from.Cmd("MGET")
+	for i := range 30 { // a count of two digits
+		from.Key(fmt.Sprint("k", i))
+	}
+	to := driver.NewPipeline(0)
+	defer to.Free()
+	to.Cmd("GET").Key("first")
+	for i := range from.Len() {
+		to.Copy(from, from.Len()-1-i)
+	}
+	to.String("more") // behind PING
+	to.Cmd("GET").Key("last")
+	require.Equal(t, from.Len()+2, to.Len())
+	for i := range from.Len() {
+		at := from.Len() - i
+		want := string(from.Frame(i))
+		if i == 0 {
+			want = "*2\r\n$4\r\nPING\r\n$4\r\nmore\r\n"
+			assert.Equal(t, 2, to.Args(at))
+		} else {
+			assert.Equal(t, from.Args(i), to.Args(at))
+		}
+		assert.Equal(t, want, string(to.Frame(at)))
+		assert.Equal(t, from.Name(i), to.Name(at))
+		assert.Equal(t, string(from.FirstKey(i)), string(to.FirstKey(at)))
+	}
+	assert.True(t, to.HasScripts())
+	cmd := to.Command(2)
+	assert.Same(t, script, cmd.Script)
+	assert.Equal(t, [][]byte{[]byte("a"), []byte("b")}, cmd.Keys)
+	assert.Equal(t, [][]byte{[]byte("arg")}, cmd.Argv)
+	assert.Equal(t, "last", string(to.FirstKey(to.Len()-1)))
+}
+
 func TestAppendFloat(t *testing.T) {
 	for f, want := range map[float64]string{
 		0: "0", math.Copysign(0, -1): "0", 1: "1", -1.5: "-1.5", 0.1: "0.1", 1e21: "1e+21",
@@ -171,13 +215,13 @@ func TestRepliesRoundTrip(t *testing.T) {
 			want = append(want, leave(r, p.Replies(), 3))
 		}
 		require.Equal(t, len(want), p.Replies().Len())
-		q.Replies().Append(p.Replies().Raw(), p.Replies().Len())
+		(*resp.Replies)(q.Replies()).Append(p.Replies().Raw(), p.Replies().Len())
 		for i := range want {
 			require.Equal(t, want[i], take(t, p.Next()))
 			require.Equal(t, want[i], take(t, q.Next()))
 		}
 		require.ErrorIs(t, p.Next().Err(), driver.ErrProtocol, "there are no more")
-		old := q.Replies().Swap([]byte("+OK\r\n"), 1)
+		old := (*resp.Replies)(q.Replies()).Swap([]byte("+OK\r\n"), 1)
 		require.Empty(t, old)
 		p.Free()
 		q.Free()

@@ -17,6 +17,7 @@ import (
 	"github.com/gocaches/caches"
 	"github.com/gocaches/caches/driver"
 	"github.com/gocaches/caches/driver/redigo"
+	"github.com/gocaches/caches/internal/resp"
 	"github.com/gocaches/caches/testutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -442,7 +443,7 @@ func (c *crooked) stale(ctx context.Context, p *driver.Pipeline) error {
 	if old == "" {
 		return c.Store.Do(ctx, p)
 	}
-	p.Replies().Append([]byte(old), 1)
+	(*resp.Replies)(p.Replies()).Append([]byte(old), 1)
 	return nil
 }
 

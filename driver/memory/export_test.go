@@ -53,6 +53,7 @@ func Check(t testing.TB, st *Store) {
 func checkObject(t testing.TB, e *entry) {
 	t.Helper()
 	switch object := e.object.(type) {
+	case nil: // a string
 	case *hash:
 		checkTable(t, &object.table)
 	case *set:
@@ -64,6 +65,8 @@ func checkObject(t testing.TB, e *entry) {
 			_, ok := object.tree.Get(scored{it.value, it.name})
 			require.True(t, ok, it.name)
 		}
+	default:
+		t.Fatalf("no check of a %T", object)
 	}
 }
 

@@ -18,8 +18,9 @@ type hash struct{ table[[]byte] }
 // newHash makes an empty hash.
 func newHash() *hash { return &hash{newTable[[]byte]()} }
 
-// clone returns a hash that shares nothing with h.
-func (h *hash) clone() *hash { return &hash{h.table.clone(bytes.Clone)} }
+func (h *hash) typeName() string { return "hash" }
+
+func (h *hash) clone() collection { return &hash{h.table.clone(bytes.Clone)} }
 
 // set stores a copy of value and reports whether field is new.
 func (h *hash) set(field, value []byte) (added bool) {
@@ -33,7 +34,7 @@ func (h *hash) set(field, value []byte) (added bool) {
 
 // hash looks a hash up to read it: nil, an empty table, where there is none.
 func (t *turn) hash(key []byte) (*table[[]byte], bool) {
-	_, h, ok := lookupObject[hash](t, key)
+	_, h, ok := lookupObject[*hash](t, key)
 	if h == nil {
 		return nil, ok
 	}
@@ -173,7 +174,7 @@ func (t *turn) hincrBy() {
 		t.fail(notInteger)
 		return
 	}
-	_, h, ok := lookupObject[hash](t, t.args[1])
+	_, h, ok := lookupObject[*hash](t, t.args[1])
 	if !ok {
 		return
 	}
@@ -222,7 +223,7 @@ func (t *turn) hincrByFloat() {
 		t.fail("ERR value is NaN or Infinity")
 		return
 	}
-	_, h, ok := lookupObject[hash](t, t.args[1])
+	_, h, ok := lookupObject[*hash](t, t.args[1])
 	if !ok {
 		return
 	}

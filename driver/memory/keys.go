@@ -88,15 +88,10 @@ func (t *turn) typeOf() {
 
 // typeName is the name that TYPE gives the value of e.
 func (e *entry) typeName() string {
-	switch e.object.(type) {
-	case *hash:
-		return "hash"
-	case *set:
-		return "set"
-	case *zset:
-		return "zset"
+	if e.object == nil {
+		return "string"
 	}
-	return "string"
+	return e.object.typeName()
 }
 
 // rename is RENAME key newkey, O(1): the value and the deadline move, and replace
@@ -173,13 +168,8 @@ func (t *turn) copyOptions() (replace, ok bool) {
 // all the way down, since values change in place.
 func (e *entry) clone() *entry {
 	c := &entry{deadline: e.deadline, kept: e.kept, str: bytes.Clone(e.str)}
-	switch object := e.object.(type) {
-	case *hash:
-		c.object = object.clone()
-	case *set:
-		c.object = object.clone()
-	case *zset:
-		c.object = object.clone()
+	if e.object != nil {
+		c.object = e.object.clone()
 	}
 	return c
 }

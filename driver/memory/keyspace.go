@@ -51,16 +51,22 @@ type space struct {
 type entry struct {
 	// What a read looks at stands together: it is one line of the processor's
 	// cache.
-	deadline int64  // in milliseconds of Unix time, 0 for none; present while now <= deadline
-	str      []byte // the value where object is nil
-	// *hash, *set or *zset, never empty between commands: a collection without
-	// elements is a key that does not exist.
-	object any
+	deadline int64      // in milliseconds of Unix time, 0 for none; present while now <= deadline
+	str      []byte     // the value if object is nil
+	object   collection // the value, nil for a string; never empty between commands
 
 	key  string
 	at   int  // index in space.order
 	slot int  // index in space.expiring, -1 where there is no deadline
 	kept bool // not in policy: written by a Keep pipeline at some time
+}
+
+// A collection is a value that is not a string. COPY and TYPE know it by its
+// methods alone, so that no type can be left out of them.
+type collection interface {
+	typeName() string  // as TYPE returns it
+	clone() collection // shares nothing with the original
+	len() int          // 0 only within a command: an empty collection is not a key
 }
 
 // newSpace makes an empty space of valid options.

@@ -20,14 +20,15 @@ type set struct{ table[struct{}] }
 // newSet makes an empty set.
 func newSet() *set { return &set{newTable[struct{}]()} }
 
-// clone returns a set that shares nothing with s.
-func (s *set) clone() *set {
+func (s *set) typeName() string { return "set" }
+
+func (s *set) clone() collection {
 	return &set{s.table.clone(func(v struct{}) struct{} { return v })}
 }
 
 // members looks a set up to read it: nil, an empty table, where there is none.
 func (t *turn) members(key []byte) (*table[struct{}], bool) {
-	_, s, ok := lookupObject[set](t, key)
+	_, s, ok := lookupObject[*set](t, key)
 	if s == nil {
 		return nil, ok
 	}
@@ -106,7 +107,7 @@ func (t *turn) spop() {
 	if !ok {
 		return
 	}
-	e, s, ok := lookupObject[set](t, t.args[1])
+	e, s, ok := lookupObject[*set](t, t.args[1])
 	switch {
 	case !ok:
 		return
@@ -158,7 +159,7 @@ func (t *turn) srandMember() {
 // smove is SMOVE source destination member. The destination's type is looked at
 // even where there is nothing to move, but not where there is no source.
 func (t *turn) smove() {
-	e, from, ok := lookupObject[set](t, t.args[1])
+	e, from, ok := lookupObject[*set](t, t.args[1])
 	if !ok {
 		return
 	}
@@ -166,7 +167,7 @@ func (t *turn) smove() {
 		t.out.Int(0)
 		return
 	}
-	_, to, ok := lookupObject[set](t, t.args[2])
+	_, to, ok := lookupObject[*set](t, t.args[2])
 	if !ok {
 		return
 	}

@@ -273,22 +273,22 @@ func (t *turn) lookupString(key []byte) (e *entry, ok bool) {
 // lookupObject returns the entry of a collection and the collection, both nil
 // where there is none. It is not ok, and has left the error, where the key
 // holds something else.
-func lookupObject[T any](t *turn, key []byte) (e *entry, object *T, ok bool) {
+func lookupObject[C collection](t *turn, key []byte) (e *entry, object C, ok bool) {
 	e = t.lookup(key)
 	if e == nil {
-		return nil, nil, true
+		return nil, object, true
 	}
-	object, ok = e.object.(*T)
+	object, ok = e.object.(C)
 	if !ok {
-		return nil, nil, t.fail(wrongType)
+		return nil, object, t.fail(wrongType)
 	}
 	return e, object, true
 }
 
 // obtainObject is lookupObject for commands that make what is not there. They
 // must put something into it: an empty collection is not a key.
-func obtainObject[T any](t *turn, key []byte, empty func() *T) (object *T, ok bool) {
-	e, object, ok := lookupObject[T](t, key)
+func obtainObject[C collection](t *turn, key []byte, empty func() C) (object C, ok bool) {
+	e, object, ok := lookupObject[C](t, key)
 	if !ok || e != nil {
 		return object, ok
 	}
@@ -301,20 +301,17 @@ func obtainObject[T any](t *turn, key []byte, empty func() *T) (object *T, ok bo
 // collection and answer how many: nothing there is 0, and with the last element
 // goes the key, and its deadline. A collection made later under the same key has
 // none.
-func removeFrom[T any, P interface {
-	*T
-	len() int
-}](t *turn, remove func(P) int64) {
-	e, object, ok := lookupObject[T](t, t.args[1])
+func removeFrom[C collection](t *turn, remove func(C) int64) {
+	e, object, ok := lookupObject[C](t, t.args[1])
 	if !ok {
 		return
 	}
-	if object == nil {
+	if e == nil {
 		t.out.Int(0)
 		return
 	}
 	t.out.Int(remove(object))
-	if P(object).len() == 0 {
+	if object.len() == 0 {
 		t.space.drop(e)
 	}
 }

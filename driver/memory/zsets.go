@@ -34,7 +34,9 @@ func newZset() *zset {
 	return &zset{newTable[float64](), btree.NewBTreeGOptions(before, btree.Options{NoLocks: true})}
 }
 
-func (z *zset) clone() *zset {
+func (z *zset) typeName() string { return "zset" }
+
+func (z *zset) clone() collection {
 	c := newZset()
 	for _, it := range z.items {
 		c.set([]byte(it.name), it.value)
@@ -68,7 +70,7 @@ func (z *zset) delete(member []byte) (ok bool) {
 
 // zset looks a sorted set up, nil where there is none.
 func (t *turn) zset(key []byte) (*zset, bool) {
-	_, z, ok := lookupObject[zset](t, key)
+	_, z, ok := lookupObject[*zset](t, key)
 	return z, ok
 }
 
@@ -146,7 +148,7 @@ func (t *turn) zaddPairs(o addOptions, pairs [][]byte) {
 			return
 		}
 	}
-	e, z, ok := lookupObject[zset](t, t.args[1])
+	e, z, ok := lookupObject[*zset](t, t.args[1])
 	if !ok {
 		return
 	}
@@ -260,7 +262,7 @@ func (t *turn) zrevRank() { t.outRank(true) }
 
 // outRank leaves how many members come before one, from either end. O(log² n).
 func (t *turn) outRank(reverse bool) {
-	_, z, ok := lookupObject[zset](t, t.args[1])
+	_, z, ok := lookupObject[*zset](t, t.args[1])
 	if !ok {
 		return
 	}
@@ -296,7 +298,7 @@ func (t *turn) zpop(pop func(*zset) (scored, bool)) {
 	if !ok {
 		return
 	}
-	e, z, ok := lookupObject[zset](t, t.args[1])
+	e, z, ok := lookupObject[*zset](t, t.args[1])
 	if !ok {
 		return
 	}

@@ -56,7 +56,7 @@ type call struct {
 // newCall returns a call for p, which keeps it from one Do to the next: all parts
 // of a call then come out of one pool and lie close together in memory.
 func (s *Store) newCall(ctx context.Context, p *driver.Pipeline) *call {
-	kept := p.Kept()
+	kept := repliesOf(p).Kept()
 	c, ok := (*kept).(*call)
 	if ok {
 		*kept = nil // until free: no two calls share it
@@ -83,7 +83,7 @@ func (c *call) free() {
 	if cap(c.out) > keepBuffer {
 		c.out = nil
 	}
-	*p.Kept() = c
+	*repliesOf(p).Kept() = c
 }
 
 func (c *call) left() time.Duration { return c.deadline - time.Since(base) }
@@ -168,13 +168,13 @@ func (c *call) quick() bool {
 	}
 	sl := c.ticket.slot
 	if sl.buf == nil {
-		sl.buf = p.Replies().Take() // one buffer moves back and forth
+		sl.buf = repliesOf(p).Take() // one buffer moves back and forth
 	}
 	if err := m.submit(c, p.Frames(), p.Len()); err != nil || sl.errs {
 		c.shared = shared{m: m, known: true, err: err}
 		return false
 	}
-	p.Replies().Swap(sl.buf, p.Len())
+	repliesOf(p).Swap(sl.buf, p.Len())
 	sl.buf = nil
 	c.free()
 	return true

@@ -267,7 +267,7 @@ func TestKeptCallHoldsNothing(t *testing.T) {
 	pending := s.Start(t.Context(), p)
 	require.NoError(t, s.Close())
 	require.Error(t, pending.Finish())
-	c := (*p.Kept()).(*call)
+	c := (*repliesOf(p).Kept()).(*call)
 	assert.Nil(t, c.shared.m)
 	assert.Nil(t, c.s)
 }

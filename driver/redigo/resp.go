@@ -7,6 +7,7 @@ import (
 	"math"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/resp"
 )
 
 // Limits bound the replies of a server. A reply beyond a limit fails its call with
@@ -334,3 +335,6 @@ func split(raw []byte) (reply, rest []byte) {
 	}
 	return raw[:f.pos], raw[f.pos:]
 }
+
+// repliesOf returns the replies of p, to place bytes of the connection in.
+func repliesOf(p *driver.Pipeline) *resp.Replies { return (*resp.Replies)(p.Replies()) }

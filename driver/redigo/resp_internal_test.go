@@ -276,7 +276,7 @@ func readAll(t *testing.T, raw []byte) {
 	p := driver.NewPipeline(0)
 	defer p.Free()
 	p.Cmd("X")
-	p.Replies().Append(raw, 1)
+	repliesOf(p).Append(raw, 1)
 	r := p.Next()
 	require.NotZero(t, r.Kind())
 	if elems, err := r.Elems(); err == nil {

@@ -125,7 +125,7 @@ func (c *call) rerun(places []int) error {
 	case err != nil:
 		return err
 	}
-	p.Replies().Swap(replace(p.Replies().Raw(), rest.Replies().Raw(), places), p.Len())
+	repliesOf(p).Swap(replace(p.Replies().Raw(), rest.Replies().Raw(), places), p.Len())
 	return nil
 }
 

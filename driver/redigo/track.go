@@ -269,7 +269,7 @@ func (t *tracking) next() (driver.Reply, error) {
 	}
 	end := t.start + t.framer.pos
 	t.current.ResetReplies()
-	t.current.Replies().Append(t.buf[t.start:end], 1)
+	repliesOf(&t.current).Append(t.buf[t.start:end], 1)
 	t.start = end
 	return t.current.Next(), nil
 }

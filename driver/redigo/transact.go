@@ -61,7 +61,7 @@ func (c *call) serve(l link) error {
 	}
 	// The replies move to p without a copy, and p's old buffer to the link. In the
 	// steady state the two buffers go back and forth.
-	l.reuse(c.p.Replies().Swap(raw, c.p.Len()))
+	l.reuse(repliesOf(c.p).Swap(raw, c.p.Len()))
 	if err := c.resendScripts(l); err != nil {
 		return err
 	}
@@ -179,7 +179,7 @@ func (c *call) resendScripts(l link) error {
 	if err != nil {
 		return err
 	}
-	c.p.Replies().Swap(replace(first, second, forgotten), c.p.Len())
+	repliesOf(c.p).Swap(replace(first, second, forgotten), c.p.Len())
 	l.reuse(first)
 	return nil
 }

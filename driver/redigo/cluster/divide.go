@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/resp"
 )
 
 // A server refuses a command with keys of several slots even if it has all
@@ -121,12 +122,12 @@ func (c *call) assemble() {
 		}
 	}
 	c.p.ResetReplies()
-	c.out = c.p.Replies().Swap(out, c.p.Len())
+	c.out = (*resp.Replies)(c.p.Replies()).Swap(out, c.p.Len())
 }
 
 func (u *unit) appendTo(out []byte) []byte {
 	if u.err != nil {
-		return driver.AppendFailure(out, u.err)
+		return resp.AppendFailure(out, u.err)
 	}
 	return append(out, u.reply...)
 }
@@ -149,7 +150,7 @@ func (c *call) sum(out []byte, pieces []unit) []byte {
 	}
 	switch {
 	case failed > 0:
-		return driver.AppendFailure(out, c.inPart(pieces, failed < len(pieces)))
+		return resp.AppendFailure(out, c.inPart(pieces, failed < len(pieces)))
 	case refusal != nil:
 		return append(out, refusal...)
 	}
@@ -210,9 +211,9 @@ func (c *call) scatter(u *unit) {
 		switch {
 		case fault != nil:
 		case len(rest) == 0:
-			elem = driver.AppendFailure(nil, errShort)
+			elem = resp.AppendFailure(nil, errShort)
 		default:
-			elem, rest = driver.CutReply(rest)
+			elem, rest = resp.Cut(rest)
 		}
 		d.elems[d.links[at].arg] = elem
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/resp"
 )
 
 // A load is the traffic of many goroutines that check every reply.
@@ -116,8 +117,8 @@ func (w *worker) do(mode driver.Mode, write func(p *driver.Pipeline), read func(
 	for raw := p.Replies().Raw(); err == nil && len(raw) > 0; {
 		q := driver.NewPipeline(0)
 		var reply []byte
-		reply, raw = driver.CutReply(raw)
-		q.Replies().Append(reply, 1)
+		reply, raw = resp.Cut(raw)
+		(*resp.Replies)(q.Replies()).Append(reply, 1)
 		err = q.Next().Err()
 		q.Free()
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/resp"
 )
 
 const (
@@ -39,7 +40,7 @@ func (c *call) collect() {
 				v, slot, address := verdictOfAll(raw)
 				c.handleReply(u, pt, v, slot, address)
 			default:
-				u.reply, raw = driver.CutReply(raw)
+				u.reply, raw = resp.Cut(raw)
 				v, slot, address := verdictOf(u.reply)
 				c.handleReply(u, pt, v, slot, address)
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gocaches/caches/driver"
 	"github.com/gocaches/caches/driver/redigo/cluster"
+	"github.com/gocaches/caches/internal/resp"
 	"github.com/gocaches/caches/testutil"
 )
 
@@ -127,7 +128,7 @@ func keysOf(cmd driver.Command) func(i int) bool {
 // back copies the replies of q to p and removes the tag from the keys in them.
 func (s *tagged) back(p, q *driver.Pipeline) {
 	p.ResetReplies()
-	p.Replies().Append(tags.ReplaceAllFunc(q.Replies().Raw(), func(head []byte) []byte {
+	(*resp.Replies)(p.Replies()).Append(tags.ReplaceAllFunc(q.Replies().Raw(), func(head []byte) []byte {
 		n, _ := strconv.Atoi(string(tags.FindSubmatch(head)[1]))
 		return fmt.Appendf(nil, "$%d\r\n", n-len(tag))
 	}), q.Replies().Len())

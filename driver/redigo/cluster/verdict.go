@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/resp"
 )
 
 // A verdict classifies a reply by the outcome of its command.
@@ -87,7 +88,7 @@ func anyNotFinal(raw []byte) bool {
 		return false
 	}
 	for reply := []byte(nil); len(raw) > 0; {
-		reply, raw = driver.CutReply(raw)
+		reply, raw = resp.Cut(raw)
 		if v, _, _ := verdictOf(reply); v != final && v != aborted {
 			return true
 		}
@@ -100,7 +101,7 @@ func anyNotFinal(raw []byte) bool {
 func verdictOfAll(raw []byte) (v verdict, slot int, address string) {
 	v = final
 	for reply := []byte(nil); len(raw) > 0; {
-		reply, raw = driver.CutReply(raw)
+		reply, raw = resp.Cut(raw)
 		switch one, itsSlot, its := verdictOf(reply); {
 		case one == final:
 			return final, 0, ""

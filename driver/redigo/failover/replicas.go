@@ -10,6 +10,7 @@ import (
 
 	"github.com/gocaches/caches/driver"
 	"github.com/gocaches/caches/driver/redigo"
+	"github.com/gocaches/caches/internal/resp"
 )
 
 // replicas are the replicas to read from. Each has a Store, which verifies on
@@ -159,7 +160,7 @@ func (r *reading) Finish() error {
 	if r.cancelShare != nil {
 		r.cancelShare()
 	}
-	if err == nil && !r.p.Replies().Failed() {
+	if err == nil && !(*resp.Replies)(r.p.Replies()).Failed() {
 		return nil
 	}
 	// An error reply counts as a failure too: the replica may be loading, without

@@ -1,10 +1,11 @@
-package driver_test
+package resp_test
 
 import (
 	"testing"
 
-	"github.com/gocaches/caches/driver"
 	"github.com/stretchr/testify/assert"
+
+	"github.com/gocaches/caches/internal/resp"
 )
 
 // TestFailed looks for an error among replies, and not inside them.
@@ -24,9 +25,8 @@ func TestFailed(t *testing.T) {
 		{":1\r\n*1\r\n-ERR no\r\n:2\r\n", 3, false},
 		{"-ERR no\r\n:2\r\n", 2, true},
 	} {
-		p := driver.NewPipeline(0)
-		p.Replies().Append([]byte(c.wire), c.n)
-		assert.Equal(t, c.want, p.Replies().Failed(), "%q", c.wire)
-		p.Free()
+		var r resp.Replies
+		r.Append([]byte(c.wire), c.n)
+		assert.Equal(t, c.want, r.Failed(), "%q", c.wire)
 	}
 }
