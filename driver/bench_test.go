@@ -13,17 +13,13 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// This benchmark settled the shape of the seam: the same commands written and
-// the same replies read, boxed in redigo's []any and in place in a Pipeline.
-// Both read a prepared reply; neither touches a socket.
-
 var (
 	reply100 = bytes.Repeat([]byte("x"), 100)
 	bulk100  = []byte("$100\r\n" + string(reply100) + "\r\n")
 	array100 = []byte("*100\r\n" + strings.Repeat(string(bulk100), 100))
 )
 
-// wire is a connection to a server that has only one answer.
+// wire is a connection to a server that always sends the same reply.
 type wire struct {
 	net.Conn
 	reply []byte
@@ -52,6 +48,9 @@ func (s *piped) Do(p *driver.Pipeline) error {
 	return nil
 }
 
+// BenchmarkSeam compares redigo, which boxes arguments and replies in []any, with a
+// Pipeline, which decodes replies in place. Both run the same commands and read a
+// prepared reply; neither uses a socket.
 func BenchmarkSeam(b *testing.B) {
 	keys := make([]string, 100)
 	for i := range keys {

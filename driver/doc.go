@@ -1,16 +1,15 @@
-// Package driver is the seam between the cache objects of package caches and
-// whatever keeps their data: a Redis server, this process's memory, or a store
-// of your own.
+// Package driver defines the interface between the cache objects of package
+// caches and the stores that hold their data: a Redis server, the memory of the
+// process, or a custom store.
 //
-// A [Store] has two methods. It is given a [Pipeline]: one or more commands,
-// already encoded by the caller in Redis's wire format (RESP2), and it leaves
-// the replies in the same Pipeline, in the same format, for the caller to
-// decode. So nothing is boxed in an interface on the way: a GET costs no
-// allocation at this seam, and a store that owns a socket writes
-// [Pipeline.Frames] as they are.
+// A [Store] has two methods. Do runs a [Pipeline]: one or more commands, which
+// the caller has encoded in Redis's wire format (RESP2). The store adds the
+// replies to the Pipeline, in the same format, and the caller decodes them in
+// place. Nothing is boxed in an interface value, so a GET allocates nothing here,
+// and a store that owns a socket can write [Pipeline.Frames] unchanged.
 //
-// A store that is not a Redis server reads the commands with
-// [Pipeline.Command] and answers through [Pipeline.Replies]:
+// A store that is not a Redis server reads the commands with [Pipeline.Command]
+// and replies through [Pipeline.Replies]:
 //
 //	func (s *store) Do(ctx context.Context, p *driver.Pipeline) error {
 //		for i := range p.Len() {
@@ -26,5 +25,5 @@
 //	}
 //
 // The wire format is described at https://redis.io/docs/latest/develop/reference/protocol-spec/.
-// Package testutil has the conformance suite that a store of your own can run.
+// Package testutil provides a conformance suite for custom stores.
 package driver

@@ -5,174 +5,176 @@ import (
 	"time"
 )
 
-// A Store runs commands. What answers these two methods can back every object
-// of package caches. A Store is safe for concurrent use.
+// A Store runs commands. Any implementation can back all objects of package
+// caches. A Store must be safe for concurrent use.
 type Store interface {
-	// Do runs the commands of p in order and leaves one reply for each in
+	// Do runs the commands of p in order and adds one reply for each to
 	// p.Replies. An error reply of the server is a reply, not an error of Do.
 	//
-	// Do's own error says that the replies are not all there. It wraps
-	// [ErrUnavailable] when nothing was run, and [ErrUnknownOutcome] when it
-	// cannot be known whether all was. Where ctx ended the call, it wraps
-	// ctx's error as well.
+	// A non-nil error means that replies are missing. It wraps [ErrUnavailable]
+	// if no command was run, and [ErrUnknownOutcome] if some commands may have
+	// run. If ctx ended the call, it also wraps the error of ctx.
 	//
-	// If the commands go to several servers and some of these fail, Do's error is
-	// nil and the replies of the other servers are valid. The Err of each missing
-	// reply is the error of its server.
+	// If the commands go to several servers and only some of these fail, Do
+	// returns nil and the replies of the other servers are valid. In place of
+	// each missing reply is one whose Err is the error of the failed server.
 	//
-	// Once Do has returned, the Store holds no reference to p: the caller may
-	// read the replies, reuse p or free it, also after an error.
+	// After Do has returned, even with an error, the Store holds no reference
+	// to p: the caller may read the replies, reuse p or free it.
 	Do(ctx context.Context, p *Pipeline) error
 
-	// Close lets go of all that the Store holds. Calls under way end with a
-	// definite outcome; later ones fail with [ErrUnavailable]. A second Close
-	// does nothing.
+	// Close releases the resources of the Store. Calls in progress end with a
+	// definite outcome. Later calls fail with [ErrUnavailable]. Closing a Store
+	// again does nothing.
 	Close() error
 }
 
-// A Starter is a Store that can send the commands of a [Pipeline] and let its
-// caller go on before the replies are there, so that one goroutine has several
-// Stores at work. Stores need not be one.
+// A Starter is a [Store] that can send commands without waiting for the replies,
+// so that one goroutine can use several Stores at the same time. It is optional.
 type Starter interface {
 	Store
-	// Start begins what Do does. p is the Store's until Finish has returned.
+	// Start begins the call that Do would make. p belongs to the Store until
+	// Finish has returned.
 	Start(ctx context.Context, p *Pipeline) Pending
 }
 
-// A Pending is a call that was started.
+// A Pending is a call in progress; see [Starter].
 type Pending interface {
-	// Finish waits for the end of the call and returns what Do would have. It
-	// must be called once, also when ctx has ended: then it does not wait.
+	// Finish waits for the end of the call and returns the error that Do would
+	// return. It must be called exactly once, even if ctx is done: then it
+	// returns without waiting.
 	Finish() error
 }
 
-// A Cluster is a Store over servers that divide the keys among themselves, by
-// slots: Redis Cluster. Do sends each command where its keys live.
+// A Cluster is a [Store] over several servers that divide the keys by slots, such
+// as Redis Cluster. Do sends each command to the server of its keys.
 //
-//   - MGET, DEL, UNLINK, EXISTS and TOUCH take keys of any slots: each argument
-//     is one. They are not one step then. Where some servers fail, MGET has their
-//     errors in the places of their keys.
-//   - All keys of another command, of a [Script] and of an [Atomic] or [Own]
-//     Pipeline share a slot: else the server says so by a CROSSSLOT error, or the
-//     Store, before anything is sent, by [ErrCrossSlot].
-//   - A command without a key runs on one of the servers that have keys.
+//   - Each argument of MGET, DEL, UNLINK, EXISTS and TOUCH is a key, and the keys
+//     may be in different slots. Such a command is not atomic. If some servers
+//     fail, the reply to MGET has their errors in the places of their keys.
+//   - All keys of any other command, of a [Script], and of an [Atomic] or [Own]
+//     Pipeline must be in one slot. Otherwise the server replies with a CROSSSLOT
+//     error, or Do fails with [ErrCrossSlot] before anything is sent.
+//   - A command without keys runs on any one of the servers that have slots.
 type Cluster interface {
 	Store
-	// Slot returns the slot of the key front+key, from 0 to 16383. Keys of one
-	// slot live on one server, whichever that is.
+	// Slot returns the slot of the key front+key, from 0 to 16383. All keys of a
+	// slot are on the same server.
 	Slot(front, key string) int
-	// Masters returns one Store for each server that has keys, or may soon have
-	// some: commands without a key run on that server, the others where their
-	// keys live. They need not be closed. A server that comes later is not among
-	// them; one that leaves answers no more.
+	// Masters returns one Store for each server that has slots or may soon have
+	// some. Each sends commands without keys to that server, and all others to
+	// the server of their keys. These Stores need not be closed. They do not
+	// include servers that join later, and fail once their server has left.
 	//
-	// It asks no server, unless none has said yet who they are: its error is as
-	// that of Do.
+	// Masters contacts a server only if the servers of the cluster are not known
+	// yet. It fails as Do does.
 	Masters(ctx context.Context) ([]Store, error)
 }
 
-// A Tracker is a Store that can tell which keys change, whoever changes them.
-// Stores need not be one.
+// A Tracker is a [Store] that reports changes of keys, including changes by other
+// clients. It is optional.
 type Tracker interface {
 	Store
-	// Track has tell called for what happens to keys that begin with one of
-	// prefixes, from now until stop is called or the Store is closed; it mends
-	// what breaks meanwhile, and tells when it was broken. None of prefixes may
-	// begin with another. It does not wait for the server, and returns nil where
-	// this Store cannot track.
+	// Track calls tell for events on keys that begin with one of prefixes, from
+	// now until stop is called or the Store is closed. It reports a lost
+	// connection as an event and replaces it. No prefix may begin with another.
+	// Track does not wait for the server. It returns nil if the Store cannot
+	// track.
 	//
-	// Tell is called by one goroutine at a time, which waits for it. Stop does
-	// not wait: tell may still be called for what was under way.
+	// Calls of tell do not overlap: the next event waits until tell has returned.
+	// Stop does not wait: tell may still be called for events in progress.
 	Track(prefixes []string, tell func(Event)) (stop func())
 }
 
-// An Event is what a [Tracker] tells.
+// An Event is a report of a [Tracker].
 type Event struct {
 	Kind EventKind
-	Key  []byte    // of Changed; it is valid until tell returns
-	At   time.Time // of Tracking and Synced, on this process's clock
-	Err  error     // of Lost
+	Key  []byte    // set for Changed; valid until tell returns
+	At   time.Time // set for Tracking and Synced; on the clock of this process
+	Err  error     // set for Lost
 }
 
-// An EventKind is what has happened. Before the first Tracking, and from a Lost
-// to the next Tracking, nobody says what changes.
+// An EventKind is the type of an [Event]. Changes are not reported before the
+// first Tracking, nor between a Lost and the next Tracking.
 type EventKind uint8
 
 const (
-	// Tracking begins the time in which every change is told.
+	// Tracking means that from now on every change is reported.
 	Tracking EventKind = iota + 1
-	// Changed says that Key was written, removed, evicted or has expired.
+	// Changed means that Key was written, deleted or evicted, or has expired.
 	Changed
-	// Flushed says that all keys are gone, or may be.
+	// Flushed means that all keys may have been deleted.
 	Flushed
-	// Synced says that the server is there, and that every change before At
-	// has been told. It comes every second or so.
+	// Synced means that the server responds and that every change before At has
+	// been reported. It is sent about once a second.
 	Synced
-	// Lost ends the time that Tracking began: changes may go untold. Err says
-	// why. It also comes for each attempt to begin again that failed.
+	// Lost means that changes may go unreported until the next Tracking. Err is
+	// the reason. Lost is also sent for each failed attempt to resume.
 	Lost
 )
 
-// A Mode says what may be done with the commands of a [Pipeline] besides
-// sending them once, one after the other. The zero Mode promises nothing.
+// A Mode is a set of flags that say how a [Store] may or must run the commands of
+// a [Pipeline]. The zero Mode has none: each command is sent once, in order.
 type Mode uint8
 
 const (
-	// ReadOnly marks commands that change nothing: they may be sent again
-	// after a lost reply, and a replica may answer them; see Master.
+	// ReadOnly marks commands that change nothing. They may be sent again if
+	// the reply was lost, and a replica may answer them; see Master.
 	ReadOnly Mode = 1 << iota
-	// Repeatable marks commands that write, but whose second run leaves what
-	// the first one left: they may be sent again after a lost reply.
+	// Repeatable marks writes whose second run has no further effect. They may
+	// be sent again if the reply was lost.
 	Repeatable
-	// Atomic marks commands that run together or not at all, nothing of
-	// anybody else's between them (MULTI and EXEC around them on Redis). All
-	// their keys live on one server. The replies are those of the commands.
+	// Atomic marks commands that run together or not at all, with no other
+	// command in between. Redis runs them in MULTI and EXEC; the replies are
+	// still those of the commands. All their keys must be on one server.
 	Atomic
-	// Keep marks commands whose keys a Store with a bound of its own must not
-	// evict before they expire. A Redis server has its maxmemory-policy.
+	// Keep marks commands whose keys must not be evicted before they expire, if
+	// the Store bounds its own size. A Redis server follows its
+	// maxmemory-policy instead.
 	Keep
-	// Own marks commands that need a connection of their own: blocking ones,
-	// subscriptions, WATCH, and others that change what later commands on the
-	// same connection do. A Store that has no connections does not mind. Where
-	// their context has a deadline it is the only one: to block takes as long as
-	// it is meant to.
+	// Own marks commands that need a connection of their own: blocking commands,
+	// subscriptions, WATCH, and others that affect later commands on the same
+	// connection. If the context has a deadline, no other timeout applies, since
+	// a command may be meant to block for longer. A Store without connections
+	// ignores Own.
 	Own
-	// Master marks commands that only a master may answer, also where they are
-	// ReadOnly and a Store reads from replicas: what decides over other data, such
-	// as a stamp, must not be behind the last write.
+	// Master marks commands that only a master may answer, even if they are
+	// ReadOnly and the Store reads from replicas. It is for reads that decide
+	// whether other data is valid: a replica may lag behind the last write.
 	Master
 )
 
-// A Script runs on the server as one atomic step: as Lua where there is a
-// Redis, as Go in stores that live in this process. Both forms must leave the
-// same data and give the same reply.
+// A Script runs as one atomic step: as Lua on a Redis server, as Go in a store
+// in this process. Both forms must make the same changes and return
+// the same reply.
 type Script struct {
 	sha string
 	lua string
 	fn  func(tx Tx, keys, args [][]byte, reply *Replies)
 }
 
-// A Tx runs commands inside the step of a [Script] in a store of this process.
+// A Tx runs commands on behalf of the Go form of a [Script].
 type Tx interface {
-	// Call runs one command and returns its reply, valid until the next Call.
+	// Call runs one command and returns its reply, which is valid until the next
+	// Call.
 	Call(name string, args ...[]byte) Reply
 }
 
-// NewScript makes a Script of its two forms. A nil fn is allowed: stores that
-// cannot run Lua then answer with an error.
+// NewScript returns a Script with the given Lua and Go forms. If fn is nil, stores
+// that cannot run Lua reply with an error.
 func NewScript(lua string, fn func(tx Tx, keys, args [][]byte, reply *Replies)) *Script {
 	return &Script{sha: sha1Hex(lua), lua: lua, fn: fn}
 }
 
-// SHA returns the SHA-1 digest of the Lua source in hexadecimal, its name on a
-// Redis server (EVALSHA).
+// SHA returns the SHA-1 digest of the Lua source in hexadecimal, by which a Redis
+// server knows the script (EVALSHA).
 func (s *Script) SHA() string { return s.sha }
 
-// Lua returns the Lua source.
+// Lua returns the source of the Lua form.
 func (s *Script) Lua() string { return s.lua }
 
-// Run runs the Go form against tx and leaves its one reply in reply. It
-// reports whether there is a Go form.
+// Run runs the Go form, which issues commands through tx and adds one reply to
+// reply. It reports whether the Script has a Go form.
 func (s *Script) Run(tx Tx, keys, args [][]byte, reply *Replies) bool {
 	if s.fn == nil {
 		return false

@@ -9,54 +9,54 @@ import (
 )
 
 var (
-	// ErrUnavailable reports that nothing was run: the server could not be
-	// reached, the store was closed, or the context had ended before. Any
-	// call may be tried again.
+	// ErrUnavailable reports that no command was run: the server could not be
+	// reached, the store was closed, or the context was already done. Any call
+	// may be retried.
 	ErrUnavailable = resp.ErrUnavailable // "caches: unavailable"
 
-	// ErrBusy comes with ErrUnavailable where that was not the server's doing: as
-	// many calls are under way on its connection as may be.
+	// ErrBusy accompanies ErrUnavailable if the client refused the call: too many
+	// calls are in progress on the connection.
 	ErrBusy = resp.ErrBusy // "caches: busy"
 
-	// ErrUnknownOutcome reports that commands were sent and no reply came:
-	// they may have run or not.
+	// ErrUnknownOutcome reports that commands were sent but no reply was
+	// received: they may or may not have run.
 	ErrUnknownOutcome = resp.ErrUnknownOutcome // "caches: unknown outcome"
 
-	// ErrTooLarge reports a reply or a value beyond a configured limit.
+	// ErrTooLarge reports a reply or a value larger than a configured limit.
 	ErrTooLarge = resp.ErrTooLarge // "caches: too large"
 
-	// ErrProtocol reports bytes that are not the reply that was asked for.
+	// ErrProtocol reports a malformed reply, or a reply of an unexpected kind.
 	ErrProtocol = resp.ErrProtocol // "caches: protocol error"
 
 	// ErrOldServer reports a Redis server older than 7.0, which lacks commands
-	// that the objects need.
+	// that package caches needs.
 	ErrOldServer = resp.ErrOldServer // "caches: server too old"
 
-	// ErrCrossSlot reports keys of several slots of a [Cluster] where there must
-	// be one slot only. Nothing was run.
+	// ErrCrossSlot reports keys in several slots of a [Cluster] in a command or
+	// Pipeline that is restricted to one slot. No command was run.
 	ErrCrossSlot = errors.New("caches: keys of different slots")
 )
 
-// A ServerError is an error reply of the server. The command did not run, or,
-// for scripts and transactions, may have run in part.
+// A ServerError is an error reply of the server. The command did not run; a
+// script or a transaction may have run in part.
 type ServerError struct {
 	// Code is the reply's first word: "ERR", "WRONGTYPE", "OOM", "NOAUTH", …
 	Code string
-	// message is what follows. It may repeat arguments of the command, which
-	// is why Error shows only those messages that are known to be fixed text.
+	// message is the rest of the reply. It may repeat arguments of the command,
+	// so Error shows it only if it is known to be fixed text.
 	message string
 }
 
-// NewServerError makes a ServerError of the text of an error reply, without
-// its leading "-".
+// NewServerError returns the ServerError for the text of an error reply, given
+// without the leading "-".
 func NewServerError(text string) *ServerError {
 	code, message, _ := strings.Cut(text, " ")
 	return &ServerError{Code: code, message: message}
 }
 
-// Error returns the code, and the message where it cannot hold what a caller
-// sent: Redis repeats the arguments of a command that it does not know, and a
-// script's error may hold anything.
+// Error returns the code, followed by the message if that is fixed text. Other
+// messages may contain keys or values: Redis repeats the arguments of an unknown
+// command, and the error of a script may contain anything.
 func (e *ServerError) Error() string {
 	if e.message != "" && fixedText(e) {
 		return "caches: server says " + e.Code + " " + e.message
@@ -64,19 +64,21 @@ func (e *ServerError) Error() string {
 	return "caches: server says " + e.Code
 }
 
-// GoString returns what Error does, for %#v, which would show the fields.
+// GoString implements [fmt.GoStringer], so that %#v does not show the message
+// either.
 func (e *ServerError) GoString() string {
 	return "driver.ServerError(" + strconv.Quote(e.Error()) + ")"
 }
 
-// Message returns the text after the code as the server sent it. It may hold
-// keys and values of the command: keep it out of logs.
+// Message returns the text after the code, as the server sent it. It may contain
+// keys and values of the command and should not be logged.
 func (e *ServerError) Message() string { return e.message }
 
 func fixedText(e *ServerError) bool {
 	if e.Code != "ERR" {
-		// NOPERM names the key and user, MOVED and ASK name a host: those say
-		// only their code. The others are fixed sentences in Redis's source.
+		// The messages of these codes are fixed sentences in Redis's source. NOPERM
+		// is not among them, as it names the key and the user, nor are MOVED and
+		// ASK, which name a host.
 		switch e.Code {
 		case "WRONGTYPE", "OOM", "LOADING", "BUSY", "NOAUTH", "MISCONF", "READONLY", "NOREPLICAS",
 			"MASTERDOWN", "EXECABORT", "CROSSSLOT", "TRYAGAIN", "CLUSTERDOWN", "NOSCRIPT", "BUSYKEY":

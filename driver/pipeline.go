@@ -11,14 +11,14 @@ import (
 	"github.com/gocaches/caches/internal/resp"
 )
 
-// keepBuffer is the largest buffer that a freed Pipeline keeps for the next
-// user: one large value must not stay in memory for ever.
+// keepBuffer is the largest buffer that a freed Pipeline keeps for reuse, so that
+// one large value does not stay in memory for ever.
 const keepBuffer = 256 << 10
 
-// A Pipeline is one or more commands that travel together, and their replies.
+// A Pipeline holds one or more commands that are sent together, and their replies.
 //
-// The caller writes commands with Cmd and the argument methods, gives the
-// Pipeline to [Store.Do] and reads one reply per command with Next, in order:
+// The caller adds commands with Cmd and the argument methods, passes the Pipeline
+// to [Store.Do] and reads one reply per command with Next, in order:
 //
 //	p := driver.NewPipeline(driver.ReadOnly)
 //	defer p.Free()
@@ -26,36 +26,36 @@ const keepBuffer = 256 << 10
 //	if err := store.Do(ctx, p); err != nil { … }
 //	value, ok, err := p.Next().Bytes()
 //
-// A Pipeline is used by one goroutine at a time. Slices that it hands out are
-// views of its buffers: they end with Free or Reset.
+// A Pipeline is not safe for concurrent use. The slices that its methods return
+// are views of its buffers, valid until Free or Reset.
 type Pipeline struct {
 	mode Mode
 	req  []byte
 	cmds []command
-	args int // arguments of the last command so far, its name included
+	args int // arguments of the last command so far, including its name
 
-	scripts bool // among cmds
+	scripts bool // one of cmds is a script
 
 	replies Replies
-	next    int // offset in the replies of the one that Next returns
-	taken   int // replies that Next has returned
+	next    int // offset in replies of the next reply for Next
+	taken   int // number of replies that Next has returned
 
 	scratch [][]byte // backs Command.Args
 
-	// What most Pipelines need lies beside the rest of them: 64 calls under way
-	// are 64 Pipelines in the processor's cache.
+	// The buffers of most Pipelines. They are next to the other fields to save
+	// cache lines: with 64 calls in progress, 64 Pipelines are in use.
 	firstCmd [1]command
 	firstReq [96]byte
 }
 
-// command is where one command lies in req.
+// command is the position of one command in req.
 type command struct {
 	name   string
 	start  int // of its frame
-	key    int // bounds of its first key; keyEnd 0 where it has none
-	keyEnd int
+	key    int // start of its first key
+	keyEnd int // end of its first key, 0 if it has none
 	args   int
-	keys   int // of a script
+	keys   int // number of keys of script
 	script *Script
 }
 
@@ -65,14 +65,14 @@ var pipelines = sync.Pool{New: func() any {
 	return p
 }}
 
-// NewPipeline returns an empty Pipeline of the given mode, from a pool.
+// NewPipeline returns an empty Pipeline with the given mode, taken from a pool.
 func NewPipeline(mode Mode) *Pipeline {
 	p := pipelines.Get().(*Pipeline)
 	p.mode = mode
 	return p
 }
 
-// Free gives p back to the pool. Nothing of p may be used afterwards.
+// Free returns p to the pool. The caller must not use p or its views afterwards.
 func (p *Pipeline) Free() {
 	if cap(p.req) > keepBuffer {
 		p.req = nil
@@ -85,27 +85,27 @@ func (p *Pipeline) Free() {
 	pipelines.Put(p)
 }
 
-// Reset empties p for new commands of the given mode.
+// Reset removes the commands and replies, and sets the mode of p.
 func (p *Pipeline) Reset(mode Mode) {
 	if p.scripts {
-		clear(p.cmds) // lets go of them
+		clear(p.cmds) // releases the scripts
 		p.scripts = false
 	}
 	p.mode, p.req, p.cmds, p.args = mode, p.req[:0], p.cmds[:0], 0
 	p.ResetReplies()
 }
 
-// ResetReplies forgets the replies, for a Store that sends the commands again.
+// ResetReplies removes the replies, for a Store that runs the commands again.
 func (p *Pipeline) ResetReplies() {
 	p.replies.raw().Reset()
 	p.next, p.taken = 0, 0
 }
 
-// Mode returns what may be done with the commands.
+// Mode returns the mode of p.
 func (p *Pipeline) Mode() Mode { return p.mode }
 
-// Cmd begins a command. Its name is upper case; arguments follow by the
-// methods below, until the next Cmd.
+// Cmd begins a command. The name is in upper case. The methods that append
+// arguments apply to this command until the next one begins.
 func (p *Pipeline) Cmd(name string) *Pipeline {
 	p.finish()
 	p.cmds = append(p.cmds, command{name: name, start: len(p.req)})
@@ -114,7 +114,7 @@ func (p *Pipeline) Cmd(name string) *Pipeline {
 	return p.String(name)
 }
 
-// CmdKey is Cmd and then Key, the way most commands begin, at half the cost.
+// CmdKey is Cmd(name) followed by Key(front, key), at half the cost.
 func (p *Pipeline) CmdKey(name, front, key string) *Pipeline {
 	p.finish()
 	start := len(p.req)
@@ -129,8 +129,8 @@ func (p *Pipeline) CmdKey(name, front, key string) *Pipeline {
 	return p
 }
 
-// Script begins a call of s (EVALSHA): keys keys follow by [Pipeline.Key], then
-// the other arguments.
+// Script begins a call of s (EVALSHA) with the given number of keys. The keys are
+// appended first, by [Pipeline.Key], followed by the other arguments.
 func (p *Pipeline) Script(s *Script, keys int) *Pipeline {
 	p.Cmd("EVALSHA").String(s.sha).Int(int64(keys))
 	last := &p.cmds[len(p.cmds)-1]
@@ -138,8 +138,8 @@ func (p *Pipeline) Script(s *Script, keys int) *Pipeline {
 	return p
 }
 
-// Key appends a key, joined from parts as they are. A command's first key says
-// which server it goes to.
+// Key appends a key, the concatenation of parts. The first key of a command
+// determines the server that it is sent to.
 func (p *Pipeline) Key(parts ...string) *Pipeline {
 	n := 0
 	for _, part := range parts {
@@ -156,7 +156,7 @@ func (p *Pipeline) Key(parts ...string) *Pipeline {
 	return p.end()
 }
 
-// Copy appends command i of q, which must not be p.
+// Copy appends a copy of command i of q, which must not be p.
 func (p *Pipeline) Copy(q *Pipeline, i int) *Pipeline {
 	p.finish()
 	frame := q.Frame(i)
@@ -170,34 +170,34 @@ func (p *Pipeline) Copy(q *Pipeline, i int) *Pipeline {
 	return p
 }
 
-// String appends an argument.
+// String appends s as an argument.
 func (p *Pipeline) String(s string) *Pipeline {
 	p.bulk(len(s))
 	p.req = append(p.req, s...)
 	return p.end()
 }
 
-// Bytes appends an argument.
+// Bytes appends a copy of b as an argument.
 func (p *Pipeline) Bytes(b []byte) *Pipeline {
 	p.bulk(len(b))
 	p.req = append(p.req, b...)
 	return p.end()
 }
 
-// Int appends a decimal integer.
+// Int appends i in decimal as an argument.
 func (p *Pipeline) Int(i int64) *Pipeline {
 	var digits [20]byte
 	return p.Bytes(strconv.AppendInt(digits[:0], i, 10))
 }
 
-// Float appends the shortest decimal form that reads back as f.
+// Float appends f as an argument, in the form of [AppendFloat].
 func (p *Pipeline) Float(f float64) *Pipeline {
 	var digits [32]byte
 	return p.Bytes(AppendFloat(digits[:0], f))
 }
 
-// AppendFloat appends the form in which Redis reads f: the shortest decimal
-// that gives f again, "inf" and "-inf"; negative zero is written as zero.
+// AppendFloat appends f in a form that Redis accepts: the shortest decimal that
+// parses to f, "inf" or "-inf". Negative zero is written as zero.
 func AppendFloat(dst []byte, f float64) []byte {
 	switch {
 	case math.IsInf(f, 1):
@@ -210,7 +210,7 @@ func AppendFloat(dst []byte, f float64) []byte {
 	return strconv.AppendFloat(dst, f, 'g', -1, 64)
 }
 
-// bulk begins an argument of n bytes, which the caller appends before end.
+// bulk begins an argument of n bytes. The caller appends them and calls end.
 func (p *Pipeline) bulk(n int) {
 	p.req = appendHeader(p.req, '$', int64(n))
 }
@@ -222,8 +222,8 @@ func (p *Pipeline) end() *Pipeline {
 }
 
 // finish writes the number of arguments of the last command into its frame.
-// Commands of ten arguments and more need room for the digits: their frame
-// moves up by one or more bytes, once.
+// Numbers of ten and more need room for their digits: the rest of the frame moves
+// up by one or more bytes, once.
 func (p *Pipeline) finish() {
 	if len(p.cmds) == 0 {
 		return
@@ -240,7 +240,7 @@ func (p *Pipeline) finish() {
 	var digits [20]byte
 	count := strconv.AppendInt(digits[:0], int64(p.args), 10)
 	old := 1
-	if last.args > 0 { // finished before, then more arguments were appended
+	if last.args > 0 { // arguments were appended after an earlier finish
 		old = len(strconv.AppendInt(nil, int64(last.args), 10))
 	}
 	at := last.start + 1
@@ -257,13 +257,13 @@ func (p *Pipeline) finish() {
 // Len returns the number of commands.
 func (p *Pipeline) Len() int { return len(p.cmds) }
 
-// Frames returns all commands as they go over the wire.
+// Frames returns all commands in wire format.
 func (p *Pipeline) Frames() []byte {
 	p.finish()
 	return p.req
 }
 
-// Frame returns command i as it goes over the wire.
+// Frame returns command i in wire format.
 func (p *Pipeline) Frame(i int) []byte {
 	p.finish()
 	if i+1 < len(p.cmds) {
@@ -272,7 +272,7 @@ func (p *Pipeline) Frame(i int) []byte {
 	return p.req[p.cmds[i].start:]
 }
 
-// FirstKey returns the first key of command i, nil where it has none.
+// FirstKey returns the first key of command i, or nil if it has none.
 func (p *Pipeline) FirstKey(i int) []byte {
 	p.finish()
 	if c := &p.cmds[i]; c.keyEnd > 0 {
@@ -281,28 +281,28 @@ func (p *Pipeline) FirstKey(i int) []byte {
 	return nil
 }
 
-// Name returns the name of command i; of a [Script], "EVALSHA".
+// Name returns the name of command i, which is "EVALSHA" for a [Script].
 func (p *Pipeline) Name(i int) string { return p.cmds[i].name }
 
-// Args returns the number of arguments of command i, its name included.
+// Args returns the number of arguments of command i, including its name.
 func (p *Pipeline) Args(i int) int {
 	p.finish()
 	return p.cmds[i].args
 }
 
-// HasScripts reports whether a command is a [Script].
+// HasScripts reports whether one of the commands is a [Script].
 func (p *Pipeline) HasScripts() bool { return p.scripts }
 
-// A Command is one command of a [Pipeline] as a Store reads it: a view that
-// ends with the next call of [Pipeline.Command].
+// A Command is one command of a [Pipeline], decoded for a [Store]. It is valid
+// until the next call of [Pipeline.Command].
 type Command struct {
-	Args   [][]byte // the name and all arguments
-	Script *Script  // nil unless the command is a Script …
-	Keys   [][]byte // … whose keys these are,
-	Argv   [][]byte // and its other arguments these
+	Args   [][]byte // the name, followed by the arguments
+	Script *Script  // the script, or nil for any other command
+	Keys   [][]byte // the keys of Script
+	Argv   [][]byte // the other arguments of Script
 }
 
-// Name returns the command's name, in upper case.
+// Name returns the name of the command, in upper case.
 func (c Command) Name() string { return string(c.Args[0]) }
 
 // Command returns command i.
@@ -324,11 +324,11 @@ func (p *Pipeline) Command(i int) Command {
 	return c
 }
 
-// Replies returns where a Store leaves its replies.
+// Replies returns the replies of p, for a Store to add to.
 func (p *Pipeline) Replies() *Replies { return &p.replies }
 
-// Next returns the next command's reply. Past the last one it returns a Reply
-// whose every method fails with [ErrProtocol].
+// Next returns the reply of the next command. After the last reply it returns
+// the zero Reply, whose methods fail with [ErrProtocol].
 func (p *Pipeline) Next() Reply {
 	replies := p.replies.raw()
 	if p.taken >= replies.Len() {
@@ -340,7 +340,7 @@ func (p *Pipeline) Next() Reply {
 	return Reply{Kind(kind), data}
 }
 
-// appendHeader appends "$12\r\n" and its like.
+// appendHeader appends kind, n and the end of the line, such as "$12\r\n".
 func appendHeader(dst []byte, kind byte, n int64) []byte {
 	switch { // most lengths have one or two digits
 	case 0 <= n && n < 10:

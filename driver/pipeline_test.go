@@ -16,7 +16,8 @@ import (
 	"github.com/gocaches/caches/internal/resp"
 )
 
-// frame is a command as https://redis.io/docs/latest/develop/reference/protocol-spec/ says it.
+// frame returns a command in wire format, as specified by
+// https://redis.io/docs/latest/develop/reference/protocol-spec/.
 func frame(args ...string) string {
 	s := fmt.Sprintf("*%d\r\n", len(args))
 	for _, arg := range args {
@@ -56,8 +57,8 @@ func TestCommandsOnTheWire(t *testing.T) {
 	assert.Equal(t, driver.ReadOnly, p.Mode())
 }
 
-// However many arguments there are, and whenever somebody looked at the
-// command before it was whole, it is the same on the wire.
+// TestCountOfArguments checks the encoded count for any number of arguments, even
+// if the frames were read before the last argument was appended.
 func TestCountOfArguments(t *testing.T) {
 	for _, n := range []int{0, 1, 7, 8, 9, 10, 97, 98, 99, 100, 1000, 12345} {
 		p := driver.NewPipeline(0)
@@ -69,7 +70,7 @@ func TestCountOfArguments(t *testing.T) {
 			args = append(args, key)
 			p.Key(key)
 			if i == n/2 {
-				p.Frames() // looks, and counts, too early
+				p.Frames() // writes the count too early
 			}
 		}
 		p.Cmd("ECHO").String("after")
@@ -114,8 +115,8 @@ func TestScriptsInPipelines(t *testing.T) {
 	assert.False(t, p.HasScripts())
 }
 
-// A command that is copied is the same command: its key, its number of
-// arguments, and its script.
+// TestCopy checks that Copy preserves the key, the number of arguments and the
+// script of a command.
 func TestCopy(t *testing.T) {
 	script := driver.NewScript("return 1", nil)
 	from := driver.NewPipeline(0)
@@ -133,7 +134,7 @@ func TestCopy(t *testing.T) {
 	for i := range from.Len() {
 		to.Copy(from, from.Len()-1-i)
 	}
-	to.String("more") // behind PING
+	to.String("more") // an argument of PING
 	to.Cmd("GET").Key("last")
 	require.Equal(t, from.Len()+2, to.Len())
 	for i := range from.Len() {
@@ -166,7 +167,8 @@ func TestAppendFloat(t *testing.T) {
 	}
 }
 
-// A freed Pipeline keeps no large buffer, and nothing of what it held.
+// TestFreeForgets checks that a freed Pipeline keeps neither a large buffer nor any
+// of its contents.
 func TestFreeForgets(t *testing.T) {
 	p := driver.NewPipeline(driver.Atomic)
 	p.Script(driver.NewScript("return 1", nil), 0).String(strings.Repeat("x", 1<<20))
@@ -182,8 +184,9 @@ func TestFreeForgets(t *testing.T) {
 	}
 }
 
-// What a Pipeline writes, redigo reads as the same arguments: here a command is
-// looked at as the reply that it also is, an array of strings.
+// FuzzCommand checks that redigo decodes the arguments that a Pipeline encoded. A
+// command has the format of a reply that is an array of strings, and redigo reads
+// it as one.
 func FuzzCommand(f *testing.F) {
 	f.Add("GET", "key", []byte("value"), int64(1), uint8(3))
 	f.Add("", "\r\n", []byte("$3\r\nabc\r\n"), int64(math.MinInt64), uint8(200))
@@ -203,7 +206,8 @@ func FuzzCommand(f *testing.F) {
 	})
 }
 
-// Random replies come back as they were left, also through the wire format.
+// TestRepliesRoundTrip checks that random replies are read as they were added, both
+// directly and after a copy in wire format.
 func TestRepliesRoundTrip(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -228,7 +232,7 @@ func TestRepliesRoundTrip(t *testing.T) {
 	}
 }
 
-// leave leaves a random reply and returns it as take gives it.
+// leave adds a random reply and returns the value that take returns for it.
 func leave(r *rand.Rand, to *driver.Replies, depth int) any {
 	switch kind := r.IntN(6); {
 	case kind == 0:
@@ -293,8 +297,8 @@ func take(t *testing.T, r driver.Reply) any {
 	return string(b)
 }
 
-// A reply of another kind than asked for is an error, and the server's own
-// error is that error.
+// TestRepliesOfAnotherKind checks that a reply of an unexpected kind is an error,
+// and that an error reply is returned as the server's error.
 func TestRepliesOfAnotherKind(t *testing.T) {
 	left := func(leave func(*driver.Replies)) driver.Reply {
 		p := driver.NewPipeline(0)
@@ -341,8 +345,8 @@ func TestRepliesOfAnotherKind(t *testing.T) {
 func second[T any](_ T, err error) error        { return err }
 func third[T any](_ T, _ bool, err error) error { return err }
 
-// Only texts that the server writes by itself are shown: others may repeat what
-// the caller sent.
+// TestServerErrorsShowNoArguments checks that Error shows only fixed text of the
+// server: other messages may repeat arguments.
 func TestServerErrorsShowNoArguments(t *testing.T) {
 	for text, want := range map[string]string{
 		"ERR value is not an integer or out of range":                  "caches: server says ERR value is not an integer or out of range",

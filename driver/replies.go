@@ -2,52 +2,56 @@ package driver
 
 import "github.com/gocaches/caches/internal/resp"
 
-// Replies takes the replies of a [Store], in the order of the commands: one
-// call per reply, and for an array, Array and then one call per element.
+// Replies collects the replies of a [Store], in the order of the commands. Each
+// call of Status, Error, Int, Bytes, String or Nil adds one reply. An array is
+// added by Array, followed by one call for each element.
 type Replies resp.Replies
 
+// raw returns r with the unchecked methods, which only the stores of this module
+// can reach.
 func (r *Replies) raw() *resp.Replies { return (*resp.Replies)(r) }
 
-// Len returns the number of whole replies.
+// Len returns the number of complete replies.
 func (r *Replies) Len() int { return r.raw().Len() }
 
-// Size returns the number of bytes of all replies, as they come over the wire.
+// Size returns the size of all replies in wire format, in bytes.
 func (r *Replies) Size() int { return len(r.Raw()) }
 
-// Raw returns the replies as they go over the wire.
+// Raw returns all replies in wire format.
 func (r *Replies) Raw() []byte { return r.raw().Raw() }
 
-// Status leaves a status, such as "OK".
+// Status adds a status, such as "OK".
 func (r *Replies) Status(s string) { r.line(resp.Status, s) }
 
-// Error leaves an error; its first word is the code: "ERR no such thing".
+// Error adds an error, such as "ERR no such key". Its first word is the code.
 func (r *Replies) Error(s string) { r.line(resp.Error, s) }
 
 func (r *Replies) line(kind byte, s string) {
 	r.raw().Add(append(append(append(r.Raw(), kind), s...), '\r', '\n'))
 }
 
-// Int leaves an integer.
+// Int adds an integer.
 func (r *Replies) Int(n int64) {
 	r.raw().Add(appendHeader(r.Raw(), resp.Int, n))
 }
 
-// Bytes leaves a string.
+// Bytes adds a string, copied from b.
 func (r *Replies) Bytes(b []byte) {
 	buf := appendHeader(r.Raw(), resp.Bulk, int64(len(b)))
 	r.raw().Add(append(append(buf, b...), '\r', '\n'))
 }
 
-// String leaves a string.
+// String adds a string.
 func (r *Replies) String(s string) {
 	buf := appendHeader(r.Raw(), resp.Bulk, int64(len(s)))
 	r.raw().Add(append(append(buf, s...), '\r', '\n'))
 }
 
-// Nil leaves the absence of a string.
+// Nil adds a nil reply, which stands for an absent string or array.
 func (r *Replies) Nil() { r.raw().Add(append(r.Raw(), "$-1\r\n"...)) }
 
-// Array begins an array of n elements.
+// Array begins an array of n elements, which the next calls add. An element may be
+// an array.
 func (r *Replies) Array(n int) {
 	buf := appendHeader(r.Raw(), resp.Array, int64(n))
 	if n == 0 {

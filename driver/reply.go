@@ -8,36 +8,37 @@ import (
 	"github.com/gocaches/caches/internal/resp"
 )
 
-// A Kind is what a [Reply] holds.
+// A Kind is the type of a [Reply].
 type Kind byte
 
-// The kinds of replies, by their first byte on the wire.
+// The kinds of replies, with their first byte in wire format.
 const (
 	KindStatus Kind = '+'
 	KindError  Kind = '-'
 	KindInt    Kind = ':'
 	KindBulk   Kind = '$'
 	KindArray  Kind = '*'
-	KindNil    Kind = '_' // an absent bulk or array: "$-1" and "*-1" on the wire
+	KindNil    Kind = '_' // an absent bulk or array, "$-1" or "*-1" in wire format
 )
 
-// A Reply is one reply, a view of the buffer of its [Pipeline].
+// A Reply is one reply to a command, or an element of one: a view of the buffer
+// of its [Pipeline].
 //
-// Its methods fail with a *[ServerError] where the reply is the server's error,
-// with an error of the Store if it could not get the reply (see [Store.Do]), and
-// with [ErrProtocol] where it is of another kind than asked for.
-//
-// It is four words, the most that Go keeps in registers: with a fifth every
-// reply went through memory, twice.
+// Its methods return a *[ServerError] for an error reply, and the error of the
+// Store for a reply that the Store could not get (see [Store.Do]). They fail with
+// [ErrProtocol] if the reply is missing or of another kind.
 type Reply struct {
+	// The fields are four words, the most that Go keeps in registers. With a
+	// fifth, each reply went through memory twice.
 	kind Kind
-	data []byte // of an array: its length, the line's end and its elements; else the payload
+	data []byte // the payload; of an array, its length, the line end and the elements
 }
 
-// Kind returns what the reply holds, zero for a reply that is not there.
+// Kind returns the kind of the reply, or 0 if the reply is missing.
 func (r Reply) Kind() Kind { return r.kind }
 
-// Err returns the server's error, if the reply is one.
+// Err returns the error of an error reply, [ErrProtocol] for a missing reply, and
+// nil for any other.
 func (r Reply) Err() error {
 	switch r.kind {
 	case KindError:
@@ -46,7 +47,7 @@ func (r Reply) Err() error {
 		}
 		return NewServerError(string(r.data))
 	case 0:
-		return fmt.Errorf("%w: a reply is missing", ErrProtocol)
+		return fmt.Errorf("%w: missing reply", ErrProtocol)
 	}
 	return nil
 }
@@ -55,10 +56,11 @@ func (r Reply) mismatch(want string) error {
 	if err := r.Err(); err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: a reply of kind %q where %s was expected", ErrProtocol, rune(r.kind), want)
+	return fmt.Errorf("%w: got a reply of kind %q, want %s", ErrProtocol, rune(r.kind), want)
 }
 
-// Bytes returns a string's bytes, in place. A nil reply is not ok, and no error.
+// Bytes returns the bytes of a string reply, without copying them. For a nil
+// reply, ok is false and err is nil.
 func (r Reply) Bytes() (b []byte, ok bool, err error) {
 	switch r.kind {
 	case KindBulk, KindStatus:
@@ -69,20 +71,20 @@ func (r Reply) Bytes() (b []byte, ok bool, err error) {
 	return nil, false, r.mismatch("a string")
 }
 
-// Int returns an integer.
+// Int returns the value of an integer reply.
 func (r Reply) Int() (int64, error) {
 	if r.kind != KindInt {
 		return 0, r.mismatch("an integer")
 	}
 	n, err := strconv.ParseInt(string(r.data), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%w: an integer reply that is none", ErrProtocol)
+		return 0, fmt.Errorf("%w: malformed integer", ErrProtocol)
 	}
 	return n, nil
 }
 
-// Float returns a number that came as a string. A nil reply is not ok, and no
-// error.
+// Float returns the number in a string reply. For a nil reply, ok is false and err
+// is nil.
 func (r Reply) Float() (f float64, ok bool, err error) {
 	b, ok, err := r.Bytes()
 	if err != nil || !ok {
@@ -90,12 +92,12 @@ func (r Reply) Float() (f float64, ok bool, err error) {
 	}
 	f, err = strconv.ParseFloat(string(b), 64)
 	if err != nil || math.IsNaN(f) {
-		return 0, false, fmt.Errorf("%w: a number reply that is none", ErrProtocol)
+		return 0, false, fmt.Errorf("%w: malformed number", ErrProtocol)
 	}
 	return f, true, nil
 }
 
-// OK returns nil for a status reply ("+OK").
+// OK returns nil for a status reply, such as "+OK".
 func (r Reply) OK() error {
 	if r.kind != KindStatus {
 		return r.mismatch("a status")
@@ -103,7 +105,7 @@ func (r Reply) OK() error {
 	return nil
 }
 
-// Elems returns the elements of an array; nil gives none.
+// Elems returns the elements of an array reply. A nil reply has none.
 func (r Reply) Elems() (Elems, error) {
 	switch r.kind {
 	case KindArray:
@@ -115,17 +117,17 @@ func (r Reply) Elems() (Elems, error) {
 	return Elems{}, r.mismatch("an array")
 }
 
-// Elems are the elements of an array reply, read one after the other.
+// Elems iterates over the elements of an array reply.
 type Elems struct {
 	n    int
 	data []byte
 }
 
-// Len returns how many elements are left.
+// Len returns the number of remaining elements.
 func (e *Elems) Len() int { return e.n }
 
-// Next returns the next element. Past the last one it returns a Reply whose
-// every method fails.
+// Next returns the next element. After the last one it returns the zero Reply,
+// whose methods fail with [ErrProtocol].
 func (e *Elems) Next() Reply {
 	if e.n == 0 {
 		return Reply{}

@@ -1,29 +1,29 @@
 package driver
 
-// A Meter is a Store that counts what it does.
+// A Meter is a [Store] that keeps statistics. It is optional.
 type Meter interface {
-	// Stats returns the counts since the Store was opened.
+	// Stats returns the current counts.
 	Stats() Stats
 }
 
-// Stats counts what a Store that has connections to a server has done since it
+// Stats holds the counts of a [Store] that has connections to a server, since it
 // was opened.
 type Stats struct {
-	Calls     int64 // of Do
-	Errors    int64 // of Do
-	Dials     int64 // that led to a connection
-	Retries   int64 // attempts after the first of a call
-	Commands  int64 // written to shared connections, heartbeats included
-	Writes    int64 // to shared connections: Commands/Writes travelled together
-	InFlight  int64 // calls whose replies have not come: now, not since
-	Abandoned int64 // calls that were cancelled, or whose time was up, while they waited for replies
-	Refused   int64 // calls turned away: too many under way, or the server at rest
-	Desyncs   int64 // shared connections given up because replies were not right
-	BytesIn   int64 // of replies
-	BytesOut  int64 // of commands
+	Calls     int64 // calls of Do
+	Errors    int64 // calls of Do that failed
+	Dials     int64 // connections established
+	Retries   int64 // attempts after the first attempt of a call
+	Commands  int64 // commands written to shared connections, including heartbeats
+	Writes    int64 // writes to shared connections, of Commands/Writes commands on average
+	InFlight  int64 // calls that are waiting for replies at present
+	Abandoned int64 // calls canceled or timed out while waiting for replies
+	Refused   int64 // calls refused: too many in progress, or the server Resting
+	Desyncs   int64 // shared connections closed because of wrong replies
+	BytesIn   int64 // bytes of replies
+	BytesOut  int64 // bytes of commands
 }
 
-// Plus returns the counts of two Stores together.
+// Plus returns the sums of the counts of s and o.
 func (s Stats) Plus(o Stats) Stats {
 	return Stats{
 		Calls:     s.Calls + o.Calls,
@@ -41,24 +41,25 @@ func (s Stats) Plus(o Stats) Stats {
 	}
 }
 
-// A State is what became of a connection that calls share.
+// A State is the state of a shared connection.
 type State uint8
 
 const (
-	// Connected says that a connection was made.
+	// Connected means that the connection was established.
 	Connected State = iota + 1
-	// Disconnected says that one was lost, or closed with its Store.
+	// Disconnected means that the connection was lost, or closed with its Store.
 	Disconnected
-	// Resting says that a server failed repeatedly: for a moment, calls that
-	// need a new connection fail at once. Connected ends it.
+	// Resting means that the server failed repeatedly: calls that need a new
+	// connection fail immediately for a short time. Connected ends it.
 	Resting
-	// TrackingOn says that the server tells what changes, and TrackingOff that it
-	// does not any more, or not yet: nothing is kept near then. See [Tracker].
+	// TrackingOn means that changes of keys are reported; see [Tracker].
+	// TrackingOff means that they are no longer reported, or not yet, so the near
+	// cache is not used.
 	TrackingOn
 	TrackingOff
 )
 
-// String returns the state in words.
+// String returns the name of the state, such as "tracking on".
 func (s State) String() string {
 	switch s {
 	case Connected:

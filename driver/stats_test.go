@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// TestPlus adds every count there is.
+// TestPlus checks that Plus adds every count.
 func TestPlus(t *testing.T) {
 	var a, b driver.Stats
 	for i := range reflect.TypeFor[driver.Stats]().NumField() {

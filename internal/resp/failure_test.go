@@ -13,8 +13,8 @@ import (
 	"github.com/gocaches/caches/internal/resp"
 )
 
-// A failure that stands for a reply is read as what it was made of, also inside
-// an array, and takes no more than its place.
+// TestAppendFailure checks that a failure is read as the error it was made of, even
+// as an element of an array, and that the replies behind it are read correctly.
 func TestAppendFailure(t *testing.T) {
 	other := errors.New("of no kind")
 	kinds := []error{driver.ErrUnavailable, driver.ErrUnknownOutcome, driver.ErrTooLarge, driver.ErrProtocol,
@@ -41,14 +41,14 @@ func TestAppendFailure(t *testing.T) {
 			_, _, fault := r.Bytes()
 			assert.Equal(t, got, fault)
 			var server *driver.ServerError
-			assert.False(t, errors.As(got, &server), "no server has said so")
+			assert.False(t, errors.As(got, &server), "it is not an error of the server")
 		}
 		n, fault := e.Next().Int()
 		assert.NoError(t, fault)
 		assert.EqualValues(t, 2, n)
 		p.Free()
 	}
-	// One reply is one line.
+	// The text of a failure stays one line, so the failure stays one reply.
 	two := string(resp.AppendFailure(nil, errors.Join(driver.ErrUnavailable, errors.New("a\r\n+OK"))))
 	first, rest := resp.Cut([]byte(two))
 	assert.Equal(t, two, string(first))

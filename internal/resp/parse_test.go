@@ -8,7 +8,7 @@ import (
 	"github.com/gocaches/caches/internal/resp"
 )
 
-// Cut finds the end of a reply of any kind.
+// TestCut checks that Cut finds the end of each kind of reply.
 func TestCut(t *testing.T) {
 	replies := []string{"+OK\r\n", "-ERR no\r\n", ":-12\r\n", "$-1\r\n", "*-1\r\n", "$0\r\n\r\n", "$4\r\n\r\n+x\r\n",
 		"*0\r\n", "*2\r\n*2\r\n:1\r\n$1\r\na\r\n*-1\r\n"}

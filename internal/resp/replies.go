@@ -7,7 +7,7 @@
 //	(*resp.Replies)(p.Replies()).Swap(buf, p.Len())
 //
 // It then places the bytes of a connection as replies, unchecked. The authors of
-// other stores cannot: the methods of driver.Replies only leave well-formed
+// other stores cannot: the methods of driver.Replies only add well-formed
 // replies.
 //
 // [driver.Replies]: https://pkg.go.dev/github.com/gocaches/caches/driver#Replies
@@ -28,7 +28,7 @@ func (r *Replies) Len() int { return r.n }
 // Raw returns the replies as they came over the wire.
 func (r *Replies) Raw() []byte { return r.buf }
 
-// Kept returns the place where a store keeps a value from one call of a Pipeline
+// Kept returns the place for a value that a store keeps from one call of a Pipeline
 // to the next. Reset and Trim leave it alone, so the pool of Pipelines is also
 // the pool of these values. Another store may have left a value of its own.
 func (r *Replies) Kept() *any { return &r.kept }

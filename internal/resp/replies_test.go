@@ -8,7 +8,8 @@ import (
 	"github.com/gocaches/caches/internal/resp"
 )
 
-// TestFailed looks for an error among replies, and not inside them.
+// TestFailed checks that Failed finds errors among the replies, but not inside
+// arrays and strings.
 func TestFailed(t *testing.T) {
 	for _, c := range []struct {
 		wire string
