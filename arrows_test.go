@@ -32,6 +32,7 @@ func TestArrows(t *testing.T) {
 	const (
 		driver, memory, redigo = module + "/driver", module + "/driver/memory", module + "/driver/redigo"
 		testutil               = module + "/testutil"
+		move                   = module + "/internal/move"
 		resp                   = module + "/internal/resp" // the hidden part of the seam
 	)
 	for pkg, never := range map[string][]string{
@@ -54,4 +55,7 @@ func TestArrows(t *testing.T) {
 		assert.True(t, pkg == driver || pkg == resp || !strings.Contains(host, "."), "the seam imports %s", pkg)
 	}
 	assert.False(t, deps(t, resp)[driver])
+	for pkg := range deps(t, move) {
+		assert.True(t, pkg == move || pkg == driver || pkg == resp || !strings.HasPrefix(pkg, module), "%s imports %s", move, pkg)
+	}
 }

@@ -51,8 +51,8 @@ func (c *Conn) group(front string, keys []string) [][]int {
 
 // do runs p on one shard.
 func (c *Conn) do(ctx context.Context, shard int, p *driver.Pipeline) error {
-	if c.former != nil {
-		if err := c.former.bring(ctx, shard, p); err != nil {
+	if c.previous != nil {
+		if err := c.previous.Bring(ctx, shard, p); err != nil {
 			return err
 		}
 	}
@@ -63,10 +63,10 @@ func (c *Conn) do(ctx context.Context, shard int, p *driver.Pipeline) error {
 // Nil entries are skipped. The result has the error of each, and is nil where
 // there was none. Each Pipeline is again the caller's alone.
 func (c *Conn) doEach(ctx context.Context, ps []*driver.Pipeline) []error {
-	if c.former == nil {
+	if c.previous == nil {
 		return doEach(ctx, c.shards, ps)
 	}
-	failed := c.former.bringAll(ctx, ps)
+	failed := c.previous.BringAll(ctx, ps)
 	if failed == nil {
 		return doEach(ctx, c.shards, ps)
 	}
@@ -97,7 +97,7 @@ func (c *Conn) everyServer(ctx context.Context, f func(s shard) error) error {
 // before, and in place of a cluster its masters. One that cannot say who they are
 // is an error, and left out.
 func (c *Conn) servers(ctx context.Context) (all []shard, err error) {
-	for _, s := range slices.Concat(c.shards, c.former.gone()) {
+	for _, s := range slices.Concat(c.shards, c.previous.others()) {
 		divided, ok := s.store.(driver.Cluster)
 		if !ok {
 			all = append(all, s)
@@ -134,28 +134,10 @@ type Conn struct {
 	observer *observer // nil where nobody hears of anything
 	tallies  *tallies
 	near     *nearConn
-	former   *former         // nil where keys were always divided as they are now
+	previous *previousRing   // nil if keys were never divided in another way
 	waiters  chan struct{}   // one for each call that waits for a lease on a connection of its own
 	open     context.Context // ends with Close, as those waits then do
 	shut     context.CancelFunc
-}
-
-// setFormer has the connection find what was divided among shards before.
-func (c *Conn) setFormer(all []formerShard, o ConnOptions) error {
-	names := make(map[string]bool)
-	for _, s := range all {
-		if names[s.name] {
-			return fmt.Errorf("caches: previous: %q is named twice", s.name)
-		}
-		names[s.name] = true
-	}
-	if len(all) > 0 {
-		if o.PreviousRouter == nil {
-			o.PreviousRouter = o.Router
-		}
-		c.former = newFormer(c, all, o.PreviousRouter)
-	}
-	return nil
 }
 
 // shardNamed returns the index of a shard, -1 for none.
@@ -244,7 +226,7 @@ func (c *Conn) LogValue() slog.Value {
 func (c *Conn) Close() error {
 	c.near.close()
 	c.shut()
-	servers := slices.Concat(c.shards, c.former.gone())
+	servers := slices.Concat(c.shards, c.previous.others())
 	return everyOf(servers, func(i int) error { return servers[i].store.Close() })
 }
 

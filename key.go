@@ -125,6 +125,7 @@ const (
 	namespaceFront = "%all."
 	leaseEnd       = "%lease"
 	wakeEnd        = "%wake."
+	moveEnd        = "%move"
 )
 
 // tagKey returns the key of a tag's stamp, without the connection's prefix. The

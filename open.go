@@ -74,15 +74,15 @@ func NewConn(shards map[string]driver.Store, o *ConnOptions) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	var former []formerShard
+	var previous []previousShard
 	for _, name := range deref(o).Previous {
 		i := c.shardNamed(name)
 		if i < 0 {
 			return nil, fmt.Errorf("caches: previous: there is no shard %q: a connection over stores of your own was divided among some of them", name)
 		}
-		former = append(former, formerShard{c.shards[i], i})
+		previous = append(previous, previousShard{c.shards[i], i})
 	}
-	return c, c.setFormer(former, deref(o))
+	return c, c.setPrevious(previous, deref(o))
 }
 
 // A group is the DSNs of one connection, and the errors of those that do not
@@ -186,53 +186,53 @@ func (g *group) connect(o ConnOptions) (*Conn, error) {
 	return conn, nil
 }
 
-// remember opens the shards of before that are not among those of now. They are
-// reached as the first DSN says.
+// remember opens the previous shards that are not among the current ones. They
+// are reached as the first DSN says.
 func (g *group) remember(c *Conn, o ConnOptions) error {
-	var all []formerShard
+	var all []previousShard
 	var opened []shard
 	for _, name := range o.Previous {
-		s, err := g.formerShard(c, name, o)
+		s, err := g.previousShard(c, name, o)
 		if err != nil {
 			closeShards(opened)
 			return fmt.Errorf("caches: previous: %w", err)
 		}
-		if s.own < 0 {
+		if s.same < 0 {
 			opened = append(opened, s.shard)
 		}
 		all = append(all, s)
 	}
-	if err := c.setFormer(all, o); err != nil {
+	if err := c.setPrevious(all, o); err != nil {
 		closeShards(opened)
 		return err
 	}
 	return nil
 }
 
-// formerShard finds or opens one shard of before.
-func (g *group) formerShard(c *Conn, name string, o ConnOptions) (formerShard, error) {
+// previousShard finds or opens one previous shard.
+func (g *group) previousShard(c *Conn, name string, o ConnOptions) (previousShard, error) {
 	if i := c.shardNamed(name); i >= 0 {
-		return formerShard{c.shards[i], i}, nil
+		return previousShard{c.shards[i], i}, nil
 	}
 	d := *g.dsns[0]
 	if d.Scheme != "redis" && d.Scheme != "rediss" {
-		return formerShard{}, fmt.Errorf("there is no shard %q, and a %s has no other hosts", name, d.Scheme)
+		return previousShard{}, fmt.Errorf("there is no shard %q, and a %s has no other hosts", name, d.Scheme)
 	}
 	host, err := parseHost(name, "6379")
 	if err != nil {
-		return formerShard{}, err
+		return previousShard{}, err
 	}
 	d.Hosts, d.options.node = []string{host}, ""
 	for _, all := range g.dsns {
 		for _, own := range all.shards() { // it may have a name of its own now
 			if len(own.Hosts) == 1 && own.Hosts[0] == host && own.DB == d.DB {
 				i := c.shardNamed(own.node())
-				return formerShard{shard{d.node(), c.shards[i].store}, i}, nil
+				return previousShard{shard{d.node(), c.shards[i].store}, i}, nil
 			}
 		}
 	}
 	store, err := openStore(&d, &o)
-	return formerShard{shard{d.node(), store}, -1}, err
+	return previousShard{shard{d.node(), store}, -1}, err
 }
 
 func closeShards(shards []shard) {
@@ -243,24 +243,24 @@ func closeShards(shards []shard) {
 
 // merge takes over what the DSNs of one connection say of it together.
 func (o *ConnOptions) merge(dsns []*DSN) error {
-	var router, former, formerRouter string
+	var router, previous, previousRouter string
 	err := errors.Join(
 		agree(dsns, "ttl", &o.TTL, func(d *DSN) time.Duration { return d.options.ttl }),
 		agree(dsns, "version", &o.Version, func(d *DSN) string { return d.options.version }),
 		agree(dsns, "prefix", &o.Prefix, func(d *DSN) string { return d.options.prefix }),
 		agree(dsns, "router", &router, func(d *DSN) string { return d.options.router }),
-		agree(dsns, "previous", &former, func(d *DSN) string { return d.options.previous }),
-		agree(dsns, "previous_router", &formerRouter, func(d *DSN) string { return d.options.previousRouter }),
+		agree(dsns, "previous", &previous, func(d *DSN) string { return d.options.previous }),
+		agree(dsns, "previous_router", &previousRouter, func(d *DSN) string { return d.options.previousRouter }),
 		agree(dsns, "#name", &o.Name, func(d *DSN) string { return d.Name }),
 	)
 	if o.Router == nil {
 		o.Router = routers[router]
 	}
-	if o.Previous == nil && former != "" {
-		o.Previous = strings.Split(former, ",")
+	if o.Previous == nil && previous != "" {
+		o.Previous = strings.Split(previous, ",")
 	}
 	if o.PreviousRouter == nil {
-		o.PreviousRouter = routers[formerRouter]
+		o.PreviousRouter = routers[previousRouter]
 	}
 	return err
 }

@@ -90,7 +90,7 @@ func (o *Options) invalidateAll(ctx context.Context, op string, fn *observer) er
 	}
 	begun, front := time.Now(), conn.front(o.Version)
 	key := namespaceFront + o.Prefix
-	if err = conn.former.forget(ctx, front+key); err == nil {
+	if err = conn.previous.forget(ctx, front+key); err == nil {
 		err = conn.everyShard(func(shard int) error {
 			defer conn.near.invalidated(shard, front+key)
 			return unlinkOn(ctx, conn.shards[shard], front+key)

@@ -1,0 +1,127 @@
+package caches
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/move"
+)
+
+// A previousRing is the shards among which keys were divided before: a connection
+// that names them (the option "previous") finds the keys that are still there, and
+// moves each when a command names it; see package move.
+type previousRing struct {
+	*move.Mover
+	shards []shard // in the order of the router
+	gone   []shard // of shards, without the connection's own
+}
+
+// A previousShard is a shard by its name in the previous ring.
+type previousShard struct {
+	shard
+	same int // its index among the connection's shards, -1 if it is none of them
+}
+
+// setPrevious makes the connection find the keys that were divided among all.
+func (c *Conn) setPrevious(all []previousShard, o ConnOptions) error {
+	if len(all) == 0 {
+		return nil
+	}
+	slices.SortFunc(all, func(a, b previousShard) int { return strings.Compare(a.name, b.name) })
+	ring, same := &previousRing{}, make([]int, len(all))
+	for i, s := range all {
+		if i > 0 && s.name == all[i-1].name {
+			return fmt.Errorf("caches: previous: %q is named twice", s.name)
+		}
+		ring.shards, same[i] = append(ring.shards, s.shard), s.same
+		if s.same < 0 {
+			ring.gone = append(ring.gone, s.shard)
+		}
+	}
+	on := func(shards []shard) func(context.Context, []*driver.Pipeline) []error {
+		return func(ctx context.Context, ps []*driver.Pipeline) []error { return doEach(ctx, shards, ps) }
+	}
+	config := move.Config{
+		Previous: on(ring.shards), Current: on(c.shards), Shards: len(c.shards), Same: same,
+		Layout: layout{c.prefix}, Unanswered: unanswered,
+	}
+	if len(all) > 1 {
+		r := o.PreviousRouter
+		if r == nil {
+			r = o.Router
+		}
+		route := newRoute(r, ring.shards)
+		config.Route = func(key string) int { return route("", key) }
+	}
+	ring.Mover = move.New(config)
+	c.previous = ring
+	return nil
+}
+
+// others returns the shards that are only in the previous ring.
+func (r *previousRing) others() []shard {
+	if r == nil {
+		return nil
+	}
+	return r.gone
+}
+
+// forget removes the stamp of a namespace from all previous shards. It must be
+// called before the stamps of the current shards are removed: an entry that moves
+// meanwhile has been given one of these.
+func (r *previousRing) forget(ctx context.Context, key string) error {
+	if r == nil {
+		return nil
+	}
+	return everyOf(r.shards, func(i int) error { return unlinkOn(ctx, r.shards[i], key) })
+}
+
+// A layout is the layout of keys and entries of a connection, for package move.
+type layout struct {
+	prefix string // with its dot, or empty
+}
+
+func (layout) Kind(key []byte) move.Kind {
+	switch {
+	case bytes.IndexByte(key, '%') < 0:
+		return move.Plain
+	case bytes.Contains(key, []byte(namespaceFront)):
+		return move.Namespace
+	case bytes.HasSuffix(key, []byte(leaseEnd)), bytes.Contains(key, []byte(wakeEnd)), bytes.HasSuffix(key, []byte(moveEnd)):
+		return move.Side
+	}
+	return move.Plain
+}
+
+func (l layout) TokenKey(key string) string {
+	front := l.prefix
+	own, ok := strings.CutPrefix(key, front)
+	if !ok {
+		front = ""
+	}
+	return sideKey(front, own, moveEnd)
+}
+
+func (layout) NewStamp() []byte {
+	s := newStamp()
+	return s[:]
+}
+
+// Restamp replaces the first stamp of an entry, which is that of its namespace.
+func (layout) Restamp(data, previous, current []byte) []byte {
+	was, is := stampOf(previous), stampOf(current)
+	if !enveloped(data) || was == (stamp{}) || is == (stamp{}) {
+		return nil
+	}
+	stamps := data[envelopeHead:]
+	if binary.BigEndian.Uint16(data[44:]) == 0 || len(stamps) < len(was) || stampOf(stamps[:len(was)]) != was {
+		return nil
+	}
+	copy(stamps, is[:])
+	return data
+}
