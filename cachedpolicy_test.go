@@ -297,7 +297,8 @@ func TestCachedClaimsWithoutScript(t *testing.T) {
 	<-w.running
 	require.Zero(t, commandCalls(t, server, "evalsha")+commandCalls(t, server, "eval"))
 	go func() { _, err := g.Get(ctx, 1); done <- err }()
-	require.Eventually(t, func() bool { return commandCalls(t, server, "evalsha") > 0 }, 10*time.Second, time.Millisecond)
+	untilBlocked(t, server) // behind a script
+	require.Positive(t, commandCalls(t, server, "evalsha")+commandCalls(t, server, "eval"))
 	close(w.release)
 	require.NoError(t, <-done)
 	require.NoError(t, <-done)

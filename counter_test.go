@@ -2,6 +2,7 @@ package caches_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -253,9 +254,10 @@ func TestCounterWindow(t *testing.T) {
 		}
 		// The server's clock may tick up to a millisecond from ours.
 		require.Greater(t, time.Since(began), 280*time.Millisecond, "the window ended early")
-		left, err := c.ExpiresIn(ctx)
-		require.NoError(t, err)
-		require.NotEqual(t, caches.Forever, left, "the new window ends, too")
+		if left, err := c.ExpiresIn(ctx); !errors.Is(err, caches.ErrMiss) { // it may have ended by now
+			require.NoError(t, err)
+			require.NotEqual(t, caches.Forever, left, "the new window ends, too")
+		}
 	})
 }
 

@@ -392,7 +392,7 @@ func disturb(t *testing.T, server *testutil.RedisServer, role string, seed uint6
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 0))
 	proxy := testutil.NewProxy(t, server.Addr())
-	w := startWorker(t, job{Role: role, DSN: "redis://" + proxy.Addr() + "?timeout=5s", Seed: seed})
+	w := startWorker(t, job{Role: role, DSN: "redis://" + proxy.Addr() + patience, Seed: seed})
 	var failed []string
 	require.NoError(t, w.ask(0, &failed))
 	require.Empty(t, failed, "a write failed on a sound network")
