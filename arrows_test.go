@@ -26,14 +26,17 @@ func deps(t *testing.T, pkg string) map[string]bool {
 }
 
 // Which package may import which: examples and tools import caches, caches the
-// two drivers, and those the seam, which imports only its hidden part. An arrow the
-// other way round would bring a cost to all that only some should pay.
+// two drivers, and those the seam, which imports only its hidden part. A part of
+// caches that is a package to be read alone (internal/flight) imports nothing of
+// ours. An arrow the other way round would bring a cost to all that only some
+// should pay.
 func TestArrows(t *testing.T) {
 	const (
 		driver, memory, redigo = module + "/driver", module + "/driver/memory", module + "/driver/redigo"
 		testutil               = module + "/testutil"
 		move                   = module + "/internal/move"
 		resp                   = module + "/internal/resp" // the hidden part of the seam
+		flight                 = module + "/internal/flight"
 	)
 	for pkg, never := range map[string][]string{
 		module: {
@@ -57,5 +60,9 @@ func TestArrows(t *testing.T) {
 	assert.False(t, deps(t, resp)[driver])
 	for pkg := range deps(t, move) {
 		assert.True(t, pkg == move || pkg == driver || pkg == resp || !strings.HasPrefix(pkg, module), "%s imports %s", move, pkg)
+	}
+	for pkg := range deps(t, flight) {
+		host, _, _ := strings.Cut(pkg, "/")
+		assert.True(t, pkg == flight || !strings.Contains(host, "."), "%s imports %s", flight, pkg)
 	}
 }

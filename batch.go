@@ -5,10 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/gocaches/caches/internal/flight"
 )
 
 // A Batch collects operations and runs them together. Their commands travel
@@ -34,7 +35,7 @@ type Batch struct {
 	mu     sync.Mutex
 	tasks  []*task       // that have not begun, in the order in which they came
 	groups map[any]*task // those among tasks that take further calls, by cached function
-	fell   atomic.Pointer[loadPanic]
+	fell   atomic.Pointer[flight.Panic]
 }
 
 // A task is one operation of a batch, or the calls of one cached function.
@@ -178,7 +179,7 @@ func (b *Batch) Len() int {
 // A panic of an operation, or of a function that Then was given, is raised by
 // Run when the others have ended.
 func (b *Batch) Run(ctx context.Context) error {
-	ctx = context.WithValue(ctx, withinKey{}, within{b, ctx.Value(withinKey{})})
+	ctx = flight.Enter(ctx, b)
 	var errs []error
 	for tasks := b.take(); len(tasks) > 0; tasks = b.take() {
 		errs = append(errs, b.round(ctx, tasks)...)
@@ -253,7 +254,7 @@ func (b *Batch) work(step func() bool) {
 func (b *Batch) do(ctx context.Context, t *task) (err error) {
 	defer func() { t.fail(err) }() // those that run has left, if any
 	if ctx.Err() != nil {
-		return fmt.Errorf("%w: %w", ErrAbandoned, reasonOf(ctx))
+		return fmt.Errorf("%w: %w", ErrAbandoned, flight.Reason(ctx))
 	}
 	err = errEnded // unless run returns
 	if fell := b.guard(func() { err = t.run(ctx) }); fell != nil {
@@ -263,35 +264,17 @@ func (b *Batch) do(ctx context.Context, t *task) (err error) {
 }
 
 // guard calls f, and keeps the first panic for Run to raise.
-func (b *Batch) guard(f func()) (fell *loadPanic) {
+func (b *Batch) guard(f func()) (fell *flight.Panic) {
 	returned := false
 	defer func() {
 		if !returned { // by a panic, or by runtime.Goexit, which nothing stops
-			fell = &loadPanic{recover(), debug.Stack()}
+			fell = flight.Caught(recover())
 			b.fell.CompareAndSwap(nil, fell)
 		}
 	}()
 	f()
 	returned = true
 	return nil
-}
-
-// within says in which batches' operations a context is.
-type within struct {
-	b     *Batch
-	outer any // a within, nil at the end
-}
-
-type withinKey struct{}
-
-// isWithin reports whether ctx is that of an operation of b.
-func isWithin(ctx context.Context, b *Batch) bool {
-	for w, ok := ctx.Value(withinKey{}).(within); ok; w, ok = w.outer.(within) {
-		if w.b == b {
-			return true
-		}
-	}
-	return false
 }
 
 // A Promise is the result that an operation of a [Batch] has or will have. It is
@@ -322,14 +305,14 @@ func (p *Promise[T]) Value(ctx context.Context) (T, error) {
 		return p.v, p.err
 	case !p.begun.Load():
 		return zero, ErrPending
-	case isWithin(ctx, p.b):
+	case flight.Within(ctx, p.b):
 		return zero, fmt.Errorf("%w: an operation waits for its own batch", ErrPending)
 	}
 	select {
 	case <-p.done:
 		return p.v, p.err
 	case <-ctx.Done():
-		return zero, reasonOf(ctx)
+		return zero, flight.Reason(ctx)
 	}
 }
 

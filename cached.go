@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/gocaches/caches/internal/flight"
 )
 
 // CachedOptions tune [Cached]. The zero value, and nil, mean the defaults.
@@ -115,7 +117,7 @@ type CachedFunc[A comparable, T any] struct {
 	fn       func(context.Context, A) (T, error)
 	opts     CachedOptions[A, T] // with the defaults filled in
 	bad      error               // what is wrong with them
-	flight   *flight[T]
+	flight   *flight.Group[T, fence]
 	name     func() (string, error)
 	observer *observer
 	fallback chan struct{} // one for each run while the server cannot be asked; nil without bound
@@ -165,7 +167,7 @@ const maxLoads = 16
 // [Hooks] are told. What no later try could mend is an error: a connection that
 // is not configured, a result that does not serialize.
 func Cached[A comparable, T any](c Cache[T], fn func(context.Context, A) (T, error), o *CachedOptions[A, T]) *CachedFunc[A, T] {
-	f := &CachedFunc[A, T]{cache: c, fn: fn, flight: new(flight[T]), early: make(chan struct{}, maxAhead)}
+	f := &CachedFunc[A, T]{cache: c, fn: fn, flight: new(flight.Group[T, fence]), early: make(chan struct{}, maxAhead)}
 	if o != nil {
 		f.opts = *o
 	}
@@ -250,8 +252,8 @@ func (f *CachedFunc[A, T]) settle(ctx context.Context, s *subject, arg A, seen f
 // keeps all it needs on its stack.
 func (f *CachedFunc[A, T]) miss(ctx context.Context, s *subject, arg A, seen finding, fault error) (T, error) {
 	l := &load[A, T]{f: f, s: s, arg: arg, seen: seen, fault: fault}
-	v, err := f.flight.do(ctx, flightKey{conn: s.conn, key: s.front + s.key}, l.stands(ctx), l.run)
-	if err != nil && ended(ctx) {
+	v, err := f.flight.Do(ctx, s.flightKey(), l.holds(ctx), l.run)
+	if err != nil && flight.Ended(ctx) {
 		fault = nil // it was the caller's time that was up
 	}
 	f.tell(ctx, s, &report{result: Miss, finding: &seen, err: err, fault: fault, waited: time.Duration(l.waited.Load())})
@@ -382,7 +384,7 @@ func (f *CachedFunc[A, T]) Invalidate(ctx context.Context, arg A) error {
 	if err != nil {
 		return err
 	}
-	f.flight.forget(flightKey{conn: s.conn, key: s.front + s.key})
+	f.flight.Forget(s.flightKey())
 	if err = s.unlink(ctx); err != nil {
 		err = s.fail(err)
 	}

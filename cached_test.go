@@ -173,27 +173,6 @@ func (w *waiting) load(ctx context.Context, id int) (string, error) {
 	return fmt.Sprint("user ", id), ctx.Err()
 }
 
-func TestCachedFollowerLeavesAlone(t *testing.T) {
-	w := newWaiting()
-	f := caches.Cached(usersOn(open(t, "locmem://")), w.load, named[int, string]("w"))
-	leader := make(chan error)
-	go func() { _, err := f.Get(t.Context(), 1); leader <- err }()
-	<-w.running
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err := f.Get(ctx, 1)
-	require.ErrorIs(t, err, context.DeadlineExceeded, "at its own deadline, with its own reason")
-	cause := errors.New("the user went away")
-	gone, leave := context.WithCancelCause(t.Context())
-	follower := make(chan error)
-	go func() { _, err := f.Get(gone, 1); follower <- err }()
-	leave(cause)
-	require.ErrorIs(t, <-follower, context.Canceled)
-	close(w.release)
-	require.NoError(t, <-leader, "the others are not concerned")
-	require.EqualValues(t, 1, w.calls.Load())
-}
-
 type tenantKey struct{}
 
 func TestCachedLeaderLeaves(t *testing.T) {
@@ -266,40 +245,6 @@ func TestCachedPanics(t *testing.T) {
 		require.NoError(t, err, "the next call works")
 		require.Equal(t, "well", got)
 	})
-}
-
-func TestCachedPanicReachesAllCallers(t *testing.T) {
-	running, release := make(chan struct{}), make(chan struct{})
-	f := caches.Cached(usersOn(open(t, "locmem://")), func(context.Context, int) (string, error) {
-		close(running) // a second run would panic here, with another text
-		<-release
-		panic("all fall down")
-	}, named[int, string]("panics"))
-	caught := make(chan any, 11)
-	call := func() { caught <- panics(func() { _, _ = f.Get(t.Context(), 1) }) }
-	go call()
-	<-running
-	for range 10 {
-		go call()
-	}
-	require.Eventually(t, func() bool { return waitingIn("flight") == 11 }, 10*time.Second, 5*time.Millisecond)
-	close(release)
-	for range 11 {
-		require.Contains(t, fmt.Sprint(<-caught), "all fall down")
-	}
-}
-
-// waitingIn counts the goroutines that are in a function of the given type and
-// wait for a channel there.
-func waitingIn(receiver string) int {
-	buf := make([]byte, 1<<20)
-	n := 0
-	for stack := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-		if strings.Contains(stack, "[select") && strings.Contains(stack, "caches.(*"+receiver+"[") {
-			n++
-		}
-	}
-	return n
 }
 
 // A function that ends its goroutine, as t.FailNow does, ends no caller's

@@ -8,9 +8,9 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/flight"
 )
 
 // errEnded is what an operation comes to that ends its goroutine.
@@ -33,19 +33,11 @@ func isFault(err error) bool {
 	return false
 }
 
-// ended reports whether the caller's time is up. Stores see a deadline before the
-// context does, whose timer may be late: what they then return is no fault of
-// the server's.
-func ended(ctx context.Context) bool {
-	end, ok := ctx.Deadline()
-	return ctx.Err() != nil || ok && !time.Now().Before(end)
-}
-
 const sendAgain = 3
 
 // unanswered reports whether a call's reply was lost while there was time left.
 func unanswered(ctx context.Context, err error) bool {
-	return errors.Is(err, ErrUnknownOutcome) && !errors.Is(err, context.DeadlineExceeded) && !ended(ctx)
+	return errors.Is(err, ErrUnknownOutcome) && !errors.Is(err, context.DeadlineExceeded) && !flight.Ended(ctx)
 }
 
 // What callers branch on, with errors.Is. Every error of an object's operation
@@ -237,38 +229,6 @@ func classify(err error) error {
 // repeat what a caller sent.
 func begins(message string, texts ...string) bool {
 	return slices.ContainsFunc(texts, func(text string) bool { return strings.HasPrefix(message, text) })
-}
-
-// A loadPanic carries a panic of the run to those who wait for it.
-type loadPanic struct {
-	value any
-	stack []byte
-}
-
-func (p *loadPanic) Error() string {
-	if p.value == nil { // panic(nil) panics with a *runtime.PanicNilError
-		return "caches: the function ended its goroutine (runtime.Goexit)"
-	}
-	return fmt.Sprintf("caches: the function panicked: %v\n\n%s", p.value, p.stack)
-}
-
-// Unwrap returns what the function panicked with, where that is an error.
-func (p *loadPanic) Unwrap() error {
-	err, _ := p.value.(error)
-	return err
-}
-
-// reasonOf returns why ctx has ended: its error, and its cause where that is
-// another.
-func reasonOf(ctx context.Context) error {
-	err, cause := ctx.Err(), context.Cause(ctx)
-	if err == nil { // its deadline is past, and its timer late
-		return context.DeadlineExceeded
-	}
-	if cause == err {
-		return err
-	}
-	return fmt.Errorf("%w: %w", err, cause)
 }
 
 func corrupt(err error) error {

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/flight"
 )
 
 // A load is one computation of a cached function's result: from the miss to the
@@ -30,35 +30,45 @@ type load[A comparable, T any] struct {
 	waited atomic.Int64 // nanoseconds, for other processes
 }
 
-// stands reports whether the result of a run under way will count for a caller
-// who comes now: the lease under which it is computed and its stamps are those
-// of this moment. One whose function has not begun will.
-func (l *load[A, T]) stands(ctx context.Context) func(*joined[T]) bool {
-	return func(call *joined[T]) bool {
-		fence := call.fence.Load()
-		switch {
-		case fence == nil:
-			return true
-		case l.fault != nil || fence.token == "": // a run without the server is for those who cannot ask it
-			return l.fault != nil && fence.token == ""
+// A fence is the basis of a result: the result answers a caller only if the token
+// and all stamps are still valid. The zero fence is that of a run without the
+// server.
+type fence struct {
+	token  string
+	stamps []stamp
+}
+
+// flightKey returns the key of the runs that compute the entry. The connection is
+// part of it: over the connections of two contexts, two tenants may use one key.
+func (s *subject) flightKey() flight.Key {
+	return flight.Key{Scope: s.conn, Name: s.front + s.key}
+}
+
+// holds returns the function that reports whether the result of a run in progress
+// counts for a caller that comes now: the lease under which it is computed and its
+// stamps are those of this moment.
+func (l *load[A, T]) holds(ctx context.Context) func(fence) bool {
+	return func(basis fence) bool {
+		if l.fault != nil || basis.token == "" { // a run without the server is for callers that cannot ask it
+			return l.fault != nil && basis.token == ""
 		}
 		t := newTrip(l.s.conn, driver.ReadOnly|driver.Master)
 		defer t.free()
 		l.s.ask(t, "", sideKey(l.s.front, l.s.key, leaseEnd), false)
 		if err := t.run(ctx); err != nil {
-			if ended(ctx) { // it was the caller's time that was up: do sees it
+			if flight.Ended(ctx) { // the caller's time is up: Do sees it
 				return true
 			}
 			l.fault = l.s.fail(err)
 			return false
 		}
 		lease, _, stamps, err := l.s.answer(t, false)
-		return err != nil || tokenOf(lease) == fence.token && slices.Equal(stamps, fence.stamps)
+		return err != nil || tokenOf(lease) == basis.token && slices.Equal(stamps, basis.stamps)
 	}
 }
 
 // run computes the result, or waits for the process that does.
-func (l *load[A, T]) run(ctx context.Context, call *joined[T]) (v T, err error) {
+func (l *load[A, T]) run(ctx context.Context, call *flight.Run[T, fence]) (v T, err error) {
 	if l.fault != nil {
 		return l.unfenced(ctx, call)
 	}
@@ -67,7 +77,7 @@ func (l *load[A, T]) run(ctx context.Context, call *joined[T]) (v T, err error) 
 		way = claimOrShare
 	}
 	for first := true; ; first = false {
-		look := call.looks.Add(1)
+		look := call.Look()
 		c, err := l.claim(ctx, way, seen, first)
 		if err != nil {
 			return l.refused(ctx, call, err)
@@ -78,7 +88,7 @@ func (l *load[A, T]) run(ctx context.Context, call *joined[T]) (v T, err error) 
 					_, fault := c.end(ctx, cedeEntry, 0, nil, 0)
 					l.swallow(ctx, fault)
 				}
-				call.from = look
+				call.Found(look)
 				return v, err
 			}
 		}
@@ -91,7 +101,7 @@ func (l *load[A, T]) run(ctx context.Context, call *joined[T]) (v T, err error) 
 			way = claimOrShare
 		}
 		if ctx.Err() != nil {
-			return v, reasonOf(ctx)
+			return v, flight.Reason(ctx)
 		}
 	}
 }
@@ -115,7 +125,7 @@ func (l *load[A, T]) claim(ctx context.Context, way, seen string, first bool) (c
 }
 
 // refused is the way of a computation whose claim failed.
-func (l *load[A, T]) refused(ctx context.Context, call *joined[T], err error) (v T, _ error) {
+func (l *load[A, T]) refused(ctx context.Context, call *flight.Run[T, fence], err error) (v T, _ error) {
 	if err = l.s.fail(err); !isFault(err) {
 		return v, err
 	}
@@ -139,20 +149,19 @@ func (l *load[A, T]) wait(ctx context.Context, c *lease) bool {
 
 // unfenced computes without the server: as many at a time as Fallback allows, and
 // nothing is kept.
-func (l *load[A, T]) unfenced(ctx context.Context, call *joined[T]) (v T, err error) {
-	if slots := l.f.fallback; slots != nil && !nested(ctx) {
+func (l *load[A, T]) unfenced(ctx context.Context, call *flight.Run[T, fence]) (v T, err error) {
+	if slots := l.f.fallback; slots != nil && !call.Nested() {
 		select {
 		case slots <- struct{}{}:
 			defer func() { <-slots }()
-		case <-call.hurry:
+		case <-call.Hurried():
 		case <-ctx.Done():
-			return v, reasonOf(ctx)
+			return v, flight.Reason(ctx)
 		}
 	}
-	if !l.f.flight.linger(call, l.f.opts.lease()) {
-		return v, errAbandoned
+	if err = call.Begin(fence{}, l.f.opts.lease()); err != nil {
+		return v, err
 	}
-	call.fence.Store(&fence{})
 	begun := time.Now()
 	v, err = l.f.fn(ctx, l.arg)
 	l.report(ctx, time.Since(begun), err, false)
@@ -160,15 +169,14 @@ func (l *load[A, T]) unfenced(ctx context.Context, call *joined[T]) (v T, err er
 }
 
 // compute runs the function under a lease, and concludes it.
-func (l *load[A, T]) compute(ctx context.Context, call *joined[T], c *lease, stamps []stamp) (v T, err error) {
+func (l *load[A, T]) compute(ctx context.Context, call *flight.Run[T, fence], c *lease, stamps []stamp) (v T, err error) {
 	life := l.f.opts.lease()
 	if call != nil {
-		if !l.f.flight.linger(call, life) {
+		if err = call.Begin(fence{c.token, stamps}, life); err != nil {
 			_, fault := c.end(ctx, cedeEntry, 0, nil, 0)
 			l.swallow(ctx, fault)
-			return v, errAbandoned
+			return v, err
 		}
-		call.fence.Store(&fence{c.token, stamps})
 	}
 	stop := c.renewing(ctx, life)
 	returned, begun := false, time.Now()
@@ -272,12 +280,12 @@ func (f *CachedFunc[A, T]) known(err error) error {
 // anew is the computation of Refresh: whoever computes loses the lease to it.
 func (l *load[A, T]) anew(ctx context.Context) (T, error) {
 	c, fault := l.takeOver(ctx)
-	l.f.flight.forget(flightKey{conn: l.s.conn, key: l.s.front + l.s.key})
+	key := l.s.flightKey()
+	l.f.flight.Forget(key)
 	if fault == nil {
-		done := make(chan struct{})
-		defer close(done)
-		within := aboard{l.f.flight, flightKey{conn: l.s.conn, key: l.s.front + l.s.key}, ctx.Value(aboardKey{}), done, new(waits)}
-		return l.compute(context.WithValue(ctx, aboardKey{}, within), nil, &c.lease, c.finding.stamps)
+		alone, end := l.f.flight.Alone(ctx, key)
+		defer end()
+		return l.compute(alone, nil, &c.lease, c.finding.stamps)
 	}
 	begun := time.Now()
 	v, err := l.f.fn(ctx, l.arg)
@@ -315,7 +323,7 @@ func (l *load[A, T]) takeOver(ctx context.Context) (claimed[T], error) {
 			l.s.release(inner, c.token)
 		}
 	}()
-	return claimed[T]{}, fmt.Errorf("%w: %w", ErrUnavailable, reasonOf(ctx))
+	return claimed[T]{}, fmt.Errorf("%w: %w", ErrUnavailable, flight.Reason(ctx))
 }
 
 // lookAhead has a result computed in the background that is about to expire, or
@@ -339,8 +347,7 @@ func (f *CachedFunc[A, T]) lookAhead(ctx context.Context, s *subject, arg A, see
 	l.seen.reason = reason
 	select {
 	case f.early <- struct{}{}:
-		key := flightKey{conn: s.conn, key: s.front + s.key, ahead: true}
-		if !f.flight.ahead(ctx, key, f.opts.lease(), l.runAhead) {
+		if !f.flight.Ahead(ctx, s.flightKey(), f.opts.lease(), l.runAhead) {
 			<-f.early
 		}
 	default: // as many run already; a later caller will come
@@ -361,10 +368,10 @@ const clockSlack = 20 * time.Millisecond
 // runAhead computes a result before anybody misses it, unless another process is
 // at it. Our clock may differ from that of whoever stored the entry: what is left
 // by the server's own is what counts.
-func (l *load[A, T]) runAhead(ctx context.Context, call *joined[T]) (v T, err error) {
+func (l *load[A, T]) runAhead(ctx context.Context, call *flight.Run[T, fence]) (v T, err error) {
 	defer func() {
 		if r := recover(); r != nil { // nobody waits whom it could reach
-			l.swallow(ctx, &loadPanic{r, debug.Stack()})
+			l.swallow(ctx, flight.Caught(r))
 		}
 		<-l.f.early
 	}()
