@@ -51,7 +51,7 @@ func TestStampsAreNeverMadeTwice(t *testing.T) {
 	require.Eventually(t, func() bool {
 		n, err := good.Do(ctx, "EXISTS", "%tag.t")
 		return err == nil && n == int64(1)
-	}, 10*time.Second, time.Millisecond)
+	}, 20*time.Second, time.Millisecond)
 	require.NoError(t, of(good, "a").Set(ctx, "old"))
 	require.NoError(t, good.InvalidateTags(ctx, "t"))
 	_, err := of(good, "a").Get(ctx)
@@ -277,14 +277,14 @@ func TestWaitersLeaveConnectionsToOthers(t *testing.T) {
 	for n := range 100 {
 		group.Go(func() { _, _ = fa.Get(ctx, n) })
 	}
-	require.Eventually(t, func() bool { return started.Load() == 100 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return started.Load() == 100 }, 20*time.Second, time.Millisecond)
 	for n := range 100 {
 		group.Go(func() { _, _ = fb.Get(ctx, n) })
 	}
 	time.Sleep(300 * time.Millisecond)
 	// a quick one: how long does it take b to learn?
 	group.Go(func() { _, _ = fa.Get(ctx, 200) })
-	require.Eventually(t, func() bool { return started.Load() == 101 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return started.Load() == 101 }, 20*time.Second, time.Millisecond)
 	begun := time.Now()
 	v, err := fb.Get(ctx, 200)
 	quick := time.Since(begun)
@@ -312,7 +312,7 @@ func TestNearForever(t *testing.T) {
 	require.Eventually(t, func() bool {
 		v, err := c.Key(1).Get(ctx)
 		return err == nil && v == "v" && nearHits(conn, "nf") > 0
-	}, 3*time.Second, 5*time.Millisecond)
+	}, 20*time.Second, 5*time.Millisecond)
 }
 
 // What is near is served under the tags it was read by.
@@ -703,7 +703,7 @@ func TestHooksCallBack(t *testing.T) {
 		func(context.Context, int) (string, error) { return "v", nil },
 		&caches.CachedOptions[int, string]{Name: "f", Tags: func(int) []string { return []string{"t", "t", ""} },
 			Hook: &caches.Hooks{Call: call, Load: call, Invalidate: call, Error: call}})
-	v, err := f.Get(withTimeout(t, 5*time.Second), 0)
+	v, err := f.Get(withTimeout(t, 20*time.Second), 0)
 	require.NoError(t, err)
 	require.Equal(t, "v", v)
 }
@@ -721,7 +721,7 @@ func TestNearNoPrefix(t *testing.T) {
 	untilNear(t, conn, "x", func() { _ = d.Key("a").Set(ctx, "w"); _, _ = d.Key("a").Get(ctx); _, _ = d.Key("a").Get(ctx) })
 	_, err := other.Do(ctx, "SET", "a", `"raw"`)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { v, _ := c.Key("a").Get(ctx); return v == "raw" }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { v, _ := c.Key("a").Get(ctx); return v == "raw" }, 20*time.Second, time.Millisecond)
 	time.Sleep(710 * time.Millisecond)
 	_, err = d.Key("a").Get(ctx)
 	require.ErrorIs(t, err, caches.ErrMiss)

@@ -144,7 +144,7 @@ func TestCachedComputesOnce(t *testing.T) {
 			})
 		}
 		began.Wait()
-		require.Eventually(t, func() bool { return calls.Load() == 1 }, 5*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return calls.Load() == 1 }, 20*time.Second, time.Millisecond)
 		// Those who have not read the cache yet will find the result there.
 		close(release)
 		all.Wait()
