@@ -1,7 +1,7 @@
 package memory
 
-// This file has the table of commands, and the errors for those that are not in it
-// or are called in a wrong way.
+// This file has the table of commands, and the errors for unknown commands and
+// wrong numbers of arguments.
 
 import (
 	"bytes"
@@ -10,18 +10,18 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// A spec says what a command needs. The zero spec is that of no command.
+// A spec describes a command. The zero spec describes an unknown one.
 type spec struct {
-	arity int  // as in Redis: the number of arguments, name included; negative: at least that many
-	write bool // needs the space alone, and reclaims what has expired
+	arity int  // as in Redis: the number of arguments with the name, negative for a minimum
+	write bool // needs the space exclusively, and removes expired keys
 	run   func(t *turn)
 }
 
-// commands has every command there is, by name. It is never written to. The
-// arities are those that COMMAND INFO of Redis 7.0 gives; the second column is
-// Redis's "write" flag, and that of FLUSHALL and its like.
+// commands has all commands by name and is never changed. The arities are from
+// COMMAND INFO of Redis 7.0. The second column is Redis's "write" flag, and true for
+// FLUSHDB and FLUSHALL.
 var commands = map[string]spec{
-	// The server. It has one database, so FLUSHDB and FLUSHALL are the same.
+	// The server. FLUSHDB and FLUSHALL are the same, as there is one database.
 	"PING":     {-1, false, (*turn).ping},
 	"ECHO":     {2, false, (*turn).echo},
 	"TIME":     {1, false, (*turn).time},
@@ -29,8 +29,8 @@ var commands = map[string]spec{
 	"FLUSHALL": {-1, true, (*turn).flush},
 	"DBSIZE":   {1, false, (*turn).dbSize},
 
-	// Keys of any type. UNLINK frees no more lazily than DEL: the garbage
-	// collector does it for both.
+	// Keys of any type. DEL and UNLINK are the same: the garbage collector frees
+	// the values.
 	"DEL":         {-2, true, (*turn).del},
 	"UNLINK":      {-2, true, (*turn).del},
 	"EXISTS":      {-2, false, (*turn).exists},
@@ -49,7 +49,7 @@ var commands = map[string]spec{
 	"RENAME":      {3, true, (*turn).rename},
 	"COPY":        {-3, true, (*turn).copy},
 
-	// Strings. GETEX may change a deadline, GETDEL removes: they write.
+	// Strings. GETEX and GETDEL write, as they may change a deadline or delete.
 	"GET":         {2, false, (*turn).get},
 	"SET":         {-3, true, (*turn).set},
 	"SETNX":       {3, true, (*turn).setNX},
@@ -83,8 +83,8 @@ var commands = map[string]spec{
 	"HRANDFIELD":   {-2, false, (*turn).hrandField},
 	"HSTRLEN":      {3, false, (*turn).hstrlen},
 
-	// Sets. SPOP draws at random; everything else has one right answer, if not
-	// one order.
+	// Sets. Except for SPOP and SRANDMEMBER, which choose at random, each command
+	// has one correct reply up to its order.
 	"SADD":        {-3, true, (*turn).sadd},
 	"SREM":        {-3, true, (*turn).srem},
 	"SISMEMBER":   {3, false, (*turn).sisMember},
@@ -103,8 +103,8 @@ var commands = map[string]spec{
 	"SDIFFSTORE":  {-3, true, (*turn).sdiffStore},
 	"SINTERCARD":  {-3, false, (*turn).sinterCard},
 
-	// Sorted sets. Of the many forms of range only ZRANGE, which has them all
-	// since Redis 6.2.
+	// Sorted sets. ZRANGE is the only range command: since Redis 6.2 it covers the
+	// others.
 	"ZADD":             {-4, true, (*turn).zadd},
 	"ZINCRBY":          {4, true, (*turn).zincrBy},
 	"ZSCORE":           {3, false, (*turn).zscore},
@@ -124,12 +124,12 @@ var commands = map[string]spec{
 	"ZRANDMEMBER":      {-2, false, (*turn).zrandMember},
 }
 
-// script is the spec of every [driver.Script]: nobody knows what it does, so it
-// has the space alone.
+// script is the spec of all scripts. A script may run any command, so it needs the
+// space exclusively.
 var script = spec{write: true}
 
-// find returns what is known of c. Names are looked up as they are first:
-// Pipelines have them in upper case.
+// find returns the spec of c. It looks the name up unchanged first, as it is in
+// upper case in most Pipelines.
 func find(c driver.Command) (s spec, known bool) {
 	if c.Script != nil {
 		return script, true
@@ -140,9 +140,9 @@ func find(c driver.Command) (s spec, known bool) {
 	return s, known
 }
 
-// refusal returns the error with which Redis turns a command away before
-// running it, "" where it does not. Only such errors abort a transaction; what
-// is wrong with options and values is found when the command runs.
+// refusal returns the error with which Redis refuses to queue or run a command, or
+// "". Only such errors abort a transaction. Wrong options and values are errors of
+// the running command.
 func refusal(s spec, known bool, args [][]byte) string {
 	switch {
 	case !known:
@@ -153,13 +153,13 @@ func refusal(s spec, known bool, args [][]byte) string {
 	return wrongArity(args)
 }
 
-// wrongArity is the refusal of a command with too few or too many arguments.
+// wrongArity returns the error for a wrong number of arguments.
 func wrongArity(args [][]byte) string {
 	return "ERR wrong number of arguments for '" + strings.ToLower(string(args[0])) + "' command"
 }
 
-// unknownCommand repeats the command, up to 128 bytes of its name and of its
-// arguments, as Redis does.
+// unknownCommand returns the error for an unknown command. As in Redis it repeats up
+// to 128 bytes of the name and of the arguments.
 func unknownCommand(args [][]byte) string {
 	var rest []byte
 	for _, arg := range args[1:] {
@@ -173,15 +173,15 @@ func unknownCommand(args [][]byte) string {
 	return "ERR unknown command '" + printable(name) + "', with args beginning with: " + string(rest)
 }
 
-// printable is b as Redis puts it into an error reply: C ends it at a zero
-// byte, and line ends would end the reply.
+// printable returns b as Redis puts it into an error reply: cut at a zero byte, which
+// ends a C string, and without line ends, which would end the reply.
 func printable(b []byte) string {
 	b, _, _ = bytes.Cut(b, []byte{0})
 	return strings.NewReplacer("\r", " ", "\n", " ").Replace(string(b))
 }
 
-// is reports whether an argument is that option, given in upper case. Nothing
-// is allocated: the length is looked at first, and the conversion stays here.
+// is reports whether arg is option, in any case. It compares the lengths first and
+// does not allocate.
 func is(arg []byte, option string) bool {
 	return len(arg) == len(option) && strings.EqualFold(string(arg), option)
 }

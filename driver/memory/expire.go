@@ -5,20 +5,19 @@ import (
 	"math"
 )
 
-// reclaim is how many expired keys each writing command removes at most: more
-// than it can add, so that keys nobody reads again do not pile up, and few
-// enough that no caller pays for all the others.
+// reclaim is the maximum number of expired keys that a writing command removes: more
+// than most commands add, so that unread keys do not accumulate, and few enough
+// that no single command takes long.
 const reclaim = 16
 
-// deadlines is a heap of the entries that expire, the earliest first. Each entry
-// knows its place (slot), so that a deadline moves in O(log n).
+// deadlines is a heap of the entries that expire, the earliest first. Each entry has
+// its index (slot), so a deadline changes in O(log n).
 //
-// Redis draws keys at random several times a second to find expired ones. With
-// the heap they are found without looking at others, and without a timer that
-// would have to be stopped.
+// Redis samples random keys several times a second to find expired ones. The heap
+// finds them without visiting others, and without a timer that Close must stop.
 type deadlines []*entry
 
-// Len, Less, Swap, Push and Pop are for package heap.
+// Len, Less, Swap, Push and Pop implement heap.Interface.
 
 func (d deadlines) Len() int           { return len(d) }
 func (d deadlines) Less(i, j int) bool { return d[i].deadline < d[j].deadline }
@@ -28,15 +27,14 @@ func (d deadlines) Swap(i, j int) {
 	d[i].slot, d[j].slot = i, j
 }
 
-// Push appends x, an entry without a place.
+// Push appends x, an entry that is not in the heap.
 func (d *deadlines) Push(x any) {
 	e := x.(*entry)
 	e.slot = len(*d)
 	*d = append(*d, e)
 }
 
-// Pop removes the last entry, which heap has moved there, and takes its place
-// from it.
+// Pop removes the last entry, which package heap has moved there.
 func (d *deadlines) Pop() any {
 	last := len(*d) - 1
 	e := (*d)[last]
@@ -46,8 +44,8 @@ func (d *deadlines) Pop() any {
 	return e
 }
 
-// passed counts the entries whose deadline has passed. It looks at those and
-// at most as many others: below an entry that has not expired none has.
+// passed returns the number of entries whose deadline has passed. It takes O(n) time
+// for n such entries: no descendant of an entry that has not expired has expired.
 func (d deadlines) passed(now int64) int { return d.passedFrom(0, now) }
 
 func (d deadlines) passedFrom(i int, now int64) int {
@@ -57,7 +55,7 @@ func (d deadlines) passedFrom(i int, now int64) int {
 	return 1 + d.passedFrom(2*i+1, now) + d.passedFrom(2*i+2, now)
 }
 
-// setDeadline makes e expire after the millisecond at, or never where at is 0.
+// setDeadline makes e expire after the millisecond at, or never if at is 0.
 func (s *space) setDeadline(e *entry, at int64) {
 	e.deadline = at
 	switch {
@@ -70,8 +68,8 @@ func (s *space) setDeadline(e *entry, at int64) {
 	}
 }
 
-// expireSome removes a few of the keys whose deadline has passed. Where there
-// are none with a deadline, the clock is not read.
+// expireSome removes a few expired keys. If no key has a deadline, it does not read
+// the clock.
 func (t *turn) expireSome() {
 	s := t.space
 	for n := 0; n < reclaim && len(s.expiring) > 0 && t.passed(s.expiring[0].deadline); n++ {
@@ -79,25 +77,25 @@ func (t *turn) expireSome() {
 	}
 }
 
-// passed reports whether a key of that deadline is gone. Redis keeps a key
-// during the millisecond of its deadline (keyIsExpired in db.c of 7.0).
+// passed reports whether a key with that deadline has expired. As in Redis, it exists
+// during the millisecond of the deadline (keyIsExpired in db.c of 7.0).
 func (t *turn) passed(deadline int64) bool { return t.now() > deadline }
 
-// A unit is how a command gives a time.
+// A unit is the meaning of a time argument.
 type unit struct {
 	seconds  bool
-	absolute bool // since 1970, not from now
+	absolute bool // Unix time, not from now
 }
 
-// A timing is an option of SET and GETEX that carries a time: the unit and the
-// argument. The zero timing is none.
+// A timing is an option of SET or GETEX with a time. The zero timing means that no
+// such option is given.
 type timing struct {
 	unit
 	arg   []byte
 	given bool
 }
 
-// timeOption returns the timing that opts begin with, none where they do not.
+// timeOption returns the timing at the beginning of opts, or the zero timing.
 func timeOption(opts [][]byte) timing {
 	if len(opts) < 2 {
 		return timing{}
@@ -115,8 +113,8 @@ func timeOption(opts [][]byte) timing {
 	return timing{}
 }
 
-// deadline returns the deadline that an option asks for. Unlike that of EXPIRE
-// its time must be positive: a key that is written to be deleted is a mistake.
+// deadline returns the deadline that o sets. As in Redis the time must be positive,
+// unlike the time of EXPIRE.
 func (t *turn) deadline(o timing, command string) (at int64, ok bool) {
 	n, ok := parseInt(o.arg)
 	if !ok {
@@ -129,7 +127,7 @@ func (t *turn) deadline(o timing, command string) (at int64, ok bool) {
 	return at, true
 }
 
-// milliseconds turns n into Unix time. It reports whether that is possible.
+// milliseconds converts n to Unix time in milliseconds. ok is false on overflow.
 func (t *turn) milliseconds(u unit, n int64) (at int64, ok bool) {
 	if u.seconds {
 		if n > math.MaxInt64/1000 || n < math.MinInt64/1000 {
@@ -159,11 +157,11 @@ func (t *turn) expireAt() { t.expireKey(unit{seconds: true, absolute: true}, "ex
 // pexpireAt is PEXPIREAT key milliseconds [NX|XX|GT|LT].
 func (t *turn) pexpireAt() { t.expireKey(unit{absolute: true}, "pexpireat") }
 
-// conditions are the options of EXPIRE and its like.
+// conditions are the options of EXPIRE and its variants.
 type conditions struct{ nx, xx, gt, lt bool }
 
-// expireKey is those four. A time that is not in the future deletes the key, and
-// counts as done. O(log n) for n keys that expire.
+// expireKey implements the four commands above. A time that is not in the future
+// deletes the key, and the reply is 1. O(log n) for n keys that expire.
 func (t *turn) expireKey(u unit, command string) {
 	c, ok := t.conditions()
 	if !ok {
@@ -217,8 +215,8 @@ func (t *turn) conditions() (c conditions, ok bool) {
 	return c, true
 }
 
-// allow reports whether a key may go from one deadline to another. No deadline
-// is later than any: GT never gives such a key one, LT always does.
+// allow reports whether the deadline of a key may change. No deadline counts as the
+// latest: for a key without one, GT never sets one and LT always does.
 func (c conditions) allow(from, to int64) bool {
 	switch {
 	case c.nx && from != 0, c.xx && from == 0:
@@ -243,8 +241,8 @@ func (t *turn) expireTime() { t.remaining(true, true) }
 // pexpireTime is PEXPIRETIME key.
 func (t *turn) pexpireTime() { t.remaining(true, false) }
 
-// remaining answers -2 for no key, -1 for no deadline. Seconds are rounded to
-// the nearest, as Redis does.
+// remaining replies with the deadline of a key: -2 for no key, -1 for no deadline.
+// Seconds are rounded to the nearest, as in Redis.
 func (t *turn) remaining(absolute, seconds bool) {
 	e := t.lookup(t.args[1])
 	switch {

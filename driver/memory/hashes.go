@@ -1,21 +1,21 @@
 package memory
 
-// This file has the commands on hashes. A hash has no deadlines of its own for
-// its fields, as Redis had none before 7.4.
+// This file has the commands on hashes. Fields have no deadlines of their own, as in
+// Redis before 7.4.
 //
-// A value is computed before the hash that is to hold it is made, so a command
-// that fails leaves neither an empty hash nor a changed field behind.
+// A command computes the value before it creates the hash. So a command that fails
+// neither creates an empty hash nor changes a field.
 
 import (
 	"bytes"
 	"strconv"
 )
 
-// A hash maps fields to values. Every command on it costs O(1) for each field
-// that it names, and O(n) where it answers all of them.
+// A hash maps fields to values. A command takes O(1) time for each field in its
+// arguments, and O(n) if it returns all fields.
 type hash struct{ table[[]byte] }
 
-// newHash makes an empty hash.
+// newHash returns an empty hash.
 func newHash() *hash { return &hash{newTable[[]byte]()} }
 
 func (h *hash) typeName() string { return "hash" }
@@ -32,7 +32,7 @@ func (h *hash) set(field, value []byte) (added bool) {
 	return true
 }
 
-// hash looks a hash up to read it: nil, an empty table, where there is none.
+// hash looks up a hash for reading. It returns nil, an empty table, if there is none.
 func (t *turn) hash(key []byte) (*table[[]byte], bool) {
 	_, h, ok := lookupObject[*hash](t, key)
 	if h == nil {
@@ -41,7 +41,7 @@ func (t *turn) hash(key []byte) (*table[[]byte], bool) {
 	return &h.table, ok
 }
 
-// outValue leaves the value of field, nil where there is none.
+// outValue replies with the value of field, or nil if there is none.
 func (t *turn) outValue(h *table[[]byte], field []byte) {
 	if v := h.get(field); v != nil {
 		t.out.Bytes(*v)
@@ -57,7 +57,7 @@ func (t *turn) hget() {
 	}
 }
 
-// hmget is HMGET key field …, with nil for fields that are not there.
+// hmget is HMGET key field …, with nil for missing fields.
 func (t *turn) hmget() {
 	h, ok := t.hash(t.args[1])
 	if !ok {
@@ -69,8 +69,7 @@ func (t *turn) hmget() {
 	}
 }
 
-// hset is HSET key field value …, O(1) for each; it answers how many fields are
-// new.
+// hset is HSET key field value …, O(1) for each. It returns the number of new fields.
 func (t *turn) hset() {
 	if len(t.args)%2 != 0 {
 		t.out.Error(wrongArity(t.args))
@@ -89,8 +88,8 @@ func (t *turn) hset() {
 	t.out.Int(int64(added))
 }
 
-// hsetNX is HSETNX key field value. A hash that is made for it is never left
-// empty: in an empty one no field is taken.
+// hsetNX is HSETNX key field value. A hash that it creates never stays empty, as the
+// field does not exist in it.
 func (t *turn) hsetNX() {
 	h, ok := obtainObject(t, t.args[1], newHash)
 	switch {
@@ -144,8 +143,8 @@ func (t *turn) hvals() { t.outHash(false, true) }
 // hgetAll is HGETALL key.
 func (t *turn) hgetAll() { t.outHash(true, true) }
 
-// outHash leaves all fields, all values, or both by turns: in RESP2 a map is an
-// array of twice the length.
+// outHash replies with all fields, all values, or both alternately: in RESP2 a map is
+// an array of twice the length.
 func (t *turn) outHash(fields, values bool) {
 	h, ok := t.hash(t.args[1])
 	if !ok {
@@ -167,7 +166,7 @@ func (t *turn) outHash(fields, values bool) {
 	}
 }
 
-// hincrBy is HINCRBY key field increment. A field that is not there counts as 0.
+// hincrBy is HINCRBY key field increment. A missing field counts as 0.
 func (t *turn) hincrBy() {
 	by, ok := parseInt(t.args[3])
 	if !ok {
@@ -185,7 +184,7 @@ func (t *turn) hincrBy() {
 			return
 		}
 	}
-	if overflows(n, by) { // the field stays as it was
+	if overflows(n, by) {
 		t.fail(overflow)
 		return
 	}
@@ -193,7 +192,7 @@ func (t *turn) hincrBy() {
 	t.out.Int(n + by)
 }
 
-// field is get for a hash that may be nil.
+// field is like get, but h may be nil.
 func (h *hash) field(name []byte) *[]byte {
 	if h == nil {
 		return nil
@@ -201,8 +200,7 @@ func (h *hash) field(name []byte) *[]byte {
 	return h.get(name)
 }
 
-// hput stores the result of an increment, which was computed before anything
-// is created: a command that fails leaves no empty hash behind.
+// hput stores the result of an increment. It creates the hash if h is nil.
 func (t *turn) hput(h *hash, value []byte) {
 	if h == nil {
 		h = newHash()
@@ -211,8 +209,8 @@ func (t *turn) hput(h *hash, value []byte) {
 	h.set(t.args[2], value)
 }
 
-// hincrByFloat is HINCRBYFLOAT key field increment, in the arithmetic of
-// INCRBYFLOAT. Here, unlike there, an infinite increment has an error of its own.
+// hincrByFloat is HINCRBYFLOAT key field increment. It computes like INCRBYFLOAT, but
+// has a separate error for an infinite increment.
 func (t *turn) hincrByFloat() {
 	by, ok := parseLongDouble(t.args[3])
 	if !ok {

@@ -1,9 +1,8 @@
 package memory
 
-// This file has the commands on the server and on keys whatever they hold. Where
-// Redis answers in a way that depends on what it has not yet come to do, as DBSIZE
-// does on keys that have expired and are still in memory, the answer here is the
-// one that Redis would come to.
+// This file has the commands on the server and on keys of any type. Some replies of
+// Redis depend on its background work: DBSIZE counts expired keys that are still
+// in memory. The replies here are those after that work.
 
 import (
 	"bytes"
@@ -25,8 +24,8 @@ func (t *turn) ping() {
 // echo is ECHO message.
 func (t *turn) echo() { t.out.Bytes(t.args[1]) }
 
-// time is TIME: the seconds and microseconds of the turn, the same for all of a
-// pipeline.
+// time is TIME: the seconds and microseconds of the turn, which are the same for a
+// whole pipeline.
 func (t *turn) time() {
 	now := t.micros()
 	t.out.Array(2)
@@ -34,8 +33,8 @@ func (t *turn) time() {
 	t.out.String(strconv.FormatInt(now%1e6, 10))
 }
 
-// flush is FLUSHDB and FLUSHALL, which are the same where there is one
-// database. It is done before the reply, ASYNC or not.
+// flush is FLUSHDB and FLUSHALL, which are the same as there is one database. It is
+// complete before the reply, even with ASYNC.
 func (t *turn) flush() {
 	if len(t.args) > 2 || len(t.args) == 2 && !is(t.args[1], "ASYNC") && !is(t.args[1], "SYNC") {
 		t.fail(syntaxError)
@@ -45,15 +44,15 @@ func (t *turn) flush() {
 	t.out.Status("OK")
 }
 
-// dbSize is DBSIZE, of the keys that have not expired. Redis counts those as well
-// that it has not come to remove.
+// dbSize is DBSIZE, without the expired keys that Redis counts until it removes
+// them.
 func (t *turn) dbSize() {
 	s := t.space
 	t.out.Int(int64(len(s.order) - s.expiring.passed(t.now())))
 }
 
-// del is DEL and UNLINK key …: O(1) for each, whatever it holds. What it held is
-// left to the garbage collector, so there is nothing to do later.
+// del is DEL and UNLINK key …, O(1) for each key of any type: the garbage collector
+// frees the value.
 func (t *turn) del() {
 	n := 0
 	for _, key := range t.args[1:] {
@@ -65,8 +64,8 @@ func (t *turn) del() {
 	t.out.Int(int64(n))
 }
 
-// exists is EXISTS and TOUCH key …: any look-up counts as a use. A key that is
-// named twice counts twice.
+// exists is EXISTS and TOUCH key …, as any look-up counts as a use. A key given
+// twice counts twice.
 func (t *turn) exists() {
 	n := 0
 	for _, key := range t.args[1:] {
@@ -86,7 +85,7 @@ func (t *turn) typeOf() {
 	}
 }
 
-// typeName is the name that TYPE gives the value of e.
+// typeName returns the name of the type of e, as TYPE does.
 func (e *entry) typeName() string {
 	if e.object == nil {
 		return "string"
@@ -94,8 +93,8 @@ func (e *entry) typeName() string {
 	return e.object.typeName()
 }
 
-// rename is RENAME key newkey, O(1): the value and the deadline move, and replace
-// what newkey was.
+// rename is RENAME key newkey, O(1). The value and the deadline move to newkey, in
+// place of its own.
 func (t *turn) rename() {
 	from := t.lookup(t.args[1])
 	if from == nil {
@@ -110,8 +109,8 @@ func (t *turn) rename() {
 	t.out.Status("OK")
 }
 
-// replace makes key hold the value of an entry that is no key's, with its
-// deadline. What was kept from eviction under its old name is kept under the new.
+// replace gives key the value and the deadline of from, an entry that belongs to no
+// key. If from was kept from eviction, key is as well.
 func (t *turn) replace(key []byte, from *entry) {
 	if old := t.lookup(key); old != nil {
 		t.space.drop(old)
@@ -121,8 +120,8 @@ func (t *turn) replace(key []byte, from *entry) {
 	t.space.setDeadline(e, from.deadline)
 }
 
-// copy is COPY source destination [DB 0] [REPLACE], O(n) for n elements: nothing
-// is shared between the two.
+// copy is COPY source destination [DB 0] [REPLACE], O(n) for n elements. The two
+// share no memory.
 func (t *turn) copy() {
 	replace, ok := t.copyOptions()
 	if !ok {
@@ -141,8 +140,7 @@ func (t *turn) copy() {
 	t.out.Int(1)
 }
 
-// copyOptions reads the options of COPY. There is only one database, and DB may
-// name it.
+// copyOptions reads the options of COPY. The only valid DB is 0.
 func (t *turn) copyOptions() (replace, ok bool) {
 	for opts := t.args[3:]; len(opts) > 0; opts = opts[1:] {
 		switch {
@@ -164,8 +162,8 @@ func (t *turn) copyOptions() (replace, ok bool) {
 	return replace, true
 }
 
-// clone returns an entry of no key with the value and deadline of e. It is a copy
-// all the way down, since values change in place.
+// clone returns an entry that belongs to no key, with the deadline of e and a deep
+// copy of its value, as values change in place.
 func (e *entry) clone() *entry {
 	c := &entry{deadline: e.deadline, kept: e.kept, str: bytes.Clone(e.str)}
 	if e.object != nil {

@@ -8,68 +8,65 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
-// A space is the keys of a Store and their values.
+// A space holds the keys of a Store and their values.
 //
-// mu guards everything below it. The policy is called only by holders of mu,
-// and runs its maintenance in the caller (its executor is synchronous): what
-// it evicts, it evicts while a writer has mu alone, or, at worst, under a
-// reader, which leaves the victim in victims for the next writer.
+// mu guards all fields below it. The policy is called only by holders of mu, and
+// runs its maintenance in the caller, as its executor is synchronous. So it
+// evicts while a writer holds mu exclusively, or at worst under a reader, which
+// leaves the victim in victims for the next writer.
 //
-// Why the map of keys is not the otter cache itself, which would save a look-up
-// and a map: the cache evicts when it likes, in the middle of a transaction as
-// well, and cannot hold keys that must stay. So it is the policy only, and it
-// is told of a key when the key is made, read, or deleted. An entry's value
-// changes in place, which the policy need not know.
+// The map of keys is separate from the otter cache, at the cost of a look-up and
+// a second map, because the cache evicts at any time, even during a transaction,
+// and cannot hold keys that must stay. It is used as a policy only: it is told
+// when a key is added, read or deleted, but not when a value changes in place.
 type space struct {
 	max    int
 	forget bool
 	clock  func() time.Time // nil: time.Now
 	turns  sync.Pool        // of *turn
 
-	// The longest string that APPEND makes, 512 MiB as in Redis
-	// (proto-max-bulk-len) but in a test.
+	// The length limit of APPEND: 512 MiB as in Redis (proto-max-bulk-len), less
+	// in a test.
 	maxString int
 
 	mu       sync.RWMutex
 	keys     map[string]*entry
-	order    []*entry // all of keys, in the order that SCAN walks; entry.at is the place
+	order    []*entry // all entries, in the order of SCAN; entry.at is the index
 	expiring deadlines
 	policy   *otter.Cache[string, *entry] // the entries that may be evicted
 	bounded  int                          // entries in policy, victims included
-	warm     bool                         // reads are worth showing to policy; see touch
+	warm     bool                         // policy is told of reads; see touch
 	closed   bool
 
-	// Its own lock, because policy may name victims under a reader's lock. No
-	// other lock is taken under it.
-	//
-	// A writer may look at victims without it: nobody else calls policy then.
+	// victims has its own lock, because policy may evict under a reader's lock. No
+	// other lock is taken under it. A writer may read victims without it, as no
+	// other goroutine calls policy then.
 	victimsMu sync.Mutex
 	victims   []*entry
 }
 
 // An entry is one key. Its fields change under space.mu held alone.
 type entry struct {
-	// What a read looks at stands together: it is one line of the processor's
-	// cache.
+	// The fields that a read needs come first: they share a cache line.
 	deadline int64      // in milliseconds of Unix time, 0 for none; present while now <= deadline
 	str      []byte     // the value if object is nil
 	object   collection // the value, nil for a string; never empty between commands
 
 	key  string
 	at   int  // index in space.order
-	slot int  // index in space.expiring, -1 where there is no deadline
-	kept bool // not in policy: written by a Keep pipeline at some time
+	slot int  // index in space.expiring, -1 without a deadline
+	kept bool // not in policy, because a Keep pipeline has written it
 }
 
-// A collection is a value that is not a string. COPY and TYPE know it by its
-// methods alone, so that no type can be left out of them.
+// A collection is a value that is not a string. COPY and TYPE use only these
+// methods, so they cannot miss a type.
 type collection interface {
 	typeName() string  // as TYPE returns it
 	clone() collection // shares nothing with the original
 	len() int          // 0 only within a command: an empty collection is not a key
 }
 
-// newSpace makes an empty space of valid options.
+// newSpace returns an empty space. o must be valid.
 func newSpace(o Options) (*space, error) {
 	s := &space{max: o.max(), forget: o.Forget, clock: o.Clock, maxString: 512 << 20, keys: make(map[string]*entry)}
 	s.turns.New = func() any { return &turn{space: s} }
@@ -85,7 +82,7 @@ func newSpace(o Options) (*space, error) {
 	return s, nil
 }
 
-// onDeletion is called by policy, under locks of its own: it must not call back.
+// onDeletion is called by policy under its locks and must not call policy.
 func (s *space) onDeletion(e otter.DeletionEvent[string, *entry]) {
 	if !e.WasEvicted() {
 		return
@@ -95,22 +92,22 @@ func (s *space) onDeletion(e otter.DeletionEvent[string, *entry]) {
 	s.victimsMu.Unlock()
 }
 
-// reap removes what policy has evicted. It runs at both ends of a writer's
-// turn, so no command sees a key vanish between two of its own look-ups, and
-// no transaction between two of its commands. In between, an evicted entry is
-// in keys but not in policy:
+// reap removes the entries that policy has evicted. It runs at both ends of a
+// writer's turn, so that no key disappears between two look-ups of a command or
+// two commands of a transaction. In between, an evicted entry is in keys but not
+// in policy:
 //
-//	SET a   makes a; policy takes it in and names b the victim
-//	GET b   still answers b's value
-//	INCR b  still counts on; b is as good as any other
-//	unlock  reap removes b: an eviction just after the INCR, never half of one
+//	SET a   adds a; policy admits a and evicts b
+//	GET b   still returns the value of b
+//	INCR b  still increments b
+//	unlock  reap removes b, as if it had been evicted just after the INCR
 func (s *space) reap() {
 	s.victimsMu.Lock()
 	defer s.victimsMu.Unlock()
 	for _, e := range s.victims {
 		s.bounded--
-		// The key may have been deleted, made anew as another entry, or been
-		// kept since it was evicted: only what is still the same entry goes.
+		// Since the eviction, the key may have been deleted, added again as
+		// another entry, or kept. Only the same entry is removed.
 		if s.keys[e.key] == e && !e.kept {
 			s.forgetEntry(e)
 		}
@@ -119,9 +116,9 @@ func (s *space) reap() {
 	s.victims = s.victims[:0]
 }
 
-// add makes a key that is not there, with the value that the caller puts into
-// the entry afterwards. The policy may answer by naming a victim, even the new
-// entry: that one lives to the end of the turn like every other.
+// add adds a key that does not exist. The caller sets the value of the entry. The
+// policy may evict an entry, even the new one; like any victim, it is removed at
+// the end of the turn.
 func (s *space) add(key []byte, kept bool) *entry {
 	e := &entry{key: string(key), at: len(s.order), slot: -1, kept: kept}
 	s.keys[e.key] = e
@@ -134,7 +131,7 @@ func (s *space) add(key []byte, kept bool) *entry {
 	return e
 }
 
-// keep takes e out of the reach of eviction.
+// keep exempts e from eviction.
 func (s *space) keep(e *entry) {
 	if !e.kept {
 		e.kept = true
@@ -150,16 +147,16 @@ func (s *space) drop(e *entry) {
 	s.forgetEntry(e)
 }
 
-// withdraw takes e out of policy. Where policy has evicted e in this very
-// turn, reap does the counting.
+// withdraw removes e from policy. If policy has evicted e in this turn, reap
+// decrements bounded.
 func (s *space) withdraw(e *entry) {
 	if _, ok := s.policy.Invalidate(e.key); ok {
 		s.bounded--
 	}
 }
 
-// forgetEntry removes e from everything but policy. The entry itself stays as
-// it is but for its deadline, so RENAME can move what it held.
+// forgetEntry removes e from all fields except policy. It clears the deadline of e
+// but not its value.
 func (s *space) forgetEntry(e *entry) {
 	s.setDeadline(e, 0)
 	delete(s.keys, e.key)
@@ -170,18 +167,17 @@ func (s *space) forgetEntry(e *entry) {
 	s.order = s.order[:last]
 }
 
-// touch tells policy that e was used. Until it is half full, policy keeps no
-// frequencies and would ignore the news; so it is not called before, which
-// makes reads of a store far from its bound cheaper, and changes nothing else.
+// touch tells policy that e was used. Until policy is half full it records no
+// frequencies and would ignore the call. Skipping the call until then makes reads
+// cheaper and has no other effect.
 func (s *space) touch(e *entry) {
 	if s.warm && !e.kept {
 		s.policy.GetIfPresent(e.key)
 	}
 }
 
-// flush deletes every key. A store that forgets does so after each pipeline,
-// which leaves few: those go one by one, as setting policy back costs as much as
-// thousands.
+// flush deletes all keys. A few keys, as a Store with Forget has after a pipeline,
+// are deleted one by one: clearing policy costs as much as thousands of deletions.
 func (s *space) flush() {
 	if len(s.order) < 64 {
 		for len(s.order) > 0 {
@@ -190,13 +186,13 @@ func (s *space) flush() {
 		return
 	}
 	s.policy.InvalidateAll()
-	s.reap() // victims of this turn are not counted by what follows
+	s.reap() // decrements bounded for the victims of this turn, before it is reset
 	s.bounded = 0
 	s.keys, s.order, s.expiring = make(map[string]*entry), nil, nil
 }
 
-// close empties s and refuses every turn that begins later. Turns under way hold
-// the lock, so it waits for them.
+// close deletes all keys and makes later turns fail. It waits for turns in
+// progress, as they hold the lock.
 func (s *space) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -204,14 +200,14 @@ func (s *space) close() {
 	s.flush()
 }
 
-// len counts the keys that have not expired.
+// len returns the number of keys that have not expired.
 func (s *space) len() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return len(s.order) - s.expiring.passed(s.now().UnixMilli())
 }
 
-// now tells the time.
+// now returns the time of the clock.
 func (s *space) now() time.Time {
 	if s.clock == nil {
 		return time.Now()
@@ -219,8 +215,8 @@ func (s *space) now() time.Time {
 	return s.clock()
 }
 
-// do runs p: all of it under one lock where it is Atomic, else with the lock
-// of a reader up to the first command that writes.
+// do runs p: under one lock if it is Atomic, else with a reader's lock until the
+// first command that writes.
 func (s *space) do(p *driver.Pipeline) error {
 	if p.Len() == 1 && p.Name(0) == "GET" && p.Args(0) == 2 && !s.forget {
 		if key := p.FirstKey(0); key != nil {
@@ -235,8 +231,8 @@ func (s *space) do(p *driver.Pipeline) error {
 	return err
 }
 
-// get is a pipeline that is one GET, by far the most frequent one, without a
-// turn and the table of commands: half the time. It must do what turn.get does.
+// get runs a pipeline of one GET, by far the most frequent one. Without a turn and
+// the table of commands it takes half the time. It must do the same as turn.get.
 func (s *space) get(key []byte, out *driver.Replies) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

@@ -1,37 +1,35 @@
-// Package memory is a [driver.Store] in this process: the commands of Redis
-// 7.0 that the objects of package caches use, with the same replies and the
-// same error texts, real expiry, and a bound on the number of keys.
+// Package memory implements a [driver.Store] in the memory of the process. It has
+// the commands of Redis 7.0 that package caches uses, with the same replies and
+// error texts, expiry to the millisecond, and a bound on the number of keys.
 //
-// It is for development, for tests, and for programs that want the objects
-// without a server. Nothing outlives the process.
+// It is for development, for tests, and for programs that use the cache objects
+// without a server. The data is lost when the process exits.
 //
 // # How it works
 //
-// One lock guards the key space: commands that only read share it, the others
-// have it alone, so a command is atomic, and so are an Atomic pipeline and a
-// script. The map of keys is the truth. An otter cache (W-TinyLFU) beside it
-// sees the same keys come, go and be read, and says which one has to go when
-// there are too many; the key space follows its word between commands, never
-// inside a transaction or a script. Keys written by [driver.Keep] pipelines are
-// not shown to it.
+// One lock guards the key space. Commands that only read share it; all others
+// hold it exclusively. So each command is atomic, and so are an Atomic pipeline
+// and a script. The keys are in a map. An otter cache (W-TinyLFU) is told when a
+// key is added, read or removed, and chooses the keys to evict when there are too
+// many. They are evicted between commands, never within a transaction or a
+// script. Keys written by [driver.Keep] pipelines are exempt.
 //
-// Expired keys are absent at once, to the millisecond, and are removed by the
-// writes that follow. The package starts no goroutine.
+// An expired key is absent from the millisecond in which it expires, and its
+// memory is freed by later writes. The package starts no goroutines.
 //
 // # Cost
 //
-// A read of a string allocates nothing and costs a few times a bare look-up in
-// otter. Commands have the complexity that Redis documents for them, with two
-// exceptions: ranks are found in O(log² n), and a *SCAN call visits exactly
-// COUNT elements. All pipelines of a Store take turns at one lock; those that
-// only read go together. A pipeline keeps its turn to the end, so a very long
-// one makes the others wait.
+// Reading a string allocates nothing and takes a few times as long as a look-up
+// in otter. Commands have the complexity that Redis documents, with two
+// exceptions: ranks are found in O(log² n), and a *SCAN call visits exactly COUNT
+// elements. Pipelines that only read run concurrently. A pipeline holds the lock
+// until its end, so a very long one delays the others.
 //
 // # Differences from Redis
 //
-// There is one database, no lists, streams, bitmaps or pub/sub, and no Lua: a
-// [driver.Script] runs as its Go form. A full *SCAN gives each element, but
-// COUNT is honoured on small collections as well, where Redis gives all at
+// There is a single database. Lists, streams, bitmaps, pub/sub and Lua are
+// missing: a [driver.Script] runs in its Go form. A full *SCAN returns each
+// element, but applies COUNT to small collections too, which Redis returns at
 // once. A sorted set stores negative zero as zero.
 package memory
 
@@ -45,31 +43,31 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// DefaultMaxEntries is the bound on keys where Options name none.
+// DefaultMaxEntries is the default of [Options].MaxEntries.
 const DefaultMaxEntries = 100_000
 
-// Options configure a [Store]; the zero value is usable.
+// Options configure a [Store]. The zero value is valid.
 type Options struct {
-	// MaxEntries bounds the number of keys, whatever their size. 0 means
-	// [DefaultMaxEntries]; negative is an error.
+	// MaxEntries is the maximum number of keys, of any size. 0 means
+	// [DefaultMaxEntries]; a negative number is an error.
 	//
-	// A key that a [driver.Keep] pipeline has written is not counted and not
-	// evicted from then on, until it expires or is deleted.
+	// A key written by a [driver.Keep] pipeline is neither counted nor evicted
+	// until it expires or is deleted.
 	MaxEntries int
 
-	// Forget makes the Store forget everything after each pipeline: each one
-	// is answered as by an empty server. For a program that is to run as if
-	// nothing were ever cached, its values still checked on their way.
+	// Forget deletes all keys after each pipeline, so that each one finds an
+	// empty Store. A program then runs as if nothing were ever cached, but its
+	// values are still encoded and checked.
 	Forget bool
 
-	// Clock tells the time by which keys expire. Nil means [time.Now], which
-	// inside a testing/synctest bubble is that of the bubble. Where a clock
-	// goes backwards, keys that have not been removed by then are there again.
-	// It is called with locks held and must not use the Store.
+	// Clock returns the time for the expiry of keys. Nil means [time.Now], which
+	// in a testing/synctest bubble is the time of the bubble. If a clock goes
+	// backwards, expired keys that were not yet removed reappear. Clock is
+	// called with locks held and must not use the Store.
 	Clock func() time.Time
 }
 
-// max returns the bound in force.
+// max returns MaxEntries or its default.
 func (o Options) max() int {
 	if o.MaxEntries == 0 {
 		return DefaultMaxEntries
@@ -77,26 +75,26 @@ func (o Options) max() int {
 	return o.MaxEntries
 }
 
-// validate reports what no Store can be made of.
+// validate returns an error if o is not valid.
 func (o Options) validate() error {
 	if o.MaxEntries < 0 {
-		return fmt.Errorf("memory: MaxEntries is %d; leave it 0 for the default of %d", o.MaxEntries, DefaultMaxEntries)
+		return fmt.Errorf("memory: MaxEntries is %d; use 0 for the default of %d", o.MaxEntries, DefaultMaxEntries)
 	}
 	return nil
 }
 
 // A Store keeps the data of cache objects in this process. It is safe for
-// concurrent use. The zero Store is closed; [Open] makes one that is not.
+// concurrent use. The zero Store is closed; see [Open] and [Shared].
 //
-// A Store is a hold on a key space rather than the space itself: several may
-// share one by name, and each can be closed twice without harm to the others.
+// A Store is a reference to a key space, which several Stores may share by name.
+// Closing a Store twice does not affect the others.
 type Store struct {
 	space  *space
 	closed atomic.Bool
-	leave  func() // what Close does besides: a shared Store gives back its place
+	leave  func() // called by the first Close
 }
 
-// Open makes an empty Store. It fails only where o is not valid.
+// Open returns an empty Store. It fails only if o is not valid.
 func Open(o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -108,27 +106,26 @@ func Open(o Options) (*Store, error) {
 	return &Store{space: sp, leave: sp.close}, nil
 }
 
-// shared holds the key spaces that have a name, each from the first [Shared]
-// to the last Close.
+// shared holds the named key spaces, each from its first [Shared] to its last
+// Close.
 var shared = struct {
 	sync.Mutex
 	byName map[string]*holding
 }{byName: make(map[string]*holding)}
 
-// A holding is a key space and how many Stores hold it; shared's lock guards
-// the count.
+// A holding is a key space with the number of its open Stores, which shared's
+// lock guards.
 type holding struct {
 	space   *space
 	options Options
 	holders int
 }
 
-// Shared opens the Store of that name: all of one name in this process see the
-// same keys, as long as at least one of them is open; the last Close forgets
-// them. Each call's result is closed by itself.
+// Shared returns a Store with the given name. All Stores of a name in this process
+// have the same keys. Each must be closed; the last Close deletes the keys.
 //
-// It fails where o is not valid, and where the name is open with another bound
-// or another Forget. The Clock is that of the first.
+// Shared fails if o is not valid, or if a Store of that name is open with another
+// MaxEntries or Forget. The Clock of the first Store applies to all.
 func Shared(name string, o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -151,25 +148,25 @@ func Shared(name string, o Options) (*Store, error) {
 	return &Store{space: h.space, leave: func() { release(name, h) }}, nil
 }
 
-// accept reports why o cannot be had of a space that is already open.
+// accept returns an error if the open space of h does not match o.
 func (h *holding) accept(name string, o Options) error {
 	if h.options.max() != o.max() {
-		return fmt.Errorf("memory: store %q is open with a bound of %d entries, not %d", name, h.options.max(), o.max())
+		return fmt.Errorf("memory: store %q is already open with MaxEntries %d, not %d", name, h.options.max(), o.max())
 	}
 	if h.options.Forget != o.Forget {
-		return fmt.Errorf("memory: store %q is open with Forget %t, not %t", name, h.options.Forget, o.Forget)
+		return fmt.Errorf("memory: store %q is already open with Forget %t, not %t", name, h.options.Forget, o.Forget)
 	}
 	return nil
 }
 
-// release gives back one place in h.
+// release decrements the number of Stores of h, and closes it after the last.
 func release(name string, h *holding) {
 	shared.Lock()
 	h.holders--
 	last := h.holders == 0
 	if last {
-		// Under the lock that Shared takes: whoever asks for the name from now
-		// on gets a new space, never one that is about to be closed.
+		// Under the lock of Shared, so that a later call for the same name
+		// returns a new space and never one that is about to be closed.
 		delete(shared.byName, name)
 	}
 	shared.Unlock()
@@ -178,10 +175,10 @@ func release(name string, h *holding) {
 	}
 }
 
-// Do implements [driver.Store]. It fails only before it has run anything: when
-// ctx has ended, and when the Store is closed. So its error always wraps
-// [driver.ErrUnavailable], and never [driver.ErrUnknownOutcome]. A ctx that ends
-// later changes nothing: there is no network to wait for.
+// Do implements [driver.Store]. It fails only if ctx is already done or the Store
+// is closed, before any command has run. So its error always wraps
+// [driver.ErrUnavailable] and never [driver.ErrUnknownOutcome]. Do ignores a ctx
+// that is canceled later, as there is no network to wait for.
 func (s *Store) Do(ctx context.Context, p *driver.Pipeline) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", driver.ErrUnavailable, err)
@@ -192,14 +189,13 @@ func (s *Store) Do(ctx context.Context, p *driver.Pipeline) error {
 	return s.space.do(p)
 }
 
-// errClosed is what a closed Store answers. It is one value for all, made once:
-// a program that goes on after Close should at least do so cheaply.
+// errClosed is the error of a closed Store. It is made once, so that calls after
+// Close are cheap.
 var errClosed = fmt.Errorf("%w: the memory store is closed", driver.ErrUnavailable)
 
-// Close implements [driver.Store]. Pipelines under way end as they would have:
-// none is cut in the middle, and Close waits for the one that holds the lock.
-// The data goes with it, unless another Store of the same name is open. It
-// always returns nil.
+// Close implements [driver.Store]. It waits for the pipelines that hold the lock,
+// so none is interrupted. It deletes the data, unless another Store of the same
+// name is open. The error is always nil.
 func (s *Store) Close() error {
 	if s.space != nil && !s.closed.Swap(true) {
 		s.leave()
@@ -207,8 +203,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Len returns the number of keys that have not expired, in O(1) besides those
-// that have expired and are not yet removed. A closed Store has none.
+// Len returns the number of keys that have not expired, or 0 for a closed Store. It
+// takes O(1+n) time for n expired keys that are not yet removed.
 func (s *Store) Len() int {
 	if s.space == nil || s.closed.Load() {
 		return 0

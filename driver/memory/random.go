@@ -1,37 +1,36 @@
 package memory
 
-// This file has what the three RAND commands share. Draws come from math/rand/v2,
-// which seeds itself and is safe for concurrent readers; they are fair, where
-// Redis trades fairness for speed in large hash tables.
+// This file has the common part of the three RAND commands. They use math/rand/v2,
+// which is seeded and safe for concurrent readers. All members are equally likely;
+// Redis trades that for speed in large hash tables.
 
 import (
 	"math"
 	"math/rand/v2"
 )
 
-// randomOptions are those of the RAND commands: [count [WITH…]]. A positive count
-// is a choice without repetition, so it may give fewer; a negative one draws anew
-// each time.
+// randomOptions are the options of the RAND commands: [count [WITH…]]. With a positive
+// count members do not repeat, so there may be fewer; with a negative one they may.
 type randomOptions struct {
 	counted bool
 	count   int64
-	with    bool // the value of each as well
+	with    bool // include the value of each member
 }
 
-// randomOptions reads them. A command without values passes "".
+// randomOptions reads the options. with is "" for a command without values.
 func (t *turn) randomOptions(with string) (r randomOptions, ok bool) {
 	opts := t.args[2:]
 	if len(opts) == 0 {
 		return r, true
 	}
-	if len(opts) > 1 && with == "" { // before the count is read, as in Redis
+	if len(opts) > 1 && with == "" { // checked before the count, as in Redis
 		return r, t.fail(syntaxError)
 	}
 	r.counted = true
 	if r.count, ok = parseInt(opts[0]); !ok {
 		return r, t.fail(notInteger)
 	}
-	if r.count == math.MinInt64 { // has no negative
+	if r.count == math.MinInt64 { // cannot be negated
 		return r, t.fail(outOfRange + ", value must between -9223372036854775807 and 9223372036854775807")
 	}
 	if len(opts) == 1 {
@@ -41,16 +40,16 @@ func (t *turn) randomOptions(with string) (r randomOptions, ok bool) {
 	if len(opts) > 2 || !r.with {
 		return r, t.fail(syntaxError)
 	}
-	// Twice the count must be a length that a reply can have.
+	// Twice the count must not overflow the length of the reply.
 	if r.count < -math.MaxInt64/2 || r.count > math.MaxInt64/2 {
 		return r, t.fail(outOfRange)
 	}
 	return r, true
 }
 
-// outRandom is HRANDFIELD, SRANDMEMBER and ZRANDMEMBER. find looks the
-// collection up, out leaves one member of it, and its value where that was
-// asked for. The order of checks is that of Redis: options, then the type.
+// outRandom is HRANDFIELD, SRANDMEMBER and ZRANDMEMBER. find looks the collection up.
+// out replies with one member, and its value if with is set. As in Redis the options
+// are checked before the type.
 func outRandom[V any](t *turn, with string, find func(key []byte) (*table[V], bool), out func(it *item[V], with bool)) {
 	r, ok := t.randomOptions(with)
 	if !ok {
@@ -73,7 +72,7 @@ func outRandom[V any](t *turn, with string, find func(key []byte) (*table[V], bo
 	}
 }
 
-// width is how many replies each member takes.
+// width returns the number of replies for each member.
 func (r randomOptions) width() int {
 	if r.with {
 		return 2
@@ -81,9 +80,9 @@ func (r randomOptions) width() int {
 	return 1
 }
 
-// sample draws indices as the RAND commands do: for a positive count at most
-// that many, all different; for a negative one exactly -count, which may
-// repeat. It calls size once, before draw.
+// sample chooses indices below n: for a positive count at most that many, all
+// different; for a negative one exactly -count, which may repeat. It calls size once,
+// before draw.
 func sample(n int, count int64, size func(n int), draw func(i int)) {
 	switch {
 	case count < 0:
@@ -98,9 +97,9 @@ func sample(n int, count int64, size func(n int), draw func(i int)) {
 		}
 	default:
 		size(int(count))
-		// Floyd's sampling: each set of count indices is as likely as any
-		// other, in O(count). J. Bentley and B. Floyd, "A sample of
-		// brilliance", CACM 30 (1987) 9.
+		// Floyd's algorithm: all sets of count indices are equally likely, in
+		// O(count). J. Bentley and B. Floyd, "A sample of brilliance", CACM 30
+		// (1987) 9.
 		drawn := make(map[int]bool, count)
 		for j := n - int(count); j < n; j++ {
 			i := rand.IntN(j + 1)

@@ -1,15 +1,14 @@
 package memory
 
-// This file has the commands on ranges of sorted sets: by rank, by score, and by
-// member.
+// This file has the commands on ranges of sorted sets: by rank, score or member.
 
 import (
 	"bytes"
 	"sort"
 )
 
-// rank counts the members for which less holds: those at the beginning, of
-// which it must be true. It asks O(log n) of them, in O(log n) each.
+// rank returns the number of members for which less is true, which must be the first
+// members of z. It calls less O(log n) times and takes O(log² n) time.
 func (z *zset) rank(less func(scored) bool) int {
 	return sort.Search(z.tree.Len(), func(i int) bool {
 		it, _ := z.tree.GetAt(i)
@@ -17,13 +16,13 @@ func (z *zset) rank(less func(scored) bool) int {
 	})
 }
 
-// A window is the ranks from low up to, not including, high.
+// A window is a range of ranks, from low up to but not including high.
 type window struct{ low, high int }
 
 func (w window) len() int { return max(w.high-w.low, 0) }
 
-// limit drops offset members from the side where the walk begins and keeps
-// count. A negative offset leaves nothing, a negative count everything.
+// limit skips offset ranks at the beginning, or at the end if reverse, and keeps the
+// next count. With a negative offset it keeps none, with a negative count all.
 func (w window) limit(offset, count int64, reverse bool) window {
 	n := int64(w.len())
 	if offset < 0 || offset >= n {
@@ -40,8 +39,8 @@ func (w window) limit(offset, count int64, reverse bool) window {
 	return window{low, low + int(count)}
 }
 
-// walk calls f with the members of w in order, or in reverse: O(log n) to find
-// the first, O(1) for each.
+// walk calls f for the members of w, in order or in reverse. It takes O(log n) time
+// to find the first and O(1) for each member.
 func (z *zset) walk(w window, reverse bool, f func(scored)) {
 	left := w.len()
 	if left == 0 {
@@ -61,8 +60,7 @@ func (z *zset) walk(w window, reverse bool, f func(scored)) {
 	z.tree.Ascend(first, step)
 }
 
-// zcount is ZCOUNT key min max. Like every count of a range it walks over nothing:
-// O(log² n).
+// zcount is ZCOUNT key min max, O(log² n) for a range of any size.
 func (t *turn) zcount() {
 	if find, ok := t.scoreRange(t.args[2], t.args[3]); ok {
 		t.outCount(find)
@@ -76,12 +74,12 @@ func (t *turn) zlexCount() {
 	}
 }
 
-// A finder says which ranks of a sorted set a range covers. Ranges by rank, by
-// score and by member differ in nothing else: all that is done with a range,
-// counting, showing and removing, is done with a window of ranks.
+// A finder returns the ranks that a range covers in a sorted set. Ranges by rank,
+// score and member differ only in their finder: counting, returning and removing
+// members are the same for any window.
 type finder func(z *zset) window
 
-// outCount leaves how many members a range has.
+// outCount replies with the number of members in a range.
 func (t *turn) outCount(find finder) {
 	switch z, ok := t.zset(t.args[1]); {
 	case !ok:
@@ -92,8 +90,8 @@ func (t *turn) outCount(find finder) {
 	}
 }
 
-// rankRange reads a range of ranks, both ends in it, negative ones from the
-// end. Reversed, they count from the other end.
+// rankRange parses a range of ranks, including both ends. A negative rank counts from
+// the end. With reverse, ranks count from the other side.
 func (t *turn) rankRange(from, to []byte, reverse bool) (find finder, ok bool) {
 	start, ok1 := parseInt(from)
 	stop, ok2 := parseInt(to)
@@ -109,11 +107,9 @@ func (t *turn) rankRange(from, to []byte, reverse bool) (find finder, ok bool) {
 	}, true
 }
 
-// ranks is the window of two ranks of a sorted set of n members.
-//
-// Redis forgives whatever is outside: a start before the first member is the
-// first, a stop after the last is the last, and only what lies wholly outside,
-// or backwards, is nothing.
+// ranks returns the window between two ranks of a sorted set of n members. As in
+// Redis, ranks beyond the first or the last member stand for that member. A range
+// that is reversed or entirely outside is empty.
 func ranks(start, stop, n int64) window {
 	if start < 0 {
 		start = max(start+n, 0)
@@ -127,9 +123,9 @@ func ranks(start, stop, n int64) window {
 	return window{int(start), int(min(stop, n-1)) + 1}
 }
 
-// scoreRange reads a range of scores: numbers, which "(" excludes. Both ends are
-// found by rank, so a range costs the same wherever it lies. One that is empty
-// or backwards makes a window whose length is 0, never negative.
+// scoreRange parses a range of scores. A "(" excludes the score that follows. Both
+// ends are found by rank, so the cost does not depend on the position of the range.
+// An empty or reversed range has a window of length 0.
 func (t *turn) scoreRange(from, to []byte) (find finder, ok bool) {
 	low, ok1 := parseScoreBound(from)
 	high, ok2 := parseScoreBound(to)
@@ -151,23 +147,23 @@ func (t *turn) scoreRange(from, to []byte) (find finder, ok bool) {
 // A scoreBound is one end of a range of scores.
 type scoreBound struct {
 	score float64
-	open  bool // the score itself is outside
+	open  bool // score is excluded
 }
 
-// parseScoreBound reads one end. Redis reads it with strtod, so infinities are
-// welcome and nothing at all is 0.
+// parseScoreBound parses one end. Redis uses strtod, so infinities are valid and an
+// empty string is 0.
 func parseScoreBound(b []byte) (bound scoreBound, ok bool) {
 	b, bound.open = bytes.CutPrefix(b, []byte{'('})
 	if len(b) == 0 {
-		return bound, true // strtod reads nothing as 0
+		return bound, true
 	}
 	bound.score, ok = parseFloat(b)
 	return bound, ok
 }
 
-// lexRange reads a range of members, which is meant for sorted sets whose
-// scores are all the same: only there does the order of members by themselves
-// agree with that of the tree. For others Redis promises nothing either.
+// lexRange parses a range of members. It is meant for sorted sets whose scores are all
+// equal, as only then the members are in lexical order. For others the result is
+// unspecified, as in Redis.
 func (t *turn) lexRange(from, to []byte) (find finder, ok bool) {
 	low, ok1 := parseLexBound(from)
 	high, ok2 := parseLexBound(to)
@@ -190,12 +186,12 @@ func (t *turn) lexRange(from, to []byte) (find finder, ok bool) {
 
 // A lexBound is one end of a range of members.
 type lexBound struct {
-	infinite int // -1: before every member, 1: after every member
+	infinite int // -1 before all members, 1 after all members, else 0
 	member   string
-	open     bool // the member itself is outside
+	open     bool // member is excluded
 }
 
-// parseLexBound reads one end: "-", "+", "[member" or "(member".
+// parseLexBound parses one end: "-", "+", "[member" or "(member".
 func parseLexBound(b []byte) (bound lexBound, ok bool) {
 	switch {
 	case string(b) == "-":
@@ -221,16 +217,16 @@ func (b lexBound) compare(member string) int {
 	return 0
 }
 
-// rangeOptions are those of ZRANGE.
+// rangeOptions are the options of ZRANGE.
 type rangeOptions struct {
 	byScore, byLex, reverse, withScores, limited bool
 	offset, count                                int64
 }
 
 // zrange is ZRANGE key start stop [BYSCORE|BYLEX] [REV] [LIMIT offset count]
-// [WITHSCORES]. Options and ends are checked before the key is looked up, so a bad
-// range is an error even where there is nothing to show. O(log² n) to find both
-// ends, and O(1) for each member.
+// [WITHSCORES]. It checks the options and the ends before it looks the key up, so a
+// malformed range is an error even for a missing key. O(log² n) to find both ends,
+// and O(1) for each member.
 func (t *turn) zrange() {
 	o, ok := t.rangeOptions()
 	if !ok {
@@ -259,7 +255,7 @@ func (t *turn) zrange() {
 func (t *turn) rangeOptions() (o rangeOptions, ok bool) {
 	for opts := t.args[4:]; len(opts) > 0; opts = opts[1:] {
 		switch {
-		// Redis has one syntax error for the two ways together.
+		// BYSCORE and BYLEX together are a syntax error, as in Redis.
 		case is(opts[0], "BYSCORE") && !o.byLex:
 			o.byScore = true
 		case is(opts[0], "BYLEX") && !o.byScore:
@@ -281,7 +277,7 @@ func (t *turn) rangeOptions() (o rangeOptions, ok bool) {
 			return o, t.fail(syntaxError)
 		}
 	}
-	// As in Redis, where a count of -1, everything, cannot be told from no LIMIT.
+	// Redis does not distinguish a count of -1, which means all, from no LIMIT.
 	if o.limited && o.count != -1 && !o.byScore && !o.byLex {
 		return o, t.fail("ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX")
 	}
@@ -291,8 +287,8 @@ func (t *turn) rangeOptions() (o rangeOptions, ok bool) {
 	return o, true
 }
 
-// rangeFinder reads the two ends. With REV, those of scores and members come
-// the higher one first, those of ranks count from the end.
+// rangeFinder parses the two ends. With REV, scores and members are given with the
+// higher end first, and ranks count from the end.
 func (t *turn) rangeFinder(o rangeOptions) (find finder, ok bool) {
 	from, to := t.args[2], t.args[3]
 	if !o.byScore && !o.byLex {
@@ -307,7 +303,7 @@ func (t *turn) rangeFinder(o rangeOptions) (find finder, ok bool) {
 	return t.lexRange(from, to)
 }
 
-// outWindow leaves the members of w, and their scores where asked for.
+// outWindow replies with the members of w, and their scores with WITHSCORES.
 func (t *turn) outWindow(z *zset, w window, o rangeOptions) {
 	width := 1
 	if o.withScores {
@@ -336,8 +332,8 @@ func (t *turn) zremRangeByScore() {
 	}
 }
 
-// removeRange removes the members of a range, O(log n) for each: always the one
-// at the range's beginning, where the next one moves up.
+// removeRange removes the members of a range, O(log n) for each. It always removes the
+// first, as the next one takes its rank.
 func (t *turn) removeRange(find finder) {
 	removeFrom(t, func(z *zset) int64 {
 		w := find(z)

@@ -4,23 +4,23 @@ package memory
 
 import "strconv"
 
-// A scan walks a slice from its end to its beginning. The cursor that it hands
-// out is the number of elements it has still to visit, which are those at the
-// beginning; 0 says that it is done, and, from a caller, that it begins.
+// A scan visits a slice from its end to its beginning. Its cursor is the number of
+// elements still to be visited, all of them at the beginning of the slice. A
+// returned cursor of 0 means that the scan is complete, a given one that it begins.
 //
-// Whatever stays in the slice from the first call to the last is visited:
-// removal moves only the last element, so one that is still to be visited can
-// only move towards the beginning. An element that was visited may move there
-// as well and be visited again, and what is added in between is not, both of
-// which SCAN allows (https://redis.io/docs/latest/commands/scan/).
+// A scan visits every element that is in the slice from the first call to the last:
+// removal moves only the last element, so an unvisited one can only move towards
+// the beginning. A visited element may move there too and be visited again, and an
+// element added meanwhile is not visited. SCAN allows both
+// (https://redis.io/docs/latest/commands/scan/).
 type scan struct {
 	cursor uint64
 	count  int64
-	match  []byte // nil: everything
-	kind   string // of SCAN: only keys of this TYPE; "" for any
+	match  []byte // the MATCH pattern, nil for none
+	kind   string // the TYPE of SCAN, "" for any
 }
 
-// scanCursor reads a cursor. It is the first thing that a scan checks.
+// scanCursor parses a cursor, the first check of a scan.
 func (t *turn) scanCursor(arg []byte) (cursor uint64, ok bool) {
 	cursor, err := strconv.ParseUint(string(arg), 10, 64)
 	if err != nil {
@@ -29,8 +29,8 @@ func (t *turn) scanCursor(arg []byte) (cursor uint64, ok bool) {
 	return cursor, true
 }
 
-// scanOptions reads what follows the cursor; keys says that it is for SCAN, which
-// alone knows TYPE.
+// scanOptions reads the options behind the cursor. keys is set for SCAN, the only
+// command with TYPE.
 func (t *turn) scanOptions(cursor uint64, opts [][]byte, keys bool) (sc scan, ok bool) {
 	sc = scan{cursor: cursor, count: 10}
 	for ; len(opts) > 0; opts = opts[2:] {
@@ -55,9 +55,10 @@ func (t *turn) scanOptions(cursor uint64, opts [][]byte, keys bool) (sc scan, ok
 	return sc, true
 }
 
-// window returns which of n elements this call visits, high to low, and the
-// cursor for the next one. A cursor beyond the end is one from before elements
-// were removed: the walk goes on at the end, as everything below was not visited.
+// window returns the indices that this call visits among n elements, from high-1
+// down to low, and the cursor for the next call. If elements were removed, the
+// cursor may be beyond the end: the remaining ones are unvisited, so the scan
+// continues at the end.
 func (sc scan) window(n int) (low, high int, next uint64) {
 	high = n
 	if sc.cursor > 0 && sc.cursor < uint64(n) {
@@ -69,11 +70,11 @@ func (sc scan) window(n int) (low, high int, next uint64) {
 	return low, high, uint64(low)
 }
 
-// matches reports whether a name passes MATCH.
+// matches reports whether name matches the pattern.
 func (sc scan) matches(name string) bool { return sc.match == nil || glob(sc.match, name) }
 
-// outScan leaves the reply: the cursor, and the chosen ones, each width
-// replies by out.
+// outScan replies with the cursor and the chosen elements. For each, out adds width
+// replies.
 func outScan[T any](t *turn, next uint64, chosen []T, width int, out func(T)) {
 	t.out.Array(2)
 	t.out.String(strconv.FormatUint(next, 10))
@@ -83,8 +84,8 @@ func outScan[T any](t *turn, next uint64, chosen []T, width int, out func(T)) {
 	}
 }
 
-// scan is SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]. Expired keys are
-// passed over.
+// scan is SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]. It
+// skips expired keys.
 func (t *turn) scan() {
 	cursor, ok := t.scanCursor(t.args[1])
 	if !ok {
@@ -104,14 +105,14 @@ func (t *turn) scan() {
 	outScan(t, next, chosen, 1, func(e *entry) { t.out.String(e.key) })
 }
 
-// scans reports whether SCAN shows e.
+// scans reports whether SCAN returns e.
 func (t *turn) scans(sc scan, e *entry) bool {
 	return (e.deadline == 0 || !t.passed(e.deadline)) &&
 		(sc.kind == "" || is([]byte(sc.kind), e.typeName())) && sc.matches(e.key)
 }
 
-// scanTable is HSCAN, SSCAN and ZSCAN. find looks the collection up, out leaves
-// one member of it, in width replies.
+// scanTable is HSCAN, SSCAN and ZSCAN. find looks the collection up. out adds width
+// replies for one member.
 func scanTable[V any](t *turn, find func(key []byte) (*table[V], bool), width int, out func(*item[V])) {
 	cursor, ok := t.scanCursor(t.args[2])
 	if !ok {
@@ -121,7 +122,7 @@ func scanTable[V any](t *turn, find func(key []byte) (*table[V], bool), width in
 	if !ok {
 		return
 	}
-	if tb.len() == 0 { // before the options are read, as in Redis
+	if tb.len() == 0 { // checked before the options, as in Redis
 		outScan(t, 0, nil, width, out)
 		return
 	}
@@ -161,19 +162,19 @@ func (t *turn) zscan() {
 	})
 }
 
-// glob reports whether s matches pattern as in Redis (stringmatchlen): "*" is
-// any bytes, "?" one, "[a-c]" and "[^a-c]" one of those or of the others, and
-// "\" takes the meaning from what follows. A bracket that does not close ends
-// with the pattern.
+// glob reports whether s matches pattern as in Redis (stringmatchlen): "*" matches any
+// bytes, "?" any single byte, "[a-c]" one byte in the class and "[^a-c]" one byte
+// outside it, and "\" escapes the next byte. An unclosed bracket extends to the end
+// of the pattern.
 //
-// A star that fails later is tried one byte further on, and only the last one:
-// an earlier one could match nothing that this one cannot. So the time is at
-// most the product of the lengths, whatever the pattern.
+// On a mismatch only the last star is tried again, one byte further on: a longer
+// match of an earlier star cannot help. So the time is at most the product of the
+// two lengths.
 func glob(pattern []byte, s string) bool {
-	if s == "" { // Redis matches nothing else with it, not even "**"
+	if s == "" { // matches no other pattern in Redis, not even "**"
 		return len(pattern) == 0 || string(pattern) == "*"
 	}
-	star, mark := -1, 0 // the pattern after the last star, and where in s it is tried
+	star, mark := -1, 0 // index behind the last star, and of its current match in s
 	p, i := 0, 0
 	for i < len(s) {
 		if p < len(pattern) && pattern[p] == '*' {
@@ -199,8 +200,8 @@ func glob(pattern []byte, s string) bool {
 	return p == len(pattern)
 }
 
-// globByte matches one byte of the string, c, against the element of pattern at p, and returns where
-// the next element begins.
+// globByte matches the byte c against the element of pattern at p. It returns the
+// index of the next element.
 func globByte(pattern []byte, p int, c byte) (ok bool, next int) {
 	switch pattern[p] {
 	case '?':
@@ -215,8 +216,8 @@ func globByte(pattern []byte, p int, c byte) (ok bool, next int) {
 	return pattern[p] == c, p + 1
 }
 
-// globClass matches c against what stands between brackets, from p on. A range may
-// be given backwards, and a backslash makes a bracket one of the class.
+// globClass matches c against the class that begins at p, behind the bracket. A range
+// may be reversed, and a backslash escapes a bracket.
 func globClass(pattern []byte, p int, c byte) (ok bool, next int) {
 	negate := p < len(pattern) && pattern[p] == '^'
 	if negate {

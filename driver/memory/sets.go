@@ -1,12 +1,11 @@
 package memory
 
-// This file has the commands on sets. Redis keeps sets of integers, small sets and
-// large ones in three encodings, which answer in three orders; here there is one,
-// whose order means as little.
+// This file has the commands on sets. Redis has three encodings for sets of integers,
+// small sets and large ones, each with its own order. Here there is one, and its
+// order is no more significant.
 //
-// The *STORE commands replace their destination, whatever its type, and take its
-// deadline away. All sources are looked at first: one of the wrong type changes
-// nothing.
+// The *STORE commands replace a destination of any type and clear its deadline.
+// They look up all sources first, so a source of a wrong type changes nothing.
 
 import (
 	"bytes"
@@ -17,7 +16,7 @@ import (
 // A set is a set of members.
 type set struct{ table[struct{}] }
 
-// newSet makes an empty set.
+// newSet returns an empty set.
 func newSet() *set { return &set{newTable[struct{}]()} }
 
 func (s *set) typeName() string { return "set" }
@@ -26,7 +25,7 @@ func (s *set) clone() collection {
 	return &set{s.table.clone(func(v struct{}) struct{} { return v })}
 }
 
-// members looks a set up to read it: nil, an empty table, where there is none.
+// members looks up a set for reading. It returns nil, an empty table, if there is none.
 func (t *turn) members(key []byte) (*table[struct{}], bool) {
 	_, s, ok := lookupObject[*set](t, key)
 	if s == nil {
@@ -44,7 +43,7 @@ func (t *turn) sadd() {
 	t.out.Int(s.addAll(t.args[2:]))
 }
 
-// addAll adds members and counts the new ones.
+// addAll adds members and returns the number of new ones.
 func (s *set) addAll(members [][]byte) (added int64) {
 	for _, member := range members {
 		if s.get(member) == nil {
@@ -93,7 +92,7 @@ func (t *turn) smembers() {
 	}
 }
 
-// outNames leaves an array of names.
+// outNames replies with an array of names.
 func (t *turn) outNames(names []string) {
 	t.out.Array(len(names))
 	for _, name := range names {
@@ -101,7 +100,7 @@ func (t *turn) outNames(names []string) {
 	}
 }
 
-// spop is SPOP key [count]: O(1) for each, every member as likely as any other.
+// spop is SPOP key [count], O(1) for each. All members are equally likely.
 func (t *turn) spop() {
 	count, counted, ok := t.popCount()
 	if !ok {
@@ -118,8 +117,8 @@ func (t *turn) spop() {
 		t.out.Array(0)
 		return
 	}
-	// The array's length is written before its elements, and is never wrong:
-	// nobody else can take members in between.
+	// The length of the array is known in advance: the turn holds the space
+	// exclusively.
 	n := min(count, int64(s.len()))
 	if counted {
 		t.out.Array(int(n))
@@ -134,8 +133,8 @@ func (t *turn) spop() {
 	}
 }
 
-// popCount reads the count of SPOP, ZPOPMIN and ZPOPMAX, 1 where it is left out.
-// Whether it was given matters to SPOP, which then answers an array.
+// popCount reads the count of SPOP, ZPOPMIN and ZPOPMAX, which defaults to 1. counted
+// reports whether it is given: then SPOP replies with an array.
 func (t *turn) popCount() (count int64, counted, ok bool) {
 	switch len(t.args) {
 	case 2:
@@ -156,8 +155,8 @@ func (t *turn) srandMember() {
 	outRandom(t, "", t.members, func(it *item[struct{}], _ bool) { t.out.String(it.name) })
 }
 
-// smove is SMOVE source destination member. The destination's type is looked at
-// even where there is nothing to move, but not where there is no source.
+// smove is SMOVE source destination member. It checks the type of the destination even
+// if the member is missing, but not if the source is missing.
 func (t *turn) smove() {
 	e, from, ok := lookupObject[*set](t, t.args[1])
 	if !ok {
@@ -173,12 +172,12 @@ func (t *turn) smove() {
 	}
 	member := t.args[3]
 	if has := from.get(member) != nil; !has || bytes.Equal(t.args[1], t.args[2]) {
-		t.outBool(has) // nothing to move, or nowhere to move it
+		t.outBool(has) // nothing changes
 		return
 	}
 	from.remove(member)
 	if from.len() == 0 {
-		t.space.drop(e) // to is another entry, and stays valid
+		t.space.drop(e) // to belongs to another entry and stays valid
 	}
 	if to == nil {
 		to = newSet()
@@ -188,13 +187,13 @@ func (t *turn) smove() {
 	t.out.Int(1)
 }
 
-// sunion is SUNION key …, O(n) for n members of all sets together.
+// sunion is SUNION key …, O(n) for n members in all sets together.
 func (t *turn) sunion() { t.outCombined(t.args[1:], union) }
 
-// sinter is SINTER key …, O(n·m) for n members of the smallest of m sets.
+// sinter is SINTER key …, O(n·m) for n members in the smallest of m sets.
 func (t *turn) sinter() { t.outCombined(t.args[1:], intersection) }
 
-// sdiff is SDIFF key …, O(n·m) for n members of the first of m sets.
+// sdiff is SDIFF key …, O(n·m) for n members in the first of m sets.
 func (t *turn) sdiff() { t.outCombined(t.args[1:], difference) }
 
 // sunionStore is SUNIONSTORE destination key …
@@ -206,12 +205,12 @@ func (t *turn) sinterStore() { t.storeCombined(intersection) }
 // sdiffStore is SDIFFSTORE destination key …
 func (t *turn) sdiffStore() { t.storeCombined(difference) }
 
-// A combination makes one set of several, nil ones among them, and returns its
-// members, each once.
+// A combination combines several sets, some of them nil, into one and returns its
+// members without duplicates.
 type combination func(sets []*table[struct{}]) []string
 
-// sets looks all keys up, nil for those that are not there. One of another type
-// is an error even where the result is known without it.
+// sets looks up all keys; a missing one gives nil. A key of another type is an error
+// even if the result does not depend on it.
 func (t *turn) sets(keys [][]byte) (sets []*table[struct{}], ok bool) {
 	sets = make([]*table[struct{}], len(keys))
 	for i, key := range keys {
@@ -222,21 +221,21 @@ func (t *turn) sets(keys [][]byte) (sets []*table[struct{}], ok bool) {
 	return sets, true
 }
 
-// outCombined leaves a combination of the sets at keys.
+// outCombined replies with a combination of the sets at keys.
 func (t *turn) outCombined(keys [][]byte, combine combination) {
 	if sets, ok := t.sets(keys); ok {
 		t.outNames(combine(sets))
 	}
 }
 
-// storeCombined replaces the first key, whatever it holds, by a set of the
-// others; by nothing where that set is empty. Its deadline goes either way.
+// storeCombined replaces the value of the first key, of any type, by a combination of
+// the others, or deletes the key if that is empty. It clears the deadline.
 func (t *turn) storeCombined(combine combination) {
 	sets, ok := t.sets(t.args[2:])
 	if !ok {
 		return
 	}
-	names := combine(sets) // before the destination goes: it may be a source
+	names := combine(sets) // before drop, as the destination may be a source
 	if e := t.lookup(t.args[1]); e != nil {
 		t.space.drop(e)
 	}
@@ -250,7 +249,7 @@ func (t *turn) storeCombined(combine combination) {
 	t.out.Int(int64(len(names)))
 }
 
-// union is the members of any of sets, in the order in which they are met.
+// union returns the members of all sets, in the order of their first occurrence.
 func union(sets []*table[struct{}]) (names []string) {
 	seen := make(map[string]bool)
 	for _, s := range sets {
@@ -264,8 +263,8 @@ func union(sets []*table[struct{}]) (names []string) {
 	return names
 }
 
-// intersection is the members of all of sets. It walks the smallest only, so
-// one that is empty makes it cheap.
+// intersection returns the members common to all sets. It visits only the smallest, so
+// it is cheap if one set is empty.
 func intersection(sets []*table[struct{}]) (names []string) {
 	smallest := slices.MinFunc(sets, func(a, b *table[struct{}]) int { return a.len() - b.len() })
 	for _, name := range smallest.names() {
@@ -276,7 +275,7 @@ func intersection(sets []*table[struct{}]) (names []string) {
 	return names
 }
 
-// difference is the members of the first of sets that are in no other.
+// difference returns the members of the first set that are in no other.
 func difference(sets []*table[struct{}]) (names []string) {
 	for _, name := range sets[0].names() {
 		if !slices.ContainsFunc(sets[1:], func(s *table[struct{}]) bool { return s.has(name) }) {
@@ -297,8 +296,7 @@ func (t *turn) sinterCard() {
 		t.fail("ERR Number of keys can't be greater than number of args")
 		return
 	}
-	// The sizes of the sets do not matter to the order of checks: options, then
-	// types, then the answer.
+	// The options are checked before the types, whatever the sizes of the sets.
 	limit, ok := t.cardLimit(t.args[2+n:])
 	if !ok {
 		return
@@ -314,8 +312,8 @@ func (t *turn) sinterCard() {
 	t.out.Int(size)
 }
 
-// cardLimit reads LIMIT of SINTERCARD; 0 is none. Redis has one error for a limit
-// that is negative and one that is no number.
+// cardLimit reads the LIMIT of SINTERCARD; 0 means none. As in Redis, a negative limit
+// and a malformed one have the same error.
 func (t *turn) cardLimit(opts [][]byte) (limit int64, ok bool) {
 	for ; len(opts) > 0; opts = opts[2:] {
 		if len(opts) < 2 || !is(opts[0], "LIMIT") {

@@ -1,14 +1,14 @@
 package memory
 
-// This file has the commands on strings. Two rules run through them. A command
-// that replaces the value (SET, GETSET, MSET) takes the deadline away unless told
-// otherwise; one that changes it (APPEND, INCR and its like) keeps the deadline.
-// And only a command that answers or changes the old value minds what type it
-// was: plain SET and MSET overwrite anything.
+// This file has the commands on strings. They follow two rules. A command that
+// replaces the value (SET, GETSET, MSET) clears the deadline, unless an option says
+// otherwise; a command that modifies it (APPEND, INCR and so on) keeps the deadline.
+// Only a command that returns or modifies the old value checks its type: SET without
+// GET and MSET overwrite any type.
 //
-// Values are changed in place, under the lock that the command holds alone. So a
-// reply is always written, that is, copied, before the value that it shows is
-// touched, and no slice of a value ever leaves this package.
+// Values change in place, under a lock held exclusively. So a command copies a value
+// into the reply before it changes the value, and no slice of a value leaves this
+// package.
 
 import (
 	"math"
@@ -23,7 +23,7 @@ func (t *turn) get() {
 	}
 }
 
-// outString leaves the string of e, nil where e is.
+// outString replies with the string of e, or nil if e is nil.
 func (t *turn) outString(e *entry) {
 	if e == nil {
 		t.out.Nil()
@@ -32,15 +32,15 @@ func (t *turn) outString(e *entry) {
 	t.out.Bytes(e.str)
 }
 
-// setString makes b the value of e, whatever it was.
+// setString replaces the value of e, of any type, by a copy of b.
 func (e *entry) setString(b []byte) {
 	e.object = nil
 	e.str = overwrite(e.str, b)
 }
 
-// overwrite returns a copy of b in the buffer of old, unless that is much too
-// large: values that are overwritten tend to keep their size, and a large one
-// must not stay in memory for the sake of a small one.
+// overwrite returns a copy of b, in the buffer of old unless that is much too large.
+// Most new values have the size of the old one, but a small value must not keep a
+// large buffer in memory.
 func overwrite(old, b []byte) []byte {
 	if cap(old) > 64+4*len(b) {
 		old = nil
@@ -48,31 +48,30 @@ func overwrite(old, b []byte) []byte {
 	return append(old[:0], b...)
 }
 
-// setOptions are those of SET. A deadline of 0 is none. The zero value is that of
-// a SET without options: it takes the deadline away.
+// setOptions are the options of SET. A deadline of 0 means none, so the zero value,
+// SET without options, clears the deadline.
 type setOptions struct {
 	nx, xx, get, keepTTL bool
 	deadline             int64
 }
 
-// set is SET key value [NX|XX] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL]. It
-// replaces whatever the key holds, and, unless told to keep it, its deadline; only
-// with GET does the old value have to be a string. NX and GET together are an
-// answer to "whose is it?" in one step, as since Redis 7.0.
+// set is SET key value [NX|XX] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL]. It replaces
+// a value of any type, or with GET only a string, and the deadline unless KEEPTTL is
+// given. NX and GET may be combined, as in Redis since 7.0.
 func (t *turn) set() {
 	o, ok := t.setOptions()
 	if !ok {
 		return
 	}
 	e := t.lookup(t.args[1])
-	// With GET the reply is the old value, whether or not it is replaced; without
-	// it the reply says whether it was.
+	// With GET the reply is the old value, replaced or not. Without GET it is OK if
+	// the value was set, else nil.
 	if o.get {
 		if e != nil && e.object != nil {
 			t.fail(wrongType)
 			return
 		}
-		t.outString(e) // before it is overwritten
+		t.outString(e) // before put overwrites it
 	}
 	if o.nx && e != nil || o.xx && e == nil {
 		if !o.get {
@@ -86,7 +85,7 @@ func (t *turn) set() {
 	}
 }
 
-// put gives key the string value. e is what lookup has found.
+// put sets key to value. e is the entry of key, nil if the key does not exist.
 func (t *turn) put(e *entry, key, value []byte, o setOptions) {
 	if e == nil {
 		e = t.create(key)
@@ -103,7 +102,7 @@ func (t *turn) setOptions() (o setOptions, ok bool) {
 	for opts := t.args[3:]; len(opts) > 0; opts = opts[1:] {
 		timed := timeOption(opts)
 		switch {
-		// An option that contradicts an earlier one falls through to the error.
+		// An option that contradicts an earlier one is a syntax error.
 		case is(opts[0], "NX") && !o.xx:
 			o.nx = true
 		case is(opts[0], "XX") && !o.nx:
@@ -135,7 +134,7 @@ func (t *turn) setNX() {
 	t.out.Int(1)
 }
 
-// getSet is GETSET key value. Like SET it takes the deadline away.
+// getSet is GETSET key value. Like SET it clears the deadline.
 func (t *turn) getSet() {
 	e, ok := t.lookupString(t.args[1])
 	if !ok {
@@ -145,7 +144,7 @@ func (t *turn) getSet() {
 	t.put(e, t.args[1], t.args[2], setOptions{})
 }
 
-// getDel is GETDEL key. The reply is left first: drop may let go of the value.
+// getDel is GETDEL key. It adds the reply before drop, which may release the value.
 func (t *turn) getDel() {
 	e, ok := t.lookupString(t.args[1])
 	if !ok {
@@ -157,9 +156,8 @@ func (t *turn) getDel() {
 	}
 }
 
-// getEx is GETEX key [EX s|PX ms|EXAT s|PXAT ms|PERSIST]. A key that is not there
-// is answered before the time is looked at, and the reply is left before the key
-// goes, where the time is past.
+// getEx is GETEX key [EX s|PX ms|EXAT s|PXAT ms|PERSIST]. For a missing key it does not
+// check the time. A time in the past deletes the key, after the reply is added.
 func (t *turn) getEx() {
 	expiry, persist, ok := t.getExOptions()
 	if !ok {
@@ -190,7 +188,7 @@ func (t *turn) getEx() {
 	t.space.setDeadline(e, deadline)
 }
 
-// getExOptions reads the one option that GETEX may have.
+// getExOptions reads the option of GETEX, at most one.
 func (t *turn) getExOptions() (expiry timing, persist, ok bool) {
 	opts := t.args[2:]
 	timed := timeOption(opts)
@@ -203,8 +201,8 @@ func (t *turn) getExOptions() (expiry timing, persist, ok bool) {
 	return timing{}, false, t.fail(syntaxError)
 }
 
-// mget is MGET key …. It answers nil for keys that hold something else than a
-// string, where every other command says WRONGTYPE.
+// mget is MGET key …. For a key of another type it returns nil, unlike other commands,
+// which return WRONGTYPE.
 func (t *turn) mget() {
 	t.out.Array(len(t.args) - 1)
 	for _, key := range t.args[1:] {
@@ -216,7 +214,7 @@ func (t *turn) mget() {
 	}
 }
 
-// mset is MSET key value …, all of it in one step. Deadlines go.
+// mset is MSET key value …. It clears the deadlines.
 func (t *turn) mset() {
 	if len(t.args)%2 == 0 {
 		t.out.Error(wrongArity(t.args))
@@ -240,8 +238,7 @@ func (t *turn) strlen() {
 	}
 }
 
-// append is APPEND key value, which keeps the deadline. O(1) for each byte appended,
-// as the buffer grows by more than is needed.
+// append is APPEND key value, which keeps the deadline. Amortized O(1) for each byte.
 func (t *turn) append() {
 	e, ok := t.lookupString(t.args[1])
 	if !ok {
@@ -279,15 +276,15 @@ func (t *turn) decrBy() {
 	switch {
 	case !ok:
 		t.fail(notInteger)
-	case n == math.MinInt64: // has no negative
+	case n == math.MinInt64: // cannot be negated
 		t.fail("ERR decrement would overflow")
 	default:
 		t.add(-n)
 	}
 }
 
-// add adds by to the integer at the command's key, and keeps its deadline. A key
-// that is not there counts as 0, and gets no deadline.
+// add adds by to the integer at the key of the command, and keeps its deadline. A
+// missing key counts as 0 without a deadline.
 func (t *turn) add(by int64) {
 	e, ok := t.lookupString(t.args[1])
 	if !ok {
@@ -311,13 +308,13 @@ func (t *turn) add(by int64) {
 	t.out.Int(n + by)
 }
 
-// overflows reports whether a+b does not fit.
+// overflows reports whether a+b overflows.
 func overflows(a, b int64) bool {
 	return b > 0 && a > math.MaxInt64-b || b < 0 && a < math.MinInt64-b
 }
 
-// incrByFloat is INCRBYFLOAT key increment. The sum is made of long doubles, as in
-// Redis on x86-64, so that 0.1 and 0.2 are 0.3, and is stored as it is answered.
+// incrByFloat is INCRBYFLOAT key increment. It computes with long doubles, as Redis on
+// x86-64 does, so that 0.1 and 0.2 are 0.3. The reply is the text that it stores.
 func (t *turn) incrByFloat() {
 	e, ok := t.lookupString(t.args[1])
 	if !ok {
@@ -343,13 +340,12 @@ func (t *turn) incrByFloat() {
 	t.out.Bytes(text)
 }
 
-// zero is what INCRBYFLOAT and HINCRBYFLOAT add to where there is nothing. An
-// empty string is something else: it is no number.
+// zero is the value of a missing key or field for INCRBYFLOAT and HINCRBYFLOAT. An
+// empty string, in contrast, is not a number.
 var zero = []byte{'0'}
 
-// sum returns the text of old and by together. It is not ok, and has left an
-// error, where old is no number, for which the command has its own words, or
-// where the sum is not finite.
+// sum returns the text of old+by. If old is not a number, or the sum is not finite, it
+// adds an error reply, noNumber in the first case, and ok is false.
 func (t *turn) sum(old []byte, by *big.Float, noNumber string) (text []byte, ok bool) {
 	value, ok := parseLongDouble(old)
 	if !ok {

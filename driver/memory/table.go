@@ -1,28 +1,28 @@
 package memory
 
-// A table is a map that also has an order, so that a member can be drawn at
-// random in O(1) and a scan can be left and resumed: the members stand in a
-// slice, and removal moves the last one into the gap. Hashes, sets and sorted
-// sets are tables of values, of nothing, and of scores.
+// A table is a map whose members also have an order, so that a random one can be
+// chosen in O(1) and a scan can be resumed: the members are in a slice, and
+// removal moves the last one into the gap. Hashes, sets and sorted sets are
+// tables of values, of nothing, and of scores.
 //
-// The map is asked with bytes and keeps strings: a look-up makes no string, and
-// a member's name is in memory once.
+// A look-up converts bytes to a string without allocating, and the map and the
+// slice share the name of a member.
 type table[V any] struct {
 	at    map[string]int // the index in items
 	items []item[V]
 }
 
-// An item is a member of a table and what belongs to it.
+// An item is a member of a table and its value.
 type item[V any] struct {
 	name  string
 	value V
 }
 
-// newTable makes an empty table.
+// newTable returns an empty table.
 func newTable[V any]() table[V] { return table[V]{at: make(map[string]int)} }
 
-// len returns the number of members. A nil table has none: it stands for a key
-// that does not exist, so that commands which only read need not ask.
+// len returns the number of members. A nil table has none: it stands for a key that
+// does not exist, so that reading commands need no special case.
 func (tb *table[V]) len() int {
 	if tb == nil {
 		return 0
@@ -30,8 +30,8 @@ func (tb *table[V]) len() int {
 	return len(tb.items)
 }
 
-// get returns where the value of name is kept, nil where name is not there.
-// The next add or remove ends it. A nil table has nothing.
+// get returns a pointer to the value of name, valid until the next add or remove,
+// or nil if name is not a member. A nil table has no members.
 func (tb *table[V]) get(name []byte) *V {
 	if tb == nil {
 		return nil
@@ -42,7 +42,7 @@ func (tb *table[V]) get(name []byte) *V {
 	return nil
 }
 
-// has reports whether name is a member. A nil table has none.
+// has reports whether name is a member. A nil table has no members.
 func (tb *table[V]) has(name string) bool {
 	if tb == nil {
 		return false
@@ -51,7 +51,7 @@ func (tb *table[V]) has(name string) bool {
 	return ok
 }
 
-// names returns the members, in no order that means anything.
+// names returns the names of the members, in no particular order.
 func (tb *table[V]) names() []string {
 	names := make([]string, tb.len())
 	for i := range names {
@@ -60,7 +60,7 @@ func (tb *table[V]) names() []string {
 	return names
 }
 
-// clone returns a table of the same members, their values by copy.
+// clone returns a table with the same members and copies of their values.
 func (tb *table[V]) clone(copy func(V) V) table[V] {
 	c := newTable[V]()
 	for i := range tb.items {
@@ -69,14 +69,14 @@ func (tb *table[V]) clone(copy func(V) V) table[V] {
 	return c
 }
 
-// add appends a member that is not there.
+// add appends a new member.
 func (tb *table[V]) add(name string, value V) {
 	tb.at[name] = len(tb.items)
 	tb.items = append(tb.items, item[V]{name, value})
 }
 
-// remove takes a member out, if it is there. The last one takes its place: that
-// is what makes a draw at random O(1), and what a scan has to reckon with.
+// remove removes a member, if it exists, and moves the last member into its place.
+// So choosing a random member takes O(1) time; see scan for the consequence.
 func (tb *table[V]) remove(name []byte) (removed item[V], ok bool) {
 	i, ok := tb.at[string(name)]
 	if !ok {
@@ -89,13 +89,13 @@ func (tb *table[V]) remove(name []byte) (removed item[V], ok bool) {
 		tb.items[i] = tb.items[last]
 		tb.at[tb.items[i].name] = i
 	}
-	tb.items[last] = item[V]{} // lets go of the name and the value
+	tb.items[last] = item[V]{} // releases the name and the value
 	tb.items = tb.items[:last]
 	tb.shrink()
 	return removed, true
 }
 
-// removeAll removes names and counts those that were there.
+// removeAll removes names and returns the number of them that were members.
 func (tb *table[V]) removeAll(names [][]byte) (n int64) {
 	for _, name := range names {
 		if _, ok := tb.remove(name); ok {
@@ -105,8 +105,8 @@ func (tb *table[V]) removeAll(names [][]byte) (n int64) {
 	return n
 }
 
-// shrink gives memory back once three quarters of the slice are empty, and
-// that of the map with it: Go's maps do not do it by themselves.
+// shrink releases memory when three quarters of the slice are empty. It replaces
+// the map too, as Go's maps do not shrink.
 func (tb *table[V]) shrink() {
 	if n := len(tb.items); cap(tb.items) > 64 && n < cap(tb.items)/4 {
 		tb.items = append(make([]item[V], 0, 2*n), tb.items...)

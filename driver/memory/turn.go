@@ -4,7 +4,7 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Error replies of more than one command, as Redis 7.0 words them.
+// Error replies of several commands, as in Redis 7.0.
 const (
 	wrongType      = "WRONGTYPE Operation against a key holding the wrong kind of value"
 	notInteger     = "ERR value is not an integer or out of range"
@@ -17,28 +17,27 @@ const (
 	aborted        = "EXECABORT Transaction discarded because of previous errors."
 )
 
-// A turn is one pipeline's use of a space: the lock it holds, the time it
-// began, the command it is at. Turns are pooled by their space, as a turn is
-// handed to functions found in a table and so lives on the heap.
+// A turn is the state of one pipeline that runs in a space: the lock, the time and
+// the current command. Turns are pooled by their space: they are passed to
+// functions in a table, so they would escape to the heap.
 //
-// Every command is a method of turn: it reads args and leaves exactly one reply
-// in out. It checks everything that can be wrong before it changes anything,
-// because nothing is ever undone.
+// Every command is a method of turn. It reads args and adds exactly one reply to
+// out. It makes all checks before the first change, because nothing is undone.
 type turn struct {
 	space *space
 	out   *driver.Replies
-	args  [][]byte // of the command under way, its name first
-	keep  bool     // what writing commands touch is kept
+	args  [][]byte // of the current command, including its name
+	keep  bool     // writing commands exempt their keys from eviction
 
-	reading   bool             // holds space.mu as a reader …
-	writing   bool             // … or alone
-	isWrite   bool             // the command under way may change data
-	micro     int64            // the time in microseconds; 0 until somebody asks
-	inner     *driver.Pipeline // the replies of a script's own commands
-	innerArgs [][]byte         // and their arguments, so that a Call need not make a slice
+	reading   bool             // holds space.mu as a reader
+	writing   bool             // holds space.mu exclusively
+	isWrite   bool             // the current command may change data
+	micro     int64            // the time in microseconds, 0 until it is needed
+	inner     *driver.Pipeline // the replies to the commands of a script
+	innerArgs [][]byte         // their arguments, reused by each Call
 }
 
-// reset makes t ready for the next pipeline.
+// reset prepares t for the next pipeline.
 func (t *turn) reset() {
 	if t.inner != nil {
 		t.inner.Free()
@@ -48,9 +47,9 @@ func (t *turn) reset() {
 	*t = turn{space: t.space, innerArgs: t.innerArgs[:0]}
 }
 
-// micros returns the time of the turn in microseconds of Unix time. It is read
-// once, when the first command asks: a turn has one present, and commands that
-// meet no key with a deadline do not pay for the clock.
+// micros returns the time of the turn in microseconds of Unix time. It reads the
+// clock on the first call, so that all commands of a turn have the same time, and
+// commands on keys without a deadline need none.
 func (t *turn) micros() int64 {
 	if t.micro == 0 {
 		t.micro = t.space.now().UnixMicro()
@@ -61,11 +60,10 @@ func (t *turn) micros() int64 {
 // now returns the time of the turn in milliseconds.
 func (t *turn) now() int64 { return t.micros() / 1000 }
 
-// lock takes the lock that a command needs, unless the turn has it: the lock of a
-// writer is good for readers too. A reader
-// that must write lets go first: others may come between two commands of a
-// pipeline that is not Atomic. It fails where the space was closed before the
-// turn had any lock; a turn that began comes to its end.
+// lock takes the lock that a command needs, unless the turn holds it or the writer's
+// lock. A reader that must write unlocks first, as other pipelines may run between
+// two commands of a pipeline that is not Atomic. lock fails only if the space was
+// closed before the first lock of the turn.
 func (t *turn) lock(write bool) error {
 	s := t.space
 	first := !t.reading && !t.writing
@@ -87,8 +85,8 @@ func (t *turn) lock(write bool) error {
 	return nil
 }
 
-// unlock gives the lock back, if the turn has one. A writer leaves no victims
-// behind, so that the bound holds whenever nobody writes.
+// unlock releases the lock, if the turn holds one. A writer removes all victims
+// first, so that the bound holds whenever there is no writer.
 func (t *turn) unlock() {
 	s := t.space
 	switch {
@@ -102,11 +100,11 @@ func (t *turn) unlock() {
 	}
 }
 
-// run runs the commands of p. Where p is not Atomic they are one step each, but
-// for the sake of speed the lock is not given back between two of them; those
-// that p lets in between are invited by its first writing command, once.
+// run runs the commands of p. If p is not Atomic each command is a step of its own,
+// but for speed the lock is held across commands. It is released only before the
+// first writing command of a pipeline that began with reads.
 func (t *turn) run(p *driver.Pipeline) error {
-	defer t.unlock() // deferred, because a script is foreign code and may panic
+	defer t.unlock() // deferred, because a script may panic
 	if t.space.forget {
 		if err := t.lock(true); err != nil {
 			return err
@@ -128,15 +126,15 @@ func (t *turn) run(p *driver.Pipeline) error {
 		}
 		t.exec(spec, c)
 		if t.writing && len(t.space.victims) >= reclaim {
-			t.space.reap() // or a pipeline of a million SETs would hold a million keys
+			t.space.reap() // else a pipeline of a million SETs would keep a million keys
 		}
 	}
 	return nil
 }
 
-// runAtomic is MULTI, the commands, EXEC: where one of them would not be
-// queued, none is run. The commands are looked at twice, first for what they
-// need, so that a transaction of reads goes beside other readers.
+// runAtomic is MULTI, the commands and EXEC: if a command would not be queued, none
+// runs. A first pass finds out which lock is needed, so that a transaction that
+// only reads runs concurrently with other readers.
 func (t *turn) runAtomic(p *driver.Pipeline) error {
 	write, refused := false, false
 	for i := range p.Len() {
@@ -163,9 +161,8 @@ func (t *turn) runAtomic(p *driver.Pipeline) error {
 	return nil
 }
 
-// exec runs one command, which leaves one reply. The keys that have expired are
-// reclaimed first: a key in their place is then a new one, and does not push a
-// live one out of the bound.
+// exec runs one command, which adds one reply. A writing command removes expired keys
+// first, so that a new key does not evict a live one while expired ones remain.
 func (t *turn) exec(spec spec, c driver.Command) {
 	t.isWrite = spec.write
 	if spec.write {
@@ -179,25 +176,25 @@ func (t *turn) exec(spec spec, c driver.Command) {
 	spec.run(t)
 }
 
-// runScript runs the Go form of a script, which has the space alone from its
-// first command to its last. A script that fails in the middle leaves what it
-// has done, as Lua does; one that leaves no reply would shift those of all
-// commands after it, and gets one.
+// runScript runs the Go form of a script. The turn holds the space exclusively. A
+// script that fails does not undo its changes, as in Lua. A script that adds no
+// reply gets one, because later replies would otherwise belong to the wrong
+// commands.
 func (t *turn) runScript(c driver.Command) {
 	before := t.out.Len()
 	if !c.Script.Run((*tx)(t), c.Keys, c.Argv, t.out) {
 		t.out.Error("ERR this script has no Go form")
 	} else if t.out.Len() == before {
-		t.out.Error("ERR this script left no reply")
+		t.out.Error("ERR this script returned no reply")
 	}
 }
 
-// A tx is the turn as a script sees it.
+// A tx is a turn that implements [driver.Tx] for a script.
 type tx turn
 
-// Call implements [driver.Tx]. The command's reply goes to a Pipeline of its
-// own, not among those of the script; the arguments stay the caller's, since
-// every command copies what it keeps.
+// Call implements [driver.Tx]. The reply goes to a separate Pipeline, as the script
+// has one reply of its own. The arguments are not copied here: commands copy the
+// data that they keep.
 func (x *tx) Call(name string, args ...[]byte) driver.Reply {
 	t := (*turn)(x)
 	if t.inner == nil {
@@ -218,14 +215,13 @@ func (x *tx) Call(name string, args ...[]byte) driver.Reply {
 	return t.inner.Next()
 }
 
-// fail leaves an error reply. It returns false, for callers that report
-// whether they may go on.
+// fail adds an error reply. It returns false, for callers that return ok.
 func (t *turn) fail(text string) bool {
 	t.out.Error(text)
 	return false
 }
 
-// outBool leaves 1 or 0.
+// outBool replies with 1 or 0.
 func (t *turn) outBool(b bool) {
 	if b {
 		t.out.Int(1)
@@ -234,10 +230,10 @@ func (t *turn) outBool(b bool) {
 	}
 }
 
-// lookup returns the entry of a key, nil where there is none. A writing
-// command finds the place of an expired entry free, and keeps what it finds
-// where the pipeline says so. A reader must leave an expired entry where it is:
-// it shares the lock.
+// lookup returns the entry of a key, or nil if the key does not exist. A writing
+// command removes an expired entry, and exempts the entry from eviction if the
+// pipeline has mode Keep. A reader shares the lock, so it leaves an expired entry
+// in place.
 func (t *turn) lookup(key []byte) *entry {
 	e := t.space.keys[string(key)]
 	if e == nil {
@@ -256,12 +252,12 @@ func (t *turn) lookup(key []byte) *entry {
 	return e
 }
 
-// create makes a key that lookup has not found. The caller gives it a value in
-// the same command: between commands every key has one.
+// create adds a key that lookup has not found. The caller sets its value in the same
+// command.
 func (t *turn) create(key []byte) *entry { return t.space.add(key, t.keep) }
 
-// lookupString returns the entry of a string, nil where there is none. It is
-// not ok, and has left the error, where the key holds something else.
+// lookupString returns the entry of a string, or nil if the key does not exist. If
+// the key holds another type, ok is false and the error reply is added.
 func (t *turn) lookupString(key []byte) (e *entry, ok bool) {
 	e = t.lookup(key)
 	if e != nil && e.object != nil {
@@ -270,9 +266,9 @@ func (t *turn) lookupString(key []byte) (e *entry, ok bool) {
 	return e, true
 }
 
-// lookupObject returns the entry of a collection and the collection, both nil
-// where there is none. It is not ok, and has left the error, where the key
-// holds something else.
+// lookupObject returns the entry of a collection and the collection, or nil for both
+// if the key does not exist. If the key holds another type, ok is false and the
+// error reply is added.
 func lookupObject[C collection](t *turn, key []byte) (e *entry, object C, ok bool) {
 	e = t.lookup(key)
 	if e == nil {
@@ -285,8 +281,8 @@ func lookupObject[C collection](t *turn, key []byte) (e *entry, object C, ok boo
 	return e, object, true
 }
 
-// obtainObject is lookupObject for commands that make what is not there. They
-// must put something into it: an empty collection is not a key.
+// obtainObject is like lookupObject, but creates a missing collection. The caller
+// must add an element to it: no key holds an empty collection.
 func obtainObject[C collection](t *turn, key []byte, empty func() C) (object C, ok bool) {
 	e, object, ok := lookupObject[C](t, key)
 	if !ok || e != nil {
@@ -297,10 +293,9 @@ func obtainObject[C collection](t *turn, key []byte, empty func() C) (object C, 
 	return object, true
 }
 
-// removeFrom is what the commands have in common that take elements out of a
-// collection and answer how many: nothing there is 0, and with the last element
-// goes the key, and its deadline. A collection made later under the same key has
-// none.
+// removeFrom implements the commands that remove elements from a collection and
+// reply with their number, which is 0 for a missing key. The key and its deadline
+// are deleted with the last element.
 func removeFrom[C collection](t *turn, remove func(C) int64) {
 	e, object, ok := lookupObject[C](t, t.args[1])
 	if !ok {

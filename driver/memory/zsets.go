@@ -6,13 +6,14 @@ import (
 	"github.com/tidwall/btree"
 )
 
-// A zset is a sorted set: the table has the score of each member, the tree has
-// both in the order of score and then of the member's bytes. The two hold the
-// same members between commands, as Redis's dict and skip list do.
+// A zset is a sorted set. The table has the score of each member. The tree has the
+// scores and members, ordered by score and then by the bytes of the member. Between
+// commands both have the same members, like the dict and the skip list of Redis.
 //
-// The tree counts what is below each node, so the member of a rank is found in
-// O(log n); the rank of a member, by asking for members of ranks, in O(log² n).
-// It has no lock of its own: space.mu guards it, and its reads change nothing.
+// The tree has the number of elements below each node, so it finds the member of a
+// rank in O(log n). The rank of a member takes O(log² n), by a binary search over
+// ranks. The tree has no lock of its own: space.mu guards it, and its reads change
+// nothing.
 type zset struct {
 	table[float64]
 	tree *btree.BTreeG[scored]
@@ -24,8 +25,8 @@ type scored struct {
 	member string
 }
 
-// before is the order of a sorted set. Go compares strings byte by byte, as
-// memcmp does for Redis.
+// before is the order of a sorted set. Go compares strings byte by byte, like memcmp
+// in Redis.
 func before(a, b scored) bool {
 	return a.score < b.score || a.score == b.score && a.member < b.member
 }
@@ -44,8 +45,8 @@ func (z *zset) clone() collection {
 	return c
 }
 
-// set gives member a score. A member whose score changes leaves its place in the
-// tree before it gets another: the tree finds it by both.
+// set sets the score of member. It deletes a member from the tree before its score
+// changes, as the tree finds it by score and name.
 func (z *zset) set(member []byte, score float64) {
 	if i, ok := z.at[string(member)]; ok {
 		it := &z.items[i]
@@ -59,7 +60,7 @@ func (z *zset) set(member []byte, score float64) {
 	z.tree.Set(scored{score, name})
 }
 
-// delete removes a member from both, if it is there.
+// delete removes a member from the table and the tree, if it exists.
 func (z *zset) delete(member []byte) (ok bool) {
 	it, ok := z.remove(member)
 	if ok {
@@ -68,14 +69,14 @@ func (z *zset) delete(member []byte) (ok bool) {
 	return ok
 }
 
-// zset looks a sorted set up, nil where there is none.
+// zset looks up a sorted set. It returns nil if there is none.
 func (t *turn) zset(key []byte) (*zset, bool) {
 	_, z, ok := lookupObject[*zset](t, key)
 	return z, ok
 }
 
-// scores looks a sorted set up to read its members but not their order: nil, an
-// empty table, where there is none.
+// scores looks up a sorted set for reading its members without their order. It returns
+// nil, an empty table, if there is none.
 func (t *turn) scores(key []byte) (*table[float64], bool) {
 	z, ok := t.zset(key)
 	if z == nil {
@@ -84,17 +85,17 @@ func (t *turn) scores(key []byte) (*table[float64], bool) {
 	return &z.table, ok
 }
 
-// outScore leaves a score.
+// outScore replies with a score.
 func (t *turn) outScore(score float64) {
 	var text [32]byte
 	t.out.Bytes(appendScore(text[:0], score))
 }
 
-// addOptions are those of ZADD.
+// addOptions are the options of ZADD.
 type addOptions struct{ nx, xx, gt, lt, ch, incr bool }
 
 // zadd is ZADD key [NX|XX] [GT|LT] [CH] [INCR] score member …, O(log n) for each.
-// GT and LT never keep a new member out.
+// GT and LT do not apply to new members.
 func (t *turn) zadd() {
 	o, pairs := t.addOptions()
 	switch {
@@ -111,7 +112,7 @@ func (t *turn) zadd() {
 	}
 }
 
-// addOptions reads the options, which end at the first argument that is none.
+// addOptions reads the options, up to the first other argument.
 func (t *turn) addOptions() (o addOptions, pairs [][]byte) {
 	for pairs = t.args[2:]; len(pairs) > 0; pairs = pairs[1:] {
 		switch {
@@ -137,11 +138,11 @@ func (t *turn) addOptions() (o addOptions, pairs [][]byte) {
 // zincrBy is ZINCRBY key increment member, which is ZADD with INCR.
 func (t *turn) zincrBy() { t.zaddPairs(addOptions{incr: true}, t.args[2:]) }
 
-// zaddPairs adds what ZADD was given, once its options make sense. A sorted set
-// that nothing is added to, because of XX, is not made.
+// zaddPairs adds pairs of scores and members under valid options. It creates no sorted
+// set if XX prevents all additions.
 func (t *turn) zaddPairs(o addOptions, pairs [][]byte) {
 	scores := make([]float64, len(pairs)/2)
-	for i := range scores { // all of them before anything is written
+	for i := range scores { // parsed before any change
 		var ok bool
 		if scores[i], ok = parseFloat(pairs[2*i]); !ok {
 			t.fail(notFloat)
@@ -153,10 +154,9 @@ func (t *turn) zaddPairs(o addOptions, pairs [][]byte) {
 		return
 	}
 	if e == nil {
-		z = newZset() // it becomes the key's once it has a member
+		z = newZset() // stored once it has a member
 	}
-	// From here on only INCR can fail, and with its one pair it fails before it
-	// has changed anything.
+	// From here on only INCR can fail. It has one pair, so nothing has changed then.
 	r := addResult{}
 	for i, score := range scores {
 		if !r.add(z, o, pairs[2*i+1], score) {
@@ -170,15 +170,15 @@ func (t *turn) zaddPairs(o addOptions, pairs [][]byte) {
 	t.outAdded(o, r)
 }
 
-// An addResult counts what ZADD has done, and has the last score it gave.
+// An addResult is the result of ZADD.
 type addResult struct {
 	added, changed int64
-	score          float64
-	applied        bool // the last pair was, even where it changed nothing
+	score          float64 // of the last applied pair
+	applied        bool    // the last pair was applied, even if its score did not change
 }
 
-// add applies one pair. It fails where the sum of two infinities has no value,
-// which only INCR can ask for, with one pair: so nothing has been changed by then.
+// add applies one pair. It returns false if INCR gives NaN, as for the sum of two
+// opposite infinities.
 func (r *addResult) add(z *zset, o addOptions, member []byte, score float64) bool {
 	r.applied = false
 	old := z.get(member)
@@ -199,7 +199,7 @@ func (r *addResult) add(z *zset, o addOptions, member []byte, score float64) boo
 			return false
 		}
 	}
-	// The sum is compared, not the increment: GT and INCR together only count up.
+	// GT and LT compare the sum, not the increment.
 	if o.lt && score >= *old || o.gt && score <= *old {
 		return true
 	}
@@ -211,8 +211,8 @@ func (r *addResult) add(z *zset, o addOptions, member []byte, score float64) boo
 	return true
 }
 
-// outAdded leaves the reply of ZADD: with INCR the score, nil where it was held
-// back; else a count.
+// outAdded adds the reply of ZADD: a count, or with INCR the new score, nil if it was
+// not applied.
 func (t *turn) outAdded(o addOptions, r addResult) {
 	switch {
 	case o.incr && r.applied:
@@ -226,7 +226,7 @@ func (t *turn) outAdded(o addOptions, r addResult) {
 	}
 }
 
-// outMemberScore leaves a member's score, nil where there is none.
+// outMemberScore replies with the score of a member, or nil if there is none.
 func (t *turn) outMemberScore(z *table[float64], member []byte) {
 	if score := z.get(member); score != nil {
 		t.outScore(*score)
@@ -235,7 +235,7 @@ func (t *turn) outMemberScore(z *table[float64], member []byte) {
 	}
 }
 
-// zscore is ZSCORE key member, O(1): the tree is not asked.
+// zscore is ZSCORE key member, O(1).
 func (t *turn) zscore() {
 	if z, ok := t.scores(t.args[1]); ok {
 		t.outMemberScore(z, t.args[2])
@@ -260,7 +260,7 @@ func (t *turn) zrank() { t.outRank(false) }
 // zrevRank is ZREVRANK key member.
 func (t *turn) zrevRank() { t.outRank(true) }
 
-// outRank leaves how many members come before one, from either end. O(log² n).
+// outRank replies with the rank of a member, from either end. O(log² n).
 func (t *turn) outRank(reverse bool) {
 	_, z, ok := lookupObject[*zset](t, t.args[1])
 	if !ok {
@@ -291,8 +291,8 @@ func (t *turn) zpopMin() { t.zpop(func(z *zset) (scored, bool) { return z.tree.P
 // zpopMax is ZPOPMAX key [count].
 func (t *turn) zpopMax() { t.zpop(func(z *zset) (scored, bool) { return z.tree.PopMax() }) }
 
-// zpop removes and leaves members from one end, O(log n) for each. The reply is
-// flat, members and scores by turns, with and without a count.
+// zpop removes members at one end and replies with them, O(log n) for each. The reply
+// is a flat array, alternating members and scores, with or without a count.
 func (t *turn) zpop(pop func(*zset) (scored, bool)) {
 	count, _, ok := t.popCount()
 	if !ok {
