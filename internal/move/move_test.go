@@ -299,6 +299,20 @@ func TestMoveOfEntry(t *testing.T) {
 	}
 }
 
+// An error reply for one key leaves the replies of the others in their places.
+func TestMoveBesideError(t *testing.T) {
+	w := newWorld(t)
+	w.do(0, "SET", "ns", "P")
+	w.do(0, "SET", "a1", "P:v")
+	w.do(0, "SET", "a2", "P:w")
+	w.do(2, "SET", "ns", "C")
+	w.do(2, "HSET", "a1%move", "not", "a token")
+	require.ErrorContains(t, bring(w.mover(nil), driver.ReadOnly, "MGET", "a1", "a2", "ns"), "WRONGTYPE")
+	assert.Equal(t, "P:v", w.get(0, "a1"))
+	assert.Equal(t, "C:w", w.get(2, "a2"))
+	assert.Empty(t, w.get(0, "a2"))
+}
+
 // An actor is one process of a schedule: it stops before each round trip.
 type actor struct {
 	resume, stopped chan struct{} // stopped is closed at the end

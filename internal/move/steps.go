@@ -143,13 +143,14 @@ func (m *Mover) tryAnnounce(ctx context.Context, moves []*move) {
 		if ok {
 			k.token = string(set)
 		}
-		if err != nil || k.namespace == "" {
+		if k.namespace == "" {
 			return err
 		}
-		if set, ok, err = p.Next().Bytes(); ok {
+		set, ok, err2 := p.Next().Bytes() // in any case: the replies of other moves follow
+		if ok {
 			k.is = bytes.Clone(set)
 		}
-		return err
+		return cmp.Or(err, err2)
 	})
 }
 
@@ -168,16 +169,16 @@ func (m *Mover) read(ctx context.Context, moves []*move) {
 		if k.ttl = ttl; there && ttl != -2 {
 			k.dump = append([]byte{}, dump...)
 		}
-		if err := errors.Join(err1, err2); err != nil || k.namespace == "" {
-			return err
+		if k.namespace == "" {
+			return errors.Join(err1, err2)
 		}
 		data, _, err := p.Next().Bytes()
 		if err == nil {
 			k.data = append([]byte{}, data...)
 		} // else it is of another type, and not an entry
-		was, _, err := p.Next().Bytes()
+		was, _, err3 := p.Next().Bytes()
 		k.was = bytes.Clone(was)
-		return err
+		return errors.Join(err1, err2, err3)
 	})
 }
 
