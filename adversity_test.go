@@ -39,10 +39,10 @@ func TestStampsAreNeverMadeTwice(t *testing.T) {
 	ctx := t.Context()
 	require.NoError(t, bad.Ping(ctx))
 	// warm scripts on both connections, on another key
-	require.NoError(t, caches.Cache[string]{Options: caches.Options{Prefix: "p", TTL: time.Hour}}.On(bad).Key("w").Tagged("warm").Set(ctx, "x"))
+	require.NoError(t, caches.Cache[string]{Prefix: "p", TTL: time.Hour}.On(bad).Key("w").Tagged("warm").Set(ctx, "x"))
 
-	of := func(c *caches.Conn, key string) caches.TaggedCache[string] {
-		return caches.Cache[string]{Options: caches.Options{Prefix: "p", TTL: time.Hour}}.On(c).Key(key).Tagged("t")
+	of := func(c *caches.Conn, key string) caches.Tagged[string] {
+		return caches.Cache[string]{Prefix: "p", TTL: time.Hour}.On(c).Key(key).Tagged("t")
 	}
 	proxy.DropReplies(true)
 	done := make(chan error, 1)
@@ -81,7 +81,7 @@ func TestRunsOfAnOutageEndWithIt(t *testing.T) {
 	var truth atomic.Int64
 	truth.Store(1)
 	started, release := make(chan struct{}, 10), make(chan struct{})
-	f := caches.Cached(caches.Cache[int64]{Options: caches.Options{Prefix: "u", TTL: time.Hour}}.On(conn),
+	f := caches.Cached(caches.Cache[int64]{Prefix: "u", TTL: time.Hour}.On(conn),
 		func(ctx context.Context, _ int) (int64, error) {
 			v := truth.Load()
 			started <- struct{}{}
@@ -117,7 +117,7 @@ func TestHungFunctionIsReplaced(t *testing.T) {
 	a, b := open(t, dsn), open(t, dsn)
 	hang := make(chan struct{})
 	o := &caches.CachedOptions[int, string]{Name: "f", Lock: 200 * time.Millisecond}
-	c := caches.Cache[string]{Options: caches.Options{Prefix: "h", TTL: time.Hour}}
+	c := caches.Cache[string]{Prefix: "h", TTL: time.Hour}
 	fa := caches.Cached(c.On(a), func(context.Context, int) (string, error) { <-hang; return "late", nil }, o)
 	fb := caches.Cached(c.On(b), func(context.Context, int) (string, error) { return "b", nil }, o)
 	_, err := fa.Get(withTimeout(t, 100*time.Millisecond), 1)
@@ -137,7 +137,7 @@ func TestNestedRunsInAnOutage(t *testing.T) {
 	conn := open(t, server.DSN()+"?timeout=200ms")
 	server.Kill()
 	var f *caches.CachedFunc[int, int]
-	f = caches.Cached(caches.Cache[int]{Options: caches.Options{Prefix: "r", TTL: time.Hour}}.On(conn),
+	f = caches.Cached(caches.Cache[int]{Prefix: "r", TTL: time.Hour}.On(conn),
 		func(ctx context.Context, n int) (int, error) {
 			if n == 0 {
 				return 0, nil
@@ -160,7 +160,7 @@ func TestManyNestedRunsInAnOutage(t *testing.T) {
 	conn := open(t, server.DSN()+"?timeout=200ms")
 	server.Kill()
 	var f *caches.CachedFunc[int, int]
-	f = caches.Cached(caches.Cache[int]{Options: caches.Options{Prefix: "r", TTL: time.Hour}}.On(conn),
+	f = caches.Cached(caches.Cache[int]{Prefix: "r", TTL: time.Hour}.On(conn),
 		func(ctx context.Context, n int) (int, error) {
 			time.Sleep(100 * time.Millisecond)
 			if n >= 1000 {
@@ -186,7 +186,7 @@ func TestPanicOfBypassFreesTheLease(t *testing.T) {
 	t.Parallel()
 	conn := open(t, realRedis(t))
 	var once sync.Once
-	f := caches.Cached(caches.Cache[string]{Options: caches.Options{Prefix: "b", TTL: time.Hour}}.On(conn),
+	f := caches.Cached(caches.Cache[string]{Prefix: "b", TTL: time.Hour}.On(conn),
 		func(context.Context, int) (string, error) { return "v", nil },
 		&caches.CachedOptions[int, string]{Name: "f", Bypass: func(int, string) bool { once.Do(func() { panic("bypass") }); return false }})
 	require.NotNil(t, panics(func() { _, _ = f.Get(t.Context(), 1) }))
@@ -202,7 +202,7 @@ func TestRememberedErrorsDoNotSlide(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		gone := errors.New("no such user")
 		var runs atomic.Int64
-		f := caches.Cached(caches.Cache[string]{Options: caches.Options{Prefix: "s", TTL: time.Hour, TTLPolicy: caches.SlideOnRead}}.On(conn),
+		f := caches.Cached(caches.Cache[string]{Prefix: "s", TTL: time.Hour, TTLPolicy: caches.SlideOnRead}.On(conn),
 			func(context.Context, int) (string, error) {
 				if runs.Add(1) == 1 {
 					return "", gone
@@ -225,7 +225,7 @@ func TestRefreshFindsRecursion(t *testing.T) {
 	t.Parallel()
 	conn := open(t, realRedis(t))
 	var f *caches.CachedFunc[int, string]
-	f = caches.Cached(caches.Cache[string]{Options: caches.Options{Prefix: "rr", TTL: time.Hour}}.On(conn),
+	f = caches.Cached(caches.Cache[string]{Prefix: "rr", TTL: time.Hour}.On(conn),
 		func(ctx context.Context, n int) (string, error) { return f.Get(ctx, n) },
 		&caches.CachedOptions[int, string]{Name: "f"})
 	begun := time.Now()
@@ -242,7 +242,7 @@ func TestRefreshFindsRecursion(t *testing.T) {
 func TestFunctionsOfOneKeyFindRecursion(t *testing.T) {
 	t.Parallel()
 	conn := open(t, realRedis(t))
-	c := caches.Cache[string]{Options: caches.Options{Prefix: "two", TTL: time.Hour}}.On(conn)
+	c := caches.Cache[string]{Prefix: "two", TTL: time.Hour}.On(conn)
 	o := &caches.CachedOptions[int, string]{Key: func(n int) []any { return []any{n} }}
 	inner := caches.Cached(c, func(context.Context, int) (string, error) { return "v", nil }, o)
 	outer := caches.Cached(c, inner.Get, o)
@@ -258,7 +258,7 @@ func TestWaitersLeaveConnectionsToOthers(t *testing.T) {
 	dsn = dsn[:len(dsn)-len(patience)]
 	a, b := open(t, dsn), open(t, dsn)
 	release := make(chan struct{})
-	c := caches.Cache[string]{Options: caches.Options{Prefix: "w", TTL: time.Hour}}
+	c := caches.Cache[string]{Prefix: "w", TTL: time.Hour}
 	o := &caches.CachedOptions[int, string]{Name: "f"}
 	var started atomic.Int64
 	fa := caches.Cached(c.On(a), func(_ context.Context, n int) (string, error) {
@@ -290,7 +290,7 @@ func TestWaitersLeaveConnectionsToOthers(t *testing.T) {
 	quick := time.Since(begun)
 	// a large value
 	begun = time.Now()
-	errBig := caches.Cache[[]byte]{Options: caches.Options{Prefix: "big", Serializer: caches.Raw, TTL: time.Hour}}.On(b).Key(1).Set(ctx, make([]byte, 2<<20))
+	errBig := caches.Cache[[]byte]{Prefix: "big", Serializer: caches.Raw, TTL: time.Hour}.On(b).Key(1).Set(ctx, make([]byte, 2<<20))
 	big := time.Since(begun)
 	time.Sleep(500 * time.Millisecond)
 	runs := runsB.Load()
@@ -306,7 +306,7 @@ func TestWaitersLeaveConnectionsToOthers(t *testing.T) {
 func TestNearForever(t *testing.T) {
 	t.Parallel()
 	conn := open(t, realRedis(t))
-	c := caches.Cache[string]{Options: caches.Options{Prefix: "nf", TTL: caches.Forever, Near: &caches.Near{MaxAge: caches.Forever}}}.On(conn)
+	c := caches.Cache[string]{Prefix: "nf", TTL: caches.Forever, Near: &caches.Near{MaxAge: caches.Forever}}.On(conn)
 	ctx := t.Context()
 	require.NoError(t, c.Key(1).Set(ctx, "v"))
 	require.Eventually(t, func() bool {
@@ -319,7 +319,7 @@ func TestNearForever(t *testing.T) {
 func TestNearOtherTags(t *testing.T) {
 	t.Parallel()
 	conn := open(t, realRedis(t))
-	c := caches.Cache[string]{Options: caches.Options{Prefix: "nt", TTL: time.Hour, Near: &caches.Near{}}}.On(conn)
+	c := caches.Cache[string]{Prefix: "nt", TTL: time.Hour, Near: &caches.Near{}}.On(conn)
 	ctx := t.Context()
 	require.NoError(t, c.Key(1).Tagged("a").Set(ctx, "v"))
 	_, err := c.Key(1).Tagged("b").Get(ctx)
@@ -337,7 +337,7 @@ func TestLocmemComputesOnce(t *testing.T) {
 		t.Run(dsn, func(t *testing.T) {
 			conn := open(t, dsn)
 			var runs atomic.Int64
-			f := caches.Cached(caches.Cache[string]{Options: caches.Options{Prefix: "du", TTL: time.Hour}}.On(conn),
+			f := caches.Cached(caches.Cache[string]{Prefix: "du", TTL: time.Hour}.On(conn),
 				func(ctx context.Context, n int) (string, error) {
 					runs.Add(1)
 					time.Sleep(300 * time.Millisecond)
@@ -366,7 +366,7 @@ func TestTooManyTags(t *testing.T) {
 		for i := range tags {
 			tags[i] = fmt.Sprint("tag", i)
 		}
-		o := caches.Cache[string]{Options: caches.Options{Prefix: "mt", TTL: time.Hour}}.On(conn).Key(n).Tagged(tags...)
+		o := caches.Cache[string]{Prefix: "mt", TTL: time.Hour}.On(conn).Key(n).Tagged(tags...)
 		begun := time.Now()
 		if err := o.Set(t.Context(), "v"); err != nil {
 			t.Logf("%d: %v", n, err)
@@ -384,7 +384,7 @@ func TestNearManyTouched(t *testing.T) {
 	t.Parallel()
 	dsn := realRedis(t)
 	conn, other := open(t, dsn), open(t, dsn)
-	c := caches.Cache[string]{Options: caches.Options{Prefix: "nm", TTL: caches.Forever, Near: &caches.Near{}}}
+	c := caches.Cache[string]{Prefix: "nm", TTL: caches.Forever, Near: &caches.Near{}}
 	var runs atomic.Int64
 	f := caches.Cached(c.On(conn), func(context.Context, int) (string, error) { return fmt.Sprint("run ", runs.Add(1)), nil },
 		&caches.CachedOptions[int, string]{Key: func(n int) []any { return []any{n} }})
@@ -407,7 +407,7 @@ func TestContextOfAnEndedRun(t *testing.T) {
 	t.Parallel()
 	conn := open(t, realRedis(t))
 	later := make(chan context.Context, 1)
-	f := caches.Cached(caches.Cache[string]{Options: caches.Options{Prefix: "bg", TTL: time.Hour}}.On(conn),
+	f := caches.Cached(caches.Cache[string]{Prefix: "bg", TTL: time.Hour}.On(conn),
 		func(ctx context.Context, n int) (string, error) {
 			select {
 			case later <- context.WithoutCancel(ctx):
@@ -429,7 +429,7 @@ func TestFailedEarlyRunHoldsUpNoMiss(t *testing.T) {
 	conn := open(t, server.DSN()+patience)
 	var fail atomic.Bool
 	ran := make(chan struct{}, 100)
-	f := caches.Cached(caches.Cache[string]{Options: caches.Options{Prefix: "pa", TTL: 100 * time.Millisecond}}.On(conn),
+	f := caches.Cached(caches.Cache[string]{Prefix: "pa", TTL: 100 * time.Millisecond}.On(conn),
 		func(context.Context, int) (string, error) {
 			failing := fail.Load()
 			ran <- struct{}{}
@@ -472,7 +472,7 @@ func TestBurstOfHitsComputesNothing(t *testing.T) {
 	proxy := testutil.NewProxy(t, server.Addr())
 	conn := open(t, "redis://"+proxy.Addr()+patience)
 	var runs atomic.Int64
-	f := caches.Cached(caches.Cache[string]{Options: caches.Options{Prefix: "bu", TTL: time.Hour}}.On(conn),
+	f := caches.Cached(caches.Cache[string]{Prefix: "bu", TTL: time.Hour}.On(conn),
 		func(context.Context, int) (string, error) { runs.Add(1); return "v", nil },
 		&caches.CachedOptions[int, string]{Name: "f", Early: -1})
 	args := make([]int, 6000)
@@ -497,7 +497,7 @@ func TestNaN(t *testing.T) {
 	conn := open(t, "locmem://")
 	var zero float64
 	nan := zero / zero
-	f := caches.Cached(caches.Cache[string]{Options: caches.Options{Prefix: "na", TTL: time.Hour}}.On(conn),
+	f := caches.Cached(caches.Cache[string]{Prefix: "na", TTL: time.Hour}.On(conn),
 		func(context.Context, float64) (string, error) { return "v", nil },
 		&caches.CachedOptions[float64, string]{Key: func(f float64) []any { return []any{fmt.Sprint(f)} }})
 	assert.Nil(t, panics(func() { _, _ = f.GetMany(t.Context(), []float64{nan}) }))
@@ -569,7 +569,7 @@ func TestLateClaimRestoresNoLease(t *testing.T) {
 	server := testutil.Redis(t, nil)
 	d := newDelayer(t, server.Addr(), "%lease")
 	conn, good := open(t, "redis://"+d.addr+patience), open(t, server.DSN()+patience)
-	c := caches.Cache[int64]{Options: caches.Options{Prefix: "late", TTL: time.Hour}}
+	c := caches.Cache[int64]{Prefix: "late", TTL: time.Hour}
 	var truth atomic.Int64
 	truth.Store(1)
 	begun, finish := make(chan struct{}, 10), make(chan struct{})
@@ -607,7 +607,7 @@ func TestNearManyTouchedUnswept(t *testing.T) {
 	t.Parallel()
 	server := testutil.Redis(t, &testutil.RedisOptions{Config: []string{"enable-debug-command yes"}})
 	conn, other := open(t, server.DSN()+patience), open(t, server.DSN()+patience)
-	c := caches.Cache[string]{Options: caches.Options{Prefix: "nm", TTL: caches.Forever, Near: &caches.Near{}}}
+	c := caches.Cache[string]{Prefix: "nm", TTL: caches.Forever, Near: &caches.Near{}}
 	var runs atomic.Int64
 	f := caches.Cached(c.On(conn), func(context.Context, int) (string, error) {
 		if runs.Add(1) == 1 {
@@ -635,7 +635,7 @@ func TestStampsOfSlidingTypesEnd(t *testing.T) {
 	t.Parallel()
 	conn := open(t, realRedis(t))
 	ctx := t.Context()
-	f := caches.Cached(caches.Cache[string]{Options: caches.Options{Prefix: "st", TTL: time.Second, TTLPolicy: caches.SlideOnRead}}.On(conn),
+	f := caches.Cached(caches.Cache[string]{Prefix: "st", TTL: time.Second, TTLPolicy: caches.SlideOnRead}.On(conn),
 		func(context.Context, int) (string, error) { return "v", nil },
 		&caches.CachedOptions[int, string]{Name: "f", Tags: func(int) []string { return []string{"user:1"} }})
 	_, err := f.Get(ctx, 1)
@@ -655,7 +655,7 @@ func TestFaultJoinsNoFencedRun(t *testing.T) {
 	truth.Store(1)
 	started, release := make(chan struct{}, 10), make(chan struct{})
 	var once atomic.Bool
-	f := caches.Cached(caches.Cache[int64]{Options: caches.Options{Prefix: "u", TTL: time.Hour}}.On(conn),
+	f := caches.Cached(caches.Cache[int64]{Prefix: "u", TTL: time.Hour}.On(conn),
 		func(ctx context.Context, _ int) (int64, error) {
 			v := truth.Load()
 			started <- struct{}{}
@@ -699,7 +699,7 @@ func TestHooksCallBack(t *testing.T) {
 		}
 		panic("hook")
 	}
-	f = caches.Cached(caches.Cache[string]{Options: caches.Options{Prefix: "hk", TTL: time.Hour, Near: &caches.Near{}}}.On(conn),
+	f = caches.Cached(caches.Cache[string]{Prefix: "hk", TTL: time.Hour, Near: &caches.Near{}}.On(conn),
 		func(context.Context, int) (string, error) { return "v", nil },
 		&caches.CachedOptions[int, string]{Name: "f", Tags: func(int) []string { return []string{"t", "t", ""} },
 			Hook: &caches.Hooks{Call: call, Load: call, Invalidate: call, Error: call}})
@@ -713,8 +713,8 @@ func TestNearNoPrefix(t *testing.T) {
 	t.Parallel()
 	dsn := realRedis(t)
 	conn, other := open(t, dsn), open(t, dsn)
-	c := caches.Cache[string]{Options: caches.Options{TTL: time.Hour, Near: &caches.Near{}}}.On(conn)
-	d := caches.Cache[string]{Options: caches.Options{Prefix: "x", TTL: 700 * time.Millisecond, Near: &caches.Near{}}}.On(conn)
+	c := caches.Cache[string]{TTL: time.Hour, Near: &caches.Near{}}.On(conn)
+	d := caches.Cache[string]{Prefix: "x", TTL: 700 * time.Millisecond, Near: &caches.Near{}}.On(conn)
 	ctx := t.Context()
 	require.NoError(t, c.Key("a").Set(ctx, "v"))
 	untilNear(t, conn, "", func() { _, _ = c.Key("a").Get(ctx) })
@@ -738,7 +738,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			var truth atomic.Int64
 			var fs []*caches.CachedFunc[int, int64]
 			for _, conn := range conns {
-				fs = append(fs, caches.Cached(caches.Cache[int64]{Options: caches.Options{Prefix: "all", TTL: 50 * time.Millisecond, Near: near}}.On(conn),
+				fs = append(fs, caches.Cached(caches.Cache[int64]{Prefix: "all", TTL: 50 * time.Millisecond, Near: near}.On(conn),
 					func(context.Context, int) (int64, error) {
 						v := truth.Load()
 						time.Sleep(time.Duration(rand.N(2000)) * time.Microsecond)

@@ -21,8 +21,8 @@ import (
 
 func ExampleBatch() {
 	ctx := context.Background()
-	online := caches.SetCache[int]{Options: caches.Options{Prefix: "online", TTL: time.Minute}}
-	prefs := caches.DictCache[string, string]{Options: caches.Options{Prefix: "prefs"}}
+	online := caches.SetCache[int]{Prefix: "online", TTL: time.Minute}
+	prefs := caches.DictCache[string, string]{Prefix: "prefs"}
 
 	b := caches.NewBatch()
 	nobody := caches.Later(b, profiles.Key("nobody").Get) // any method that takes a context …
@@ -47,7 +47,7 @@ func ExampleBatch() {
 
 func ExampleCachedFunc_Later() {
 	ctx := context.Background()
-	square := caches.Cached(caches.Cache[int]{Options: caches.Options{Prefix: "later"}}, func(_ context.Context, n int) (int, error) {
+	square := caches.Cached(caches.Cache[int]{Prefix: "later"}, func(_ context.Context, n int) (int, error) {
 		return n * n, nil
 	}, &caches.CachedOptions[int, int]{Name: "square"})
 
@@ -72,7 +72,7 @@ func ExampleCachedFunc_Later() {
 
 func ExamplePromise_Then() {
 	ctx := context.Background()
-	posts := caches.DictCache[string, string]{Options: caches.Options{Prefix: "post"}}
+	posts := caches.DictCache[string, string]{Prefix: "post"}
 	posts.Key(7).Update(ctx, map[string]string{"title": "Notes", "author": "ada"})
 	posts.Key("ada").Set(ctx, "name", "Ada Lovelace")
 
@@ -103,8 +103,8 @@ type batchPlan struct {
 }
 
 var (
-	planValues = caches.Cache[string]{Options: caches.Options{Prefix: "plan"}}
-	planCounts = caches.CounterCache[int64]{Options: caches.Options{Prefix: "plan-count", TTL: time.Minute}}
+	planValues = caches.Cache[string]{Prefix: "plan"}
+	planCounts = caches.CounterCache[int64]{Prefix: "plan-count", TTL: time.Minute}
 )
 
 // expect adds an operation whose result is known.
@@ -166,7 +166,7 @@ func TestBatchDoesAsPlanned(t *testing.T) {
 			values: map[int]string{}, counts: map[int]int64{},
 		}
 		var runs sync.Map
-		p.square = caches.Cached(caches.Cache[int]{Options: caches.Options{Prefix: "plan-square"}}.On(conn),
+		p.square = caches.Cached(caches.Cache[int]{Prefix: "plan-square"}.On(conn),
 			func(_ context.Context, n int) (int, error) {
 				if _, again := runs.LoadOrStore(n, true); again {
 					return 0, fmt.Errorf("%d is computed a second time", n)
@@ -202,8 +202,8 @@ func TestBatchDoesAsPlanned(t *testing.T) {
 func TestBatchIsSafeForConcurrentUse(t *testing.T) {
 	t.Parallel()
 	conn := open(t, "locmem://")
-	counter := caches.CounterCache[int64]{Options: caches.Options{Prefix: "n"}}.On(conn).Key("all")
-	double := caches.Cached(caches.Cache[int]{Options: caches.Options{Prefix: "double"}}.On(conn),
+	counter := caches.CounterCache[int64]{Prefix: "n"}.On(conn).Key("all")
+	double := caches.Cached(caches.Cache[int]{Prefix: "double"}.On(conn),
 		func(_ context.Context, n int) (int, error) { return 2 * n, nil }, &caches.CachedOptions[int, int]{Name: "double"})
 	var (
 		b     caches.Batch
@@ -271,7 +271,7 @@ func TestBatchErrors(t *testing.T) {
 func TestBatchAbandoned(t *testing.T) {
 	t.Parallel()
 	ran := func(context.Context) (int, error) { return 0, errors.New("it ran") }
-	fn := caches.Cached(caches.Cache[int]{Options: caches.Options{Prefix: "abandoned"}},
+	fn := caches.Cached(caches.Cache[int]{Prefix: "abandoned"},
 		func(context.Context, int) (int, error) { return ran(nil) }, &caches.CachedOptions[int, int]{Name: "fn"})
 	abandoned := func(t *testing.T, promises ...*caches.Promise[int]) (err error) {
 		t.Helper()
@@ -416,7 +416,7 @@ func TestBatchPanics(t *testing.T) {
 		require.PanicsWithError(t, "broken", func() { p.Then(func(int, error) { panic(broken) }) }) // it is the caller's now
 	})
 	t.Run("cached function", func(t *testing.T) {
-		fn := caches.Cached(caches.Cache[int]{Options: caches.Options{Prefix: "falls"}}.On(open(t, "locmem://")),
+		fn := caches.Cached(caches.Cache[int]{Prefix: "falls"}.On(open(t, "locmem://")),
 			func(_ context.Context, n int) (int, error) { panic(broken) }, &caches.CachedOptions[int, int]{Name: "fn"})
 		b := caches.NewBatch()
 		p := fn.Later(b, 1)
@@ -434,7 +434,7 @@ func TestCachedLater(t *testing.T) {
 	odd := errors.New("odd")
 	var mu sync.Mutex
 	runs := map[int]int{}
-	halve := caches.Cached(caches.Cache[int]{Options: caches.Options{Prefix: "halve"}}.On(conn),
+	halve := caches.Cached(caches.Cache[int]{Prefix: "halve"}.On(conn),
 		func(_ context.Context, n int) (int, error) {
 			mu.Lock()
 			runs[n]++
@@ -456,7 +456,7 @@ func TestCachedLater(t *testing.T) {
 		promises := ask()
 		if round == 1 {
 			for n := 1; n < 40; n += 2 {
-				require.NoError(t, caches.Cache[int]{Options: caches.Options{Prefix: "halve"}}.On(conn).Key("halve", n).Delete(t.Context()))
+				require.NoError(t, caches.Cache[int]{Prefix: "halve"}.On(conn).Key("halve", n).Delete(t.Context()))
 			}
 		}
 		for _, s := range stores {
@@ -500,7 +500,7 @@ func TestBatchTravelsTogether(t *testing.T) {
 	t.Parallel()
 	conn := open(t, realRedis(t))
 	shard := conn.Shards()[0]
-	values := caches.Cache[int]{Options: caches.Options{Prefix: "v"}}.On(conn)
+	values := caches.Cache[int]{Prefix: "v"}.On(conn)
 	for _, n := range []int{10, 100, 1000} {
 		require.Eventually(t, func() bool {
 			b := caches.NewBatch()

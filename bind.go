@@ -12,17 +12,18 @@ import (
 // by [Cache.Key]. The struct's fields say what they are by their tags:
 //
 //	type UserCaches struct {
-//		Profile caches.Cache[Profile]         `caches:"profile,ttl=1h"`
-//		Board   caches.SortedSetCache[string] `caches:"board,connection=leaderboards"`
+//		Profile caches.Value[Profile]    `caches:"profile,ttl=1h"`
+//		Board   caches.SortedSet[string] `caches:"board,connection=leaderboards"`
 //	}
 //	u, err := caches.Bind[UserCaches]("user", 42) // user.42.profile, user.42.board
 //
 // The first word of a tag is the last part of the field's key; without one it is
 // the field's name in lower case. The options behind it are ttl (a duration, or
 // "forever"), policy ("write", "creation" or "read"), connection, version,
-// serializer ("json", "raw" or "gob") and, for a [SentinelCache], lease. The tag
-// "-" leaves a field out. Exported fields of cache types, and of structs that
-// embed one, are bound; others are left alone.
+// serializer ("json", "raw" or "gob") and, for a [Sentinel], lease. The tag "-"
+// leaves a field out. Exported fields of the object types ([Value], [Dict], ...),
+// and of structs that embed one, are bound. A tag on another field is an error;
+// other fields are left alone.
 //
 // Bound objects are ready for use; their own Key makes objects below them.
 func Bind[S any](parts ...any) (S, error) {
@@ -31,9 +32,12 @@ func Bind[S any](parts ...any) (S, error) {
 	return s, err
 }
 
-// BindInto is Bind for a struct that exists, given by a pointer. An option that
-// is set in a field already stays; the tag sets the others. A Prefix stands
-// before the key. A field that has a key already is an error.
+// BindInto is Bind for an existing struct, given by a pointer. A field may hold
+// the options of a type, set by its Key without parts; they win over the tag. A
+// Prefix among them precedes the key. A field whose object has a key is an error.
+//
+//	u := UserCaches{Profile: caches.Cache[Profile]{Serializer: proto}.Key()}
+//	err := caches.BindInto(&u, "user", 42)
 func BindInto[S any](s *S, parts ...any) error {
 	if s == nil {
 		return fmt.Errorf("caches: Bind wants a struct, not a nil %T", s)
@@ -48,11 +52,14 @@ func BindInto[S any](s *S, parts ...any) error {
 	}
 	bound := make(map[location]string)
 	for field, value := range v.Fields() {
-		object, ok := bindable(field, value)
-		if !ok {
+		object, err := bindable(field, value)
+		if object == nil && err == nil {
 			continue
 		}
-		if err := bindField(object, field, root); err != nil {
+		if err == nil {
+			err = bindField(object, field, root)
+		}
+		if err != nil {
 			return fmt.Errorf("caches: Bind %v: field %s: %w", v.Type(), field.Name, err)
 		}
 		at := locate(object)
@@ -75,72 +82,77 @@ type location struct {
 }
 
 func locate(object binder) location {
-	opts, o := object.binding()
-	return location{opts.conn, opts.Connection, opts.Version, o.key}
+	o := object.binding()
+	return location{o.opts.conn, o.opts.Connection, o.opts.Version, o.key}
 }
 
 // A binder is a pointer to a cache object, or to a struct that embeds one.
 type binder interface {
-	binding() (*Options, *Object)
+	binding() *Object
 }
 
-func (c *Cache[T]) binding() (*Options, *Object) { return &c.Options, &c.Object }
+func (o *Object) binding() *Object { return o }
 
-func (c *CounterCache[N]) binding() (*Options, *Object) { return &c.Options, &c.Object }
-
-func (d *DictCache[K, V]) binding() (*Options, *Object) { return &d.Options, &d.Object }
-
-func (s *SetCache[T]) binding() (*Options, *Object) { return &s.Options, &s.Object }
-
-func (s *SortedSetCache[T]) binding() (*Options, *Object) { return &s.Options, &s.Object }
-
-func (s *SentinelCache) binding() (*Options, *Object) { return &s.Options, &s.Object }
-
-// A leaser is a pointer to a [SentinelCache], or to a struct that embeds one.
+// A leaser is a pointer to a [Sentinel], or to a struct that embeds one.
 type leaser interface {
-	lease() *time.Duration
+	leaseTime() *time.Duration
 }
 
-func (s *SentinelCache) lease() *time.Duration { return &s.Lease }
+func (s *Sentinel) leaseTime() *time.Duration { return &s.lease }
 
-func bindable(field reflect.StructField, value reflect.Value) (binder, bool) {
-	if !field.IsExported() || field.Tag.Get("caches") == "-" {
-		return nil, false
+// bindable returns the object in a field, nil if the field is not to be bound.
+func bindable(field reflect.StructField, value reflect.Value) (binder, error) {
+	tag, tagged := field.Tag.Lookup("caches")
+	if tag == "-" {
+		return nil, nil
 	}
-	object, ok := value.Addr().Interface().(binder)
-	return object, ok
+	if field.IsExported() {
+		if object, ok := value.Addr().Interface().(binder); ok {
+			return object, nil
+		}
+	}
+	if tagged {
+		return nil, fmt.Errorf("it has a caches tag and is not an exported field of an object type, such as caches.Value[T]")
+	}
+	return nil, nil
 }
 
-// bindField gives an object what its tag says, and its key under root.
+// bindField gives an object the options of its tag, and its key under root.
 func bindField(object binder, field reflect.StructField, root string) error {
 	name, options, _ := strings.Cut(field.Tag.Get("caches"), ",")
 	if name == "" {
 		name = strings.ToLower(field.Name)
 	}
-	opts, o := object.binding()
-	if o.key != "" || o.err != nil {
-		return fmt.Errorf("it is bound already, or its Key was called: %v", o)
+	o := object.binding()
+	if !o.unbound() {
+		return fmt.Errorf("it is bound already, or its Key was called with parts: %v", o)
 	}
 	for option := range strings.SplitSeq(options, ",") {
 		if option == "" {
 			continue
 		}
-		if err := bindOption(object, opts, option); err != nil {
+		if err := bindOption(object, &o.opts, option); err != nil {
 			return err
 		}
 	}
 	base := root
-	if opts.Prefix != "" {
-		base = opts.Prefix + "." + root
+	if o.opts.Prefix != "" {
+		base = o.opts.Prefix + "." + root
 	}
-	opts.field = dotted(opts.Prefix) + name
+	o.opts.field = dotted(o.opts.Prefix) + name
 	key, err := makeKey(base, []any{name})
 	if err != nil {
 		return err
 	}
-	opts.Prefix = key
-	*o = Object{opts: *opts, key: key}
+	o.opts.Prefix = key
+	o.key, o.err = key, nil
 	return nil
+}
+
+// unbound reports whether o is the zero Object, or was made by a Key without
+// parts, which only carries options.
+func (o *Object) unbound() bool {
+	return o.opts.field == "" && (o.err == nil || o.err == errEmptyKey) && o.key == o.opts.Prefix
 }
 
 // bindOption applies one option of a tag, "ttl=1h", unless it is set already.
@@ -167,12 +179,12 @@ func bindOption(object binder, opts *Options, option string) error {
 	case "lease":
 		gate, ok := object.(leaser)
 		if !ok {
-			return fmt.Errorf("the option lease is for a SentinelCache")
+			return fmt.Errorf("the option lease is for a Sentinel")
 		}
 		if value == "forever" {
 			return fmt.Errorf("the option lease: a lease without end would outlive a crash")
 		}
-		err = bindDuration(gate.lease(), value)
+		err = bindDuration(gate.leaseTime(), value)
 	default:
 		return fmt.Errorf("the option %q is not one of ttl, policy, connection, version, serializer, lease", name)
 	}
@@ -208,7 +220,7 @@ func bindDuration(dst *time.Duration, value string) error {
 func bindSerializer(opts *Options, value string) error {
 	s, ok := map[string]Serializer{"json": JSON, "raw": Raw, "gob": Gob}[value]
 	if !ok {
-		return fmt.Errorf("%q is not one of json, raw, gob: set others in the field and use BindInto", value)
+		return fmt.Errorf("%q is not one of json, raw, gob: set others in the field (caches.Cache[T]{Serializer: …}.Key()) and use BindInto", value)
 	}
 	if opts.Serializer == nil {
 		opts.Serializer = s

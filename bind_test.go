@@ -12,27 +12,27 @@ import (
 
 // session is an object of a user's own: a struct with a cache object inside.
 type session struct {
-	caches.DictCache[string, string]
+	caches.Dict[string, string]
 }
 
 func (s session) user(ctx context.Context) (string, error) { return s.Get(ctx, "user") }
 
-type mailGate struct{ caches.SentinelCache }
+type mailGate struct{ caches.Sentinel }
 
 type userCaches struct {
-	Profile caches.Cache[account]         `caches:"profile,ttl=1h"`
-	Visits  caches.CounterCache[int]      `caches:"visits,ttl=24h,policy=creation"`
-	Prefs   caches.DictCache[string, int] `caches:",ttl=forever,serializer=gob"`
-	Roles   caches.SetCache[string]       `caches:"roles,version=v2"`
-	Board   caches.SortedSetCache[string] `caches:"a.b,connection=leaderboards"`
-	Welcome caches.SentinelCache          `caches:"welcome,ttl=720h,lease=2m"`
-	Session session                       `caches:"session,policy=read,ttl=30m"`
-	Mail    mailGate                      `caches:"mail,lease=1m"`
+	Profile caches.Value[account]    `caches:"profile,ttl=1h"`
+	Visits  caches.Counter[int]      `caches:"visits,ttl=24h,policy=creation"`
+	Prefs   caches.Dict[string, int] `caches:",ttl=forever,serializer=gob"`
+	Roles   caches.Set[string]       `caches:"roles,version=v2"`
+	Board   caches.SortedSet[string] `caches:"a.b,connection=leaderboards"`
+	Welcome caches.Sentinel          `caches:"welcome,ttl=720h,lease=2m"`
+	Session session                  `caches:"session,policy=read,ttl=30m"`
+	Mail    mailGate                 `caches:"mail,lease=1m"`
 
-	Left   caches.Cache[int] `caches:"-"`
+	Left   caches.Value[int] `caches:"-"`
 	Name   string
-	Plain  struct{ C caches.Cache[int] }
-	hidden caches.Cache[int]
+	Plain  struct{ C caches.Value[int] }
+	hidden caches.Value[int]
 }
 
 func TestBind(t *testing.T) {
@@ -52,15 +52,15 @@ func TestBind(t *testing.T) {
 	} {
 		require.Equal(t, want, key.String())
 	}
-	require.Equal(t, time.Hour, u.Profile.Options.TTL)
-	require.Equal(t, caches.FromCreation, u.Visits.Options.TTLPolicy)
-	require.Equal(t, caches.Forever, u.Prefs.Options.TTL)
-	require.Equal(t, caches.Gob, u.Prefs.Options.Serializer)
-	require.Equal(t, "v2", u.Roles.Options.Version)
-	require.Equal(t, "leaderboards", u.Board.Options.Connection)
-	require.Equal(t, 2*time.Minute, u.Welcome.Lease)
-	require.Equal(t, caches.SlideOnRead, u.Session.Options.TTLPolicy)
-	require.Equal(t, time.Minute, u.Mail.Lease, "a struct that embeds a gate is one")
+	require.Equal(t, time.Hour, caches.OptionsOf(&u.Profile).TTL)
+	require.Equal(t, caches.FromCreation, caches.OptionsOf(&u.Visits).TTLPolicy)
+	require.Equal(t, caches.Forever, caches.OptionsOf(&u.Prefs).TTL)
+	require.Equal(t, caches.Gob, caches.OptionsOf(&u.Prefs).Serializer)
+	require.Equal(t, "v2", caches.OptionsOf(&u.Roles).Version)
+	require.Equal(t, "leaderboards", caches.OptionsOf(&u.Board).Connection)
+	require.Equal(t, 2*time.Minute, caches.LeaseOf(&u.Welcome))
+	require.Equal(t, caches.SlideOnRead, caches.OptionsOf(&u.Session).TTLPolicy)
+	require.Equal(t, time.Minute, caches.LeaseOf(&u.Mail), "a struct that embeds a gate is one")
 	require.Zero(t, u.Left)
 	require.Zero(t, u.Plain)
 	require.Zero(t, u.hidden)
@@ -97,14 +97,9 @@ func TestBindObjectsWork(t *testing.T) {
 		_, err = other.Profile.Get(ctx)
 		require.ErrorIs(t, err, caches.ErrMiss, "other parts are another key")
 
-		// Clear of a bound object is of what lies under its own key.
 		require.NoError(t, u.Profile.Key("photo").Set(ctx, account{}))
-		require.NoError(t, other.Profile.Set(ctx, account{}))
-		n, err := u.Profile.Clear(ctx)
-		require.NoError(t, err)
-		require.EqualValues(t, 2, n)
-		_, err = other.Profile.Get(ctx)
-		require.NoError(t, err)
+		_, err = other.Profile.Key("photo").Get(ctx)
+		require.ErrorIs(t, err, caches.ErrMiss, "objects under a bound object are its own")
 	})
 }
 
@@ -112,26 +107,26 @@ func TestBindIntoKeepsPresets(t *testing.T) {
 	ctx, conn := t.Context(), open(t, "locmem://")
 	own := hexSerializer{}
 	type set struct {
-		Value caches.Cache[string] `caches:"value,ttl=1h,policy=creation,connection=x,version=v1,serializer=json"`
-		Gate  caches.SentinelCache `caches:"gate,lease=1h,ttl=1h"`
-		Plain caches.Cache[string] `caches:"plain,ttl=1h"`
+		Value caches.Value[string] `caches:"value,ttl=1h,policy=creation,connection=x,version=v1,serializer=json"`
+		Gate  caches.Sentinel      `caches:"gate,lease=1h,ttl=1h"`
+		Plain caches.Value[string] `caches:"plain,ttl=1h"`
 	}
 	s := set{
-		Value: caches.Cache[string]{Options: caches.Options{
+		Value: caches.Cache[string]{
 			Prefix: "app", TTL: time.Minute, TTLPolicy: caches.SlideOnRead, Connection: "y", Version: "v9", Serializer: own,
-		}}.On(conn),
-		Gate: caches.SentinelCache{Lease: time.Minute, Options: caches.Options{TTL: caches.Forever}},
+		}.On(conn).Key(),
+		Gate: caches.SentinelCache{Lease: time.Minute, TTL: caches.Forever}.Key(),
 	}
 	require.NoError(t, caches.BindInto(&s, "user", 1))
-	o := s.Value.Options
+	o := caches.OptionsOf(&s.Value)
 	require.Equal(t, time.Minute, o.TTL)
 	require.Equal(t, caches.SlideOnRead, o.TTLPolicy)
 	require.Equal(t, "y", o.Connection)
 	require.Equal(t, "v9", o.Version)
 	require.Equal(t, own, o.Serializer)
-	require.Equal(t, time.Minute, s.Gate.Lease)
-	require.Equal(t, caches.Forever, s.Gate.Options.TTL)
-	require.Equal(t, time.Hour, s.Plain.Options.TTL, "what is not set is the tag's")
+	require.Equal(t, time.Minute, caches.LeaseOf(&s.Gate))
+	require.Equal(t, caches.Forever, caches.OptionsOf(&s.Gate).TTL)
+	require.Equal(t, time.Hour, caches.OptionsOf(&s.Plain).TTL, "what is not set is the tag's")
 	require.Equal(t, "v9.app.user.1.value", s.Value.String(), "pinned, and under its own prefix")
 	require.NoError(t, s.Value.Set(ctx, "x"))
 	reply, err := conn.Do(ctx, "GET", "v9.app.user.1.value")
@@ -141,7 +136,7 @@ func TestBindIntoKeepsPresets(t *testing.T) {
 
 func TestBindErrors(t *testing.T) {
 	type one struct {
-		C caches.Cache[int] `caches:"c"`
+		C caches.Value[int] `caches:"c"`
 	}
 	fails := func(err error, want string) {
 		t.Helper()
@@ -161,39 +156,39 @@ func TestBindErrors(t *testing.T) {
 	fails(err, "no exported field of a cache type")
 
 	_, err = caches.Bind[struct {
-		C caches.Cache[int] `caches:"c,ttl=soon"`
+		C caches.Value[int] `caches:"c,ttl=soon"`
 	}]("x")
 	fails(err, `field C: the option ttl: "soon" is not a duration such as 90s, 1h30m or forever`)
 	_, err = caches.Bind[struct {
-		C caches.Cache[int] `caches:"c,ttl=0"`
+		C caches.Value[int] `caches:"c,ttl=0"`
 	}]("x")
 	fails(err, "leave it out")
 	_, err = caches.Bind[struct {
-		C caches.Cache[int] `caches:"c,ttl=-1h"`
+		C caches.Value[int] `caches:"c,ttl=-1h"`
 	}]("x")
 	fails(err, "leave it out")
 	_, err = caches.Bind[struct {
-		C caches.Cache[int] `caches:"c,ttl"`
+		C caches.Value[int] `caches:"c,ttl"`
 	}]("x")
 	fails(err, "is not a duration")
 	_, err = caches.Bind[struct {
-		C caches.Cache[int] `caches:"c,policy=sliding"`
+		C caches.Value[int] `caches:"c,policy=sliding"`
 	}]("x")
 	fails(err, `"sliding" is not one of write, creation, read`)
 	_, err = caches.Bind[struct {
-		C caches.Cache[int] `caches:"c,serializer=xml"`
+		C caches.Value[int] `caches:"c,serializer=xml"`
 	}]("x")
 	fails(err, `"xml" is not one of json, raw, gob`)
 	_, err = caches.Bind[struct {
-		C caches.Cache[int] `caches:"c,size=3"`
+		C caches.Value[int] `caches:"c,size=3"`
 	}]("x")
 	fails(err, `"size" is not one of ttl, policy, connection, version, serializer, lease`)
 	_, err = caches.Bind[struct {
-		C caches.Cache[int] `caches:"c,lease=1m"`
+		C caches.Value[int] `caches:"c,lease=1m"`
 	}]("x")
-	fails(err, "lease is for a SentinelCache")
+	fails(err, "lease is for a Sentinel")
 	_, err = caches.Bind[struct {
-		C caches.SentinelCache `caches:"c,lease=forever"`
+		C caches.Sentinel `caches:"c,lease=forever"`
 	}]("x")
 	fails(err, "lease")
 }
@@ -201,15 +196,15 @@ func TestBindErrors(t *testing.T) {
 // Two fields must not be one object without anybody having said so.
 func TestBindRefusesOneKeyTwice(t *testing.T) {
 	type twice struct {
-		URL caches.Cache[int]
-		Url caches.SetCache[int]
+		URL caches.Value[int]
+		Url caches.Set[int]
 	}
 	_, err := caches.Bind[twice]("x")
 	require.ErrorContains(t, err, "fields URL and Url have the same key, x.url")
 	type apart struct {
-		A caches.Cache[int] `caches:"c,connection=a"`
-		B caches.Cache[int] `caches:"c,connection=b"`
-		C caches.Cache[int] `caches:"c,version=v2"`
+		A caches.Value[int] `caches:"c,connection=a"`
+		B caches.Value[int] `caches:"c,connection=b"`
+		C caches.Value[int] `caches:"c,version=v2"`
 	}
 	_, err = caches.Bind[apart]("x")
 	require.NoError(t, err, "on other connections, and in other versions, it is another")
@@ -219,8 +214,8 @@ func TestBindIntoRefusesBoundFields(t *testing.T) {
 	u, err := caches.Bind[userCaches]("user", 42)
 	require.NoError(t, err)
 	require.ErrorContains(t, caches.BindInto(&u, "user", 43), "bound already")
-	type one struct{ C caches.Cache[int] }
-	o := one{caches.Cache[int]{Options: caches.Options{Prefix: "p"}}.Key("mine")}
+	type one struct{ C caches.Value[int] }
+	o := one{caches.Cache[int]{Prefix: "p"}.Key("mine")}
 	require.ErrorContains(t, caches.BindInto(&o, "x"), "field C")
 	bad := one{caches.Cache[int]{}.Key(nil)}
 	require.ErrorContains(t, caches.BindInto(&bad, "x"), "field C")

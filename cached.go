@@ -398,7 +398,7 @@ func (f *CachedFunc[A, T]) Invalidate(ctx context.Context, arg A) error {
 // other functions and [Cache.Tagged] objects keep under the Prefix of the cache;
 // see [Cache.InvalidateAll].
 func (f *CachedFunc[A, T]) InvalidateAll(ctx context.Context) error {
-	return f.cache.Options.invalidateAll(ctx, "Cached.InvalidateAll", f.observer)
+	return (*Options)(&f.cache).invalidateAll(ctx, "Cached.InvalidateAll", f.observer)
 }
 
 // Refresh computes the result for arg anew, remembers it and returns it. It
@@ -455,11 +455,11 @@ func (f *CachedFunc[A, T]) subject(ctx context.Context, arg A, op string) (*subj
 }
 
 // object returns where the result for arg is kept.
-func (f *CachedFunc[A, T]) object(arg A) (Cache[T], error) {
+func (f *CachedFunc[A, T]) object(arg A) (Value[T], error) {
 	if f.opts.Key != nil {
 		parts := f.opts.Key(arg)
 		if len(parts) == 0 {
-			return Cache[T]{}, fmt.Errorf("%w: CachedOptions.Key returned no parts: all arguments would share one result", ErrNoKey)
+			return Value[T]{}, fmt.Errorf("%w: CachedOptions.Key returned no parts: all arguments would share one result", ErrNoKey)
 		}
 		if f.opts.Name != "" {
 			parts = append([]any{f.opts.Name}, parts...)
@@ -469,11 +469,11 @@ func (f *CachedFunc[A, T]) object(arg A) (Cache[T], error) {
 	}
 	name, err := f.name()
 	if err != nil {
-		return Cache[T]{}, err
+		return Value[T]{}, err
 	}
 	text, err := appendMember(nil, arg)
 	if err != nil {
-		return Cache[T]{}, fmt.Errorf("caches: Cached: the argument: %w; give CachedOptions a Key", err)
+		return Value[T]{}, fmt.Errorf("caches: Cached: the argument: %w; give CachedOptions a Key", err)
 	}
 	object := f.cache.Key(name, string(text))
 	return object, object.err

@@ -33,7 +33,7 @@ func (c *countedLoad) load(_ context.Context, id int) (string, error) {
 }
 
 func usersOn(conn *caches.Conn) caches.Cache[string] {
-	return caches.Cache[string]{Options: caches.Options{Prefix: "users", TTL: time.Hour}}.On(conn)
+	return caches.Cache[string]{Prefix: "users", TTL: time.Hour}.On(conn)
 }
 
 func named[A comparable, T any](name string) *caches.CachedOptions[A, T] {
@@ -439,7 +439,7 @@ func TestCachedGetManyWithoutOneShard(t *testing.T) {
 			corrupt = id
 		}
 	}
-	require.NoError(t, caches.Cache[string]{Options: caches.Options{Prefix: "users", Serializer: caches.Raw}}.On(conn).Key(corrupt).Set(ctx, "{"))
+	require.NoError(t, caches.Cache[string]{Prefix: "users", Serializer: caches.Raw}.On(conn).Key(corrupt).Set(ctx, "{"))
 	stores["shard3"].fail(down)
 	for round := range 3 {
 		got, err := f.GetMany(ctx, numbers(100))
@@ -461,7 +461,7 @@ func TestCachedCorruptIsAMiss(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		var c countedLoad
 		f := caches.Cached(usersOn(conn), c.load, &caches.CachedOptions[int, string]{Key: func(id int) []any { return []any{id} }})
-		require.NoError(t, caches.Cache[string]{Options: caches.Options{Prefix: "users", Serializer: caches.Raw}}.On(conn).Key(1).Set(ctx, "{"))
+		require.NoError(t, caches.Cache[string]{Prefix: "users", Serializer: caches.Raw}.On(conn).Key(1).Set(ctx, "{"))
 		for range 2 {
 			v, err := f.Get(ctx, 1)
 			require.NoError(t, err)
@@ -497,7 +497,7 @@ func TestCachedRefreshIsNew(t *testing.T) {
 
 // Two tenants with connections of their own share no computation.
 func TestCachedPerConnection(t *testing.T) {
-	cache := caches.Cache[string]{Options: caches.Options{Prefix: "users", TTL: time.Hour}}
+	cache := caches.Cache[string]{Prefix: "users", TTL: time.Hour}
 	running, release := make(chan struct{}, 2), make(chan struct{})
 	f := caches.Cached(cache, func(ctx context.Context, _ int) (string, error) {
 		running <- struct{}{}
@@ -687,7 +687,7 @@ func TestCachedConcurrently(t *testing.T) {
 // Two functions of one cache type are told apart by Name, whatever their Key.
 func TestCachedNameAndKey(t *testing.T) {
 	ctx := caches.WithConn(t.Context(), open(t, "locmem://"))
-	c := caches.Cache[string]{Options: caches.Options{Prefix: "named"}}
+	c := caches.Cache[string]{Prefix: "named"}
 	of := func(name string) *caches.CachedFunc[int, string] {
 		return caches.Cached(c, func(context.Context, int) (string, error) { return name, nil },
 			&caches.CachedOptions[int, string]{Name: name, Key: func(id int) []any { return []any{id} }})
@@ -712,7 +712,7 @@ func TestCachedInvalidatedWhileComputed(t *testing.T) {
 		db.Store(1)
 		read, goOn := make(chan struct{}), make(chan struct{})
 		var begun atomic.Bool
-		f := caches.Cached(caches.Cache[int64]{Options: caches.Options{Prefix: "race"}}, func(context.Context, int) (int64, error) {
+		f := caches.Cached(caches.Cache[int64]{Prefix: "race"}, func(context.Context, int) (int64, error) {
 			v := db.Load()
 			if begun.CompareAndSwap(false, true) {
 				close(read)
@@ -749,7 +749,7 @@ func TestCachedInvalidatedWhileComputed(t *testing.T) {
 // error instead of waiting for ever.
 func TestCachedRecursion(t *testing.T) {
 	ctx := caches.WithConn(t.Context(), open(t, "locmem://"))
-	c := caches.Cache[int]{Options: caches.Options{Prefix: "recursion"}}
+	c := caches.Cache[int]{Prefix: "recursion"}
 	var a, b *caches.CachedFunc[int, int]
 	a = caches.Cached(c, func(ctx context.Context, n int) (int, error) { return b.Get(ctx, n) }, &caches.CachedOptions[int, int]{Name: "a"})
 	b = caches.Cached(c, func(ctx context.Context, n int) (int, error) {
@@ -770,14 +770,14 @@ func TestCachedRecursion(t *testing.T) {
 func TestCachedShowsErrorsOfTheProgram(t *testing.T) {
 	ctx := caches.WithConn(t.Context(), open(t, "locmem://"))
 	for name, c := range map[string]caches.Cache[func()]{
-		"a value that does not serialize": {Options: caches.Options{Prefix: "p"}},
-		"a negative time to live":         {Options: caches.Options{Prefix: "p", TTL: -1}},
+		"a value that does not serialize": {Prefix: "p"},
+		"a negative time to live":         {Prefix: "p", TTL: -1},
 	} {
 		_, err := caches.Cached(c, func(context.Context, int) (func(), error) { return func() {}, nil },
 			&caches.CachedOptions[int, func()]{Name: "f"}).Get(ctx, 1)
 		require.Error(t, err, name)
 	}
-	_, err := caches.Cached(caches.Cache[int]{Options: caches.Options{Prefix: "p", Connection: "none such"}},
+	_, err := caches.Cached(caches.Cache[int]{Prefix: "p", Connection: "none such"},
 		func(context.Context, int) (int, error) { return 1, nil }, &caches.CachedOptions[int, int]{Name: "f"}).Get(context.Background(), 1)
 	require.ErrorIs(t, err, caches.ErrNoConnection)
 }

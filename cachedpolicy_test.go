@@ -34,7 +34,7 @@ func inBubble(t *testing.T, test func(t *testing.T, conn *caches.Conn)) {
 }
 
 func countsOn(conn *caches.Conn) caches.Cache[int64] {
-	return caches.Cache[int64]{Options: caches.Options{Prefix: "counts", TTL: time.Hour}}.On(conn)
+	return caches.Cache[int64]{Prefix: "counts", TTL: time.Hour}.On(conn)
 }
 
 func TestCachedNegative(t *testing.T) {

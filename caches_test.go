@@ -125,7 +125,7 @@ func TestFromEnvDefaults(t *testing.T) {
 	for name, want := range map[string]string{"": "app.v2.p.1", "x": "own.v2.p.1"} {
 		c, err := r.Connection(name)
 		require.NoError(t, err)
-		object := caches.Cache[int]{Options: caches.Options{Prefix: "p"}}.On(c).Key(1)
+		object := caches.Cache[int]{Prefix: "p"}.On(c).Key(1)
 		assert.Equal(t, want, object.String())
 		require.NoError(t, object.Set(t.Context(), 1))
 		ttl, err := object.ExpiresIn(t.Context())

@@ -158,14 +158,14 @@ func TestCanaryInObjects(t *testing.T) {
 		o := caches.Options{Prefix: "c", TTL: time.Hour}
 		for name, object := range map[string]any{
 			"Options":        o,
-			"Cache":          caches.Cache[int]{Options: o}.On(conn).Key("a"),
-			"CounterCache":   caches.CounterCache[int]{Options: o}.On(conn).Key("a"),
-			"DictCache":      caches.DictCache[string, int]{Options: o}.On(conn).Key("a"),
-			"SetCache":       caches.SetCache[int]{Options: o}.On(conn).Key("a"),
-			"SortedSetCache": caches.SortedSetCache[int]{Options: o}.On(conn).Key("a"),
-			"SentinelCache":  caches.SentinelCache{Options: o}.On(conn).Key("a"),
+			"Cache":          caches.Cache[int](o).On(conn).Key("a"),
+			"CounterCache":   caches.CounterCache[int](o).On(conn).Key("a"),
+			"DictCache":      caches.DictCache[string, int](o).On(conn).Key("a"),
+			"SetCache":       caches.SetCache[int](o).On(conn).Key("a"),
+			"SortedSetCache": caches.SortedSetCache[int](o).On(conn).Key("a"),
+			"SentinelCache":  caches.SentinelCache{Prefix: o.Prefix, TTL: o.TTL, Connection: o.Connection, Version: o.Version}.On(conn).Key("a"),
 			"Context":        caches.WithConn(ctx, conn),
-			"CachedFunc": caches.Cached(caches.Cache[int]{Options: o}.On(conn),
+			"CachedFunc": caches.Cached(caches.Cache[int](o).On(conn),
 				func(_ context.Context, n int) (int, error) { return n, nil },
 				&caches.CachedOptions[int, int]{Key: func(n int) []any { return []any{n} }}),
 		} {
@@ -288,13 +288,13 @@ func TestCanaryInDialFailures(t *testing.T) {
 		}
 		conn, err := caches.Open(dsn + sep + "timeout=300ms")
 		require.NoError(t, err, name)
-		value := caches.Cache[string]{Options: caches.Options{Prefix: "c"}}.On(conn).Key("a")
+		value := caches.Cache[string]{Prefix: "c"}.On(conn).Key("a")
 		err = value.Set(t.Context(), canary)
 		assert.Error(t, err, name)
 		requireQuiet(t, name, err)
 		requireQuiet(t, name, conn.Ping(t.Context()))
 		requireQuiet(t, name, conn.UnsafeFlush(t.Context()))
-		_, err = caches.GetMany(t.Context(), value, []int{1, 2})
+		_, err = caches.GetMany(t.Context(), caches.Cache[string]{Prefix: "c"}.On(conn), []int{1, 2})
 		requireQuiet(t, name, err)
 		require.NoError(t, conn.Close())
 	}
@@ -364,7 +364,7 @@ func TestCanaryInData(t *testing.T) {
 	}
 
 	o := caches.Options{Prefix: "c", Serializer: caches.Raw}
-	texts := caches.Cache[string]{Options: o}.On(conn)
+	texts := caches.Cache[string](o).On(conn)
 	o.Serializer = nil
 	number := "4172953286004711" // a value that only the test knows, as a number
 	for name, tt := range map[string]struct {
@@ -395,7 +395,7 @@ func TestCanaryInData(t *testing.T) {
 			return readAs[time.Time](ctx, conn, o)
 		}},
 		"a raw number": {canary, func(o caches.Options) error {
-			_, err := caches.CounterCache[int]{Options: o}.On(conn).Key("a").Incr(ctx, 1)
+			_, err := caches.CounterCache[int](o).On(conn).Key("a").Incr(ctx, 1)
 			return err
 		}},
 	} {
@@ -429,7 +429,7 @@ func logged(t *testing.T, v any) string {
 
 // readAs reads the value at a key as a T.
 func readAs[T any](ctx context.Context, conn *caches.Conn, o caches.Options) error {
-	_, err := caches.Cache[T]{Options: o}.On(conn).Key("a").Get(ctx)
+	_, err := caches.Cache[T](o).On(conn).Key("a").Get(ctx)
 	return err
 }
 
@@ -437,18 +437,18 @@ func readAs[T any](ctx context.Context, conn *caches.Conn, o caches.Options) err
 func TestCanaryInMembers(t *testing.T) {
 	ctx, conn := t.Context(), open(t, "locmem://")
 	o := caches.Options{Prefix: "c"}
-	_, err := caches.SetCache[string]{Options: o}.On(conn).Key("s").Add(ctx, canary)
+	_, err := caches.SetCache[string](o).On(conn).Key("s").Add(ctx, canary)
 	require.NoError(t, err)
-	require.NoError(t, caches.DictCache[string, string]{Options: o}.On(conn).Key("d").Set(ctx, canary, canary))
-	_, err = caches.SortedSetCache[string]{Options: o}.On(conn).Key("z").Add(ctx, caches.Scored[string]{Score: 1, Member: canary})
+	require.NoError(t, caches.DictCache[string, string](o).On(conn).Key("d").Set(ctx, canary, canary))
+	_, err = caches.SortedSetCache[string](o).On(conn).Key("z").Add(ctx, caches.Scored[string]{Score: 1, Member: canary})
 	require.NoError(t, err)
 	errs := make(map[string]error)
-	_, errs["ints"] = caches.SetCache[int]{Options: o}.On(conn).Key("s").Copy(ctx)
-	_, errs["times"] = caches.SetCache[time.Time]{Options: o}.On(conn).Key("s").Copy(ctx)
-	_, errs["structs"] = caches.SetCache[struct{ A int }]{Options: o}.On(conn).Key("s").Copy(ctx)
-	_, errs["fields"] = caches.DictCache[int, string]{Options: o}.On(conn).Key("d").Copy(ctx)
-	_, errs["values"] = caches.DictCache[string, time.Time]{Options: o}.On(conn).Key("d").Copy(ctx)
-	_, errs["scored"] = caches.SortedSetCache[int]{Options: o}.On(conn).Key("z").Range(ctx, 0, -1)
+	_, errs["ints"] = caches.SetCache[int](o).On(conn).Key("s").Copy(ctx)
+	_, errs["times"] = caches.SetCache[time.Time](o).On(conn).Key("s").Copy(ctx)
+	_, errs["structs"] = caches.SetCache[struct{ A int }](o).On(conn).Key("s").Copy(ctx)
+	_, errs["fields"] = caches.DictCache[int, string](o).On(conn).Key("d").Copy(ctx)
+	_, errs["values"] = caches.DictCache[string, time.Time](o).On(conn).Key("d").Copy(ctx)
+	_, errs["scored"] = caches.SortedSetCache[int](o).On(conn).Key("z").Range(ctx, 0, -1)
 	for _, name := range slices.Sorted(maps.Keys(errs)) {
 		require.ErrorIs(t, errs[name], caches.ErrCorrupt, name)
 		require.NotContains(t, errs[name].Error(), canary, name)

@@ -97,6 +97,9 @@ func turnPage(p, next *driver.Pipeline, pattern string) (removed int64, err erro
 // clear removes every object under the prefix, and one whose key is the prefix
 // itself, on all shards. It is the Clear of every type.
 func (o *Options) clear(ctx context.Context, op string) (int64, error) {
+	if o.err != nil {
+		return 0, &OpError{Op: op, Err: o.err}
+	}
 	if o.Prefix == "" {
 		return 0, &OpError{Op: op, Err: fmt.Errorf("caches: a type without a Prefix has no objects of its own to clear: use Conn.UnsafeClear")}
 	}

@@ -211,8 +211,8 @@ func TestShardsAgree(t *testing.T) {
 
 func TestOperationsOverShards(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		ours := caches.Cache[int]{Options: caches.Options{Prefix: "ours"}}.On(conn)
-		others := caches.Cache[int]{Options: caches.Options{Prefix: "others"}}.On(conn)
+		ours := caches.Cache[int]{Prefix: "ours"}.On(conn)
+		others := caches.Cache[int]{Prefix: "others"}.On(conn)
 		const keys = 2_500 // several pages of a scan on every shard
 		values := make(map[int]int, keys)
 		for i := range keys {

@@ -199,7 +199,7 @@ func holds[T comparable](t *testing.T, ctx context.Context, conn *caches.Conn, m
 		want[m] = struct{}{}
 	}
 	o := caches.Options{Prefix: "members"}
-	set := caches.SetCache[T]{Options: o}.On(conn).Key(fmt.Sprintf("set %T", members[0]))
+	set := caches.SetCache[T](o).On(conn).Key(fmt.Sprintf("set %T", members[0]))
 	for range 2 { // the second time they are there
 		_, err := set.Add(ctx, members...)
 		require.NoError(t, err)
@@ -207,7 +207,7 @@ func holds[T comparable](t *testing.T, ctx context.Context, conn *caches.Conn, m
 	got, err := set.Copy(ctx)
 	require.NoError(t, err)
 	require.Equal(t, want, got)
-	dict := caches.DictCache[T, int]{Options: o}.On(conn).Key(fmt.Sprintf("dict %T", members[0]))
+	dict := caches.DictCache[T, int](o).On(conn).Key(fmt.Sprintf("dict %T", members[0]))
 	for i, m := range members {
 		require.NoError(t, dict.Set(ctx, m, i))
 		v, err := dict.Get(ctx, m)
@@ -222,9 +222,9 @@ func holds[T comparable](t *testing.T, ctx context.Context, conn *caches.Conn, m
 // Values that are equal to Go are one member, also inside structs.
 func TestMembersOfBothZeros(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		set := caches.SetCache[plainMember]{Options: caches.Options{Prefix: "zero"}}.On(conn).Key("s")
+		set := caches.SetCache[plainMember]{Prefix: "zero"}.On(conn).Key("s")
 		type pair struct{ F [1]float32 }
-		n, err := caches.SetCache[pair]{Options: caches.Options{Prefix: "zero"}}.On(conn).Key("p").
+		n, err := caches.SetCache[pair]{Prefix: "zero"}.On(conn).Key("p").
 			Add(ctx, pair{[1]float32{0}}, pair{[1]float32{float32(math.Copysign(0, -1))}})
 		require.NoError(t, err)
 		require.EqualValues(t, 1, n)
@@ -262,7 +262,7 @@ func TestMembersRefused(t *testing.T) {
 func refuses[T comparable](t *testing.T, conn *caches.Conn, member T, want string) {
 	t.Helper()
 	ctx := t.Context()
-	set := caches.SetCache[T]{Options: caches.Options{Prefix: "refused"}}.On(conn).Key("s")
+	set := caches.SetCache[T]{Prefix: "refused"}.On(conn).Key("s")
 	_, err := set.Add(ctx, member)
 	require.ErrorContains(t, err, want, "%T", member)
 	require.ErrorContains(t, err, `"refused.s"`)

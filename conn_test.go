@@ -120,7 +120,7 @@ func TestConnString(t *testing.T) {
 // The objects of one package-level variable go where the context says.
 func TestWithConn(t *testing.T) {
 	useDefault(t, &caches.Registry{})
-	values := caches.Cache[int]{Options: caches.Options{Prefix: "v"}}
+	values := caches.Cache[int]{Prefix: "v"}
 	pinned, inContext := open(t, "locmem://"), open(t, "locmem://")
 	ctx := caches.WithConn(t.Context(), inContext)
 	require.ErrorIs(t, values.Key(1).Set(t.Context(), 1), caches.ErrNoConnection)
@@ -427,7 +427,7 @@ func TestOpenPool(t *testing.T) {
 	c, err := caches.OpenPool(pool(0), &caches.ConnOptions{Name: "mine", Prefix: "p"})
 	require.NoError(t, err)
 	assert.Equal(t, `caches.Conn("mine": pool)`, c.String())
-	object := caches.Cache[string]{Options: caches.Options{Prefix: "v"}}.On(c).Key(1)
+	object := caches.Cache[string]{Prefix: "v"}.On(c).Key(1)
 	require.NoError(t, object.Set(t.Context(), "text"))
 	got, err := object.Get(t.Context())
 	require.NoError(t, err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"time"
 
 	"github.com/gocaches/caches/driver"
 )
@@ -16,42 +17,72 @@ type Number interface {
 		~float32 | ~float64
 }
 
-// CounterCache is a type of counters, and one counter of it. The server counts,
-// so that no increment is lost; the value is the plain decimal text of a number
-// in a Redis string, which other languages and redis-cli read.
-//
-// Integers are kept by the server as int64 and floats as long double, with 17
-// digits behind the point: beyond int64, and beyond N, is [ErrOverflow]. An
-// increment whose result N cannot hold has been counted all the same.
-// Options.Serializer is not used.
-type CounterCache[N Number] struct {
-	// Options say where objects of the type are kept, and for how long.
-	Options Options
-	Object
-}
+// CounterCache is a type of counters: [CounterCache.Key] returns the counter at a
+// key. Its fields are those of [Options]; Serializer and Near are not used.
+type CounterCache[N Number] Options
 
 // Key returns the counter at a key; see [Cache.Key].
-func (c CounterCache[N]) Key(parts ...any) CounterCache[N] {
-	c.Object = c.Object.derive(c.Options, parts)
-	return c
+func (c CounterCache[N]) Key(parts ...any) Counter[N] {
+	return Counter[N]{(*Options)(&c).object(parts)}
 }
 
-// On returns c pinned to conn, whatever Options and the context say; nil takes
-// the pin away.
+// On returns a copy of c that uses conn, whatever Connection and the context
+// say. Nil removes an earlier conn.
 func (c CounterCache[N]) On(conn *Conn) CounterCache[N] {
-	c.Options.conn, c.Object = conn, c.Object.on(conn)
+	c.conn = conn
 	return c
 }
 
-// Values returns the same counters as plain values, for [GetMany], [SetMany],
-// [DeleteMany] and [Cached].
-func (c CounterCache[N]) Values() Cache[N] {
-	text := Raw
-	if zero := N(0); zero-1 > zero {
-		text = unsignedText{}
-	}
-	c.Options.Serializer, c.opts.Serializer = text, text
+// WithTTL returns a copy of c whose TTL is ttl.
+func (c CounterCache[N]) WithTTL(ttl time.Duration) CounterCache[N] {
+	c.TTL = ttl
+	return c
+}
+
+// Clear removes every counter under the prefix; see [Cache.Clear].
+func (c CounterCache[N]) Clear(ctx context.Context) (int64, error) {
+	return (*Options)(&c).clear(ctx, "CounterCache.Clear")
+}
+
+// Counter is one counter: a number in a Redis string. [CounterCache.Key] returns
+// it. The server counts, so no increment is lost. The number is stored as plain
+// decimal text, which other languages and redis-cli read.
+//
+// The server keeps integers as int64 and floats as long double with 17 digits
+// behind the decimal point. A number beyond int64, or beyond N, is
+// [ErrOverflow]; an increment whose result N cannot hold has been counted.
+type Counter[N Number] struct{ Object }
+
+// Key returns the counter whose key is that of c followed by parts; see
+// [Cache.Key].
+func (c Counter[N]) Key(parts ...any) Counter[N] { return Counter[N]{c.below(parts)} }
+
+// On returns a copy of c that uses conn; see [CounterCache.On].
+func (c Counter[N]) On(conn *Conn) Counter[N] { return Counter[N]{c.on(conn)} }
+
+// WithTTL returns a copy of c with a time to live of its own: ttl replaces that
+// of the type, as [Options] describes it.
+func (c Counter[N]) WithTTL(ttl time.Duration) Counter[N] { return Counter[N]{c.withTTL(ttl)} }
+
+// Cache returns a type of plain values at the keys of the counters, for [GetMany],
+// [SetMany], [DeleteMany] and [Cached].
+func (c CounterCache[N]) Cache() Cache[N] {
+	c.Serializer = numberText[N]()
 	return Cache[N](c)
+}
+
+// value returns the counter as a plain value.
+func (c Counter[N]) value() Value[N] {
+	c.opts.Serializer = numberText[N]()
+	return Value[N](c)
+}
+
+// numberText returns the serializer of counters of N.
+func numberText[N Number]() Serializer {
+	if zero := N(0); zero-1 > zero {
+		return unsignedText{}
+	}
+	return Raw
 }
 
 // unsignedText is Raw for unsigned counts. It stores none that the server could
@@ -68,7 +99,7 @@ func (s unsignedText) Marshal(v any) ([]byte, error) {
 // Incr adds delta, which may be negative, and returns the result. A counter
 // that is not there counts from zero. Without a number at the key it returns
 // [ErrNotNumber]. O(1), INCRBY or INCRBYFLOAT, with PEXPIRE in one step.
-func (c CounterCache[N]) Incr(ctx context.Context, delta N) (N, error) {
+func (c Counter[N]) Incr(ctx context.Context, delta N) (N, error) {
 	var q query
 	if err := q.begin(ctx, &c.Object, "CounterCache.Incr", 0); err != nil {
 		return 0, err
@@ -78,7 +109,7 @@ func (c CounterCache[N]) Incr(ctx context.Context, delta N) (N, error) {
 }
 
 // Decr subtracts delta and returns the result; see Incr.
-func (c CounterCache[N]) Decr(ctx context.Context, delta N) (N, error) {
+func (c Counter[N]) Decr(ctx context.Context, delta N) (N, error) {
 	var q query
 	if err := q.begin(ctx, &c.Object, "CounterCache.Decr", 0); err != nil {
 		return 0, err
@@ -118,47 +149,42 @@ func readNumber[N any](q *query) (N, error) {
 }
 
 // Get returns the count, or [ErrMiss]. O(1), GET.
-func (c CounterCache[N]) Get(ctx context.Context) (N, error) {
-	return c.Values().Get(ctx)
+func (c Counter[N]) Get(ctx context.Context) (N, error) {
+	return c.value().Get(ctx)
 }
 
 // GetOr is Get with def in place of [ErrMiss].
-func (c CounterCache[N]) GetOr(ctx context.Context, def N) (N, error) {
-	return c.Values().GetOr(ctx, def)
+func (c Counter[N]) GetOr(ctx context.Context, def N) (N, error) {
+	return c.value().GetOr(ctx, def)
 }
 
 // GetOrSet returns the count, or stores what load returns; see [Cache.GetOrSet].
-func (c CounterCache[N]) GetOrSet(ctx context.Context, load func(context.Context) (N, error)) (N, error) {
-	return c.Values().GetOrSet(ctx, load)
+func (c Counter[N]) GetOrSet(ctx context.Context, load func(context.Context) (N, error)) (N, error) {
+	return c.value().GetOrSet(ctx, load)
 }
 
 // Set stores n. O(1), SET.
-func (c CounterCache[N]) Set(ctx context.Context, n N) error { return c.Values().Set(ctx, n) }
+func (c Counter[N]) Set(ctx context.Context, n N) error { return c.value().Set(ctx, n) }
 
 // Add stores n if there is no count, and reports whether it did. O(1), SET NX.
-func (c CounterCache[N]) Add(ctx context.Context, n N) (added bool, err error) {
-	return c.Values().Add(ctx, n)
+func (c Counter[N]) Add(ctx context.Context, n N) (added bool, err error) {
+	return c.value().Add(ctx, n)
 }
 
 // Replace stores n if there is a count, and reports whether it did. O(1),
 // SET XX.
-func (c CounterCache[N]) Replace(ctx context.Context, n N) (replaced bool, err error) {
-	return c.Values().Replace(ctx, n)
+func (c Counter[N]) Replace(ctx context.Context, n N) (replaced bool, err error) {
+	return c.value().Replace(ctx, n)
 }
 
 // Swap stores n and returns the count before it; loaded reports whether there
 // was one. O(1), SET GET.
-func (c CounterCache[N]) Swap(ctx context.Context, n N) (previous N, loaded bool, err error) {
-	return c.Values().Swap(ctx, n)
+func (c Counter[N]) Swap(ctx context.Context, n N) (previous N, loaded bool, err error) {
+	return c.value().Swap(ctx, n)
 }
 
 // Take removes the counter and returns its count, or [ErrMiss]. O(1), GETDEL.
-func (c CounterCache[N]) Take(ctx context.Context) (N, error) { return c.Values().Take(ctx) }
-
-// Clear removes every counter under the prefix; see [Cache.Clear].
-func (c CounterCache[N]) Clear(ctx context.Context) (int64, error) {
-	return c.Options.clear(ctx, "CounterCache.Clear")
-}
+func (c Counter[N]) Take(ctx context.Context) (N, error) { return c.value().Take(ctx) }
 
 // stepOf returns the text of sign × delta, and whether it is a float. A delta
 // that is not of a numeric kind is an error.

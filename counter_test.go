@@ -39,7 +39,7 @@ func TestCounterKinds(t *testing.T) {
 
 func countsIn[N caches.Number](t *testing.T, ctx context.Context, conn *caches.Conn, lowest, highest N) {
 	t.Helper()
-	c := caches.CounterCache[N]{Options: caches.Options{Prefix: fmt.Sprintf("count.%T", lowest), TTL: time.Hour}}.On(conn).Key("n")
+	c := caches.CounterCache[N]{Prefix: fmt.Sprintf("count.%T", lowest), TTL: time.Hour}.On(conn).Key("n")
 	step := func(n N, err error) N {
 		t.Helper()
 		require.NoError(t, err, "%T", n)
@@ -62,7 +62,7 @@ func countsIn[N caches.Number](t *testing.T, ctx context.Context, conn *caches.C
 // A counter has the verbs of a value, over the number's plain text.
 func TestCounterIsAValue(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		typ := caches.CounterCache[int]{Options: caches.Options{Prefix: "cv", TTL: time.Hour, Serializer: caches.Gob}}.On(conn)
+		typ := caches.CounterCache[int]{Prefix: "cv", TTL: time.Hour, Serializer: caches.Gob}.On(conn)
 		c := typ.Key("n")
 		_, err := c.Get(ctx)
 		require.ErrorIs(t, err, caches.ErrMiss)
@@ -88,7 +88,7 @@ func TestCounterIsAValue(t *testing.T) {
 		require.Equal(t, []byte("7"), text, "plain text, whatever Options.Serializer says")
 		_, err = conn.Do(ctx, "INCR", c.String())
 		require.NoError(t, err)
-		many, err := caches.GetMany(ctx, typ.Values(), []string{"n", "none"})
+		many, err := caches.GetMany(ctx, typ.Cache(), []string{"n", "none"})
 		require.NoError(t, err)
 		require.Equal(t, map[string]int{"n": 8}, many)
 
@@ -107,7 +107,7 @@ func TestCounterOverflow(t *testing.T) {
 		o := caches.Options{Prefix: "over", TTL: time.Hour}
 
 		// Beyond int64 the server refuses, and the count stays.
-		i := caches.CounterCache[int64]{Options: o}.On(conn).Key("int64")
+		i := caches.CounterCache[int64](o).On(conn).Key("int64")
 		require.NoError(t, i.Set(ctx, math.MaxInt64))
 		_, err := i.Incr(ctx, 1)
 		require.ErrorIs(t, err, caches.ErrOverflow)
@@ -122,7 +122,7 @@ func TestCounterOverflow(t *testing.T) {
 		require.ErrorIs(t, err, caches.ErrOverflow, "minus the lowest is no int64")
 
 		// Beyond N the server has counted: the answer says so, above and below.
-		small := caches.CounterCache[int8]{Options: o}.On(conn).Key("small")
+		small := caches.CounterCache[int8](o).On(conn).Key("small")
 		require.NoError(t, small.Set(ctx, 127))
 		_, err = small.Incr(ctx, 1)
 		require.ErrorIs(t, err, caches.ErrOverflow)
@@ -132,7 +132,7 @@ func TestCounterOverflow(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, 127, back)
 
-		unsigned := caches.CounterCache[uint8]{Options: o}.On(conn).Key("unsigned")
+		unsigned := caches.CounterCache[uint8](o).On(conn).Key("unsigned")
 		_, err = unsigned.Decr(ctx, 1)
 		require.ErrorIs(t, err, caches.ErrOverflow, "-1 is a number that uint8 cannot hold")
 		require.NotErrorIs(t, err, caches.ErrNotNumber)
@@ -143,7 +143,7 @@ func TestCounterOverflow(t *testing.T) {
 		require.EqualValues(t, 1, up)
 
 		// The server counts in int64: what it could not add to is not stored.
-		big := caches.CounterCache[uint64]{Options: o}.On(conn).Key("uint64")
+		big := caches.CounterCache[uint64](o).On(conn).Key("uint64")
 		require.ErrorIs(t, big.Set(ctx, math.MaxInt64+1), caches.ErrOverflow)
 		_, err = big.Add(ctx, math.MaxUint64)
 		require.ErrorIs(t, err, caches.ErrOverflow)
@@ -170,9 +170,9 @@ func unlikeIntegers(t *testing.T) []string {
 func TestCounterNotNumber(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		o := caches.Options{Prefix: "nan", TTL: time.Hour}
-		text := caches.Cache[string]{Options: caches.Options{Prefix: "nan", Serializer: caches.Raw}}.On(conn)
-		i := caches.CounterCache[int]{Options: o}.On(conn).Key("x")
-		f := caches.CounterCache[float64]{Options: o}.On(conn).Key("x")
+		text := caches.Cache[string]{Prefix: "nan", Serializer: caches.Raw}.On(conn)
+		i := caches.CounterCache[int](o).On(conn).Key("x")
+		f := caches.CounterCache[float64](o).On(conn).Key("x")
 		for _, s := range append([]string{"hunter2", "", "1.5", " 1", "1 "}, unlikeIntegers(t)...) {
 			require.NoError(t, text.Key("x").Set(ctx, s))
 			_, err := i.Incr(ctx, 1)
@@ -191,9 +191,9 @@ func TestCounterNotNumber(t *testing.T) {
 		require.ErrorIs(t, err, caches.ErrCorrupt)
 		require.NotContains(t, err.Error(), "hunter2")
 
-		_, err = caches.SetCache[int]{Options: o}.On(conn).Key("set").Add(ctx, 1)
+		_, err = caches.SetCache[int](o).On(conn).Key("set").Add(ctx, 1)
 		require.NoError(t, err)
-		set := caches.CounterCache[int]{Options: o}.On(conn).Key("set")
+		set := caches.CounterCache[int](o).On(conn).Key("set")
 		_, err = set.Incr(ctx, 1)
 		require.ErrorIs(t, err, caches.ErrWrongType)
 		_, err = set.Get(ctx)
@@ -203,7 +203,7 @@ func TestCounterNotNumber(t *testing.T) {
 
 func TestCounterFloats(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		c := caches.CounterCache[float64]{Options: caches.Options{Prefix: "float", TTL: time.Hour}}.On(conn).Key("f")
+		c := caches.CounterCache[float64]{Prefix: "float", TTL: time.Hour}.On(conn).Key("f")
 		n, err := c.Incr(ctx, 0.1)
 		require.NoError(t, err)
 		require.Equal(t, 0.1, n)
@@ -228,7 +228,7 @@ func TestCounterFloats(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, got, "what was refused changed nothing")
 
-		narrow := caches.CounterCache[float32]{Options: caches.Options{Prefix: "float"}}.On(conn).Key("f32")
+		narrow := caches.CounterCache[float32]{Prefix: "float"}.On(conn).Key("f32")
 		m, err := narrow.Incr(ctx, 0.1)
 		require.NoError(t, err)
 		require.Equal(t, float32(0.1), m, "0.1 travels as 0.1, not as its float64 expansion")
@@ -240,7 +240,7 @@ func TestCounterFloats(t *testing.T) {
 func TestCounterWindow(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		o := caches.Options{Prefix: "window", TTL: 300 * time.Millisecond, TTLPolicy: caches.FromCreation}
-		c := caches.CounterCache[int]{Options: o}.On(conn).Key("w")
+		c := caches.CounterCache[int](o).On(conn).Key("w")
 		began := time.Now()
 		for i := 1; ; i++ {
 			n, err := c.Incr(ctx, 1)
@@ -263,7 +263,7 @@ func TestCounterWindow(t *testing.T) {
 
 func TestCounterLosesNothing(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		c := caches.CounterCache[int64]{Options: caches.Options{Prefix: "sum", TTL: time.Hour}}.On(conn).Key("n")
+		c := caches.CounterCache[int64]{Prefix: "sum", TTL: time.Hour}.On(conn).Key("n")
 		const workers, each = 20, 50
 		seen := make([]map[int64]bool, workers)
 		var all sync.WaitGroup

@@ -5,43 +5,70 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"time"
 
 	"github.com/gocaches/caches/driver"
 )
 
-// DictCache is a type of dicts, and one dict of it: a map of K to V in one
-// Redis hash. The time to live is the whole dict's.
+// DictCache is a type of dicts: [DictCache.Key] returns the dict at a key. Its
+// fields are those of [Options].
 //
-// Fields are kept as text where K is a scalar or an encoding.TextMarshaler and
-// as JSON where it is a struct or an array of those; other types are the error
-// of every operation. Values go through Options.Serializer.
-type DictCache[K comparable, V any] struct {
-	// Options say where objects of the type are kept, and for how long.
-	Options Options
-	Object
-}
+// Fields of a dict are stored as text if K is a scalar or an
+// encoding.TextMarshaler, and as JSON if it is a struct or an array of those. A
+// K of another type is the error of every operation. Values are stored by the
+// Serializer.
+type DictCache[K comparable, V any] Options
 
 // Key returns the dict at a key; see [Cache.Key].
-func (d DictCache[K, V]) Key(parts ...any) DictCache[K, V] {
-	d.Object = d.Object.derive(d.Options, parts)
-	return d
+func (d DictCache[K, V]) Key(parts ...any) Dict[K, V] {
+	return Dict[K, V]{(*Options)(&d).object(parts)}
 }
 
-// On returns d pinned to conn, whatever Options and the context say; nil takes
-// the pin away.
+// On returns a copy of d that uses conn, whatever Connection and the context
+// say. Nil removes an earlier conn.
 func (d DictCache[K, V]) On(conn *Conn) DictCache[K, V] {
-	d.Options.conn, d.Object = conn, d.Object.on(conn)
+	d.conn = conn
 	return d
 }
 
-// Fresh returns d with reads that ask the server; see [Cache.Fresh].
-func (d DictCache[K, V]) Fresh() DictCache[K, V] {
-	d.Options.fresh, d.Object = true, d.Object.afresh()
+// WithTTL returns a copy of d whose TTL is ttl.
+func (d DictCache[K, V]) WithTTL(ttl time.Duration) DictCache[K, V] {
+	d.TTL = ttl
 	return d
 }
+
+// Fresh returns a copy of d whose reads bypass the near cache. The values they
+// read still refresh it.
+func (d DictCache[K, V]) Fresh() DictCache[K, V] {
+	d.fresh = true
+	return d
+}
+
+// Clear removes every dict under the prefix; see [Cache.Clear].
+func (d DictCache[K, V]) Clear(ctx context.Context) (int64, error) {
+	return (*Options)(&d).clear(ctx, "DictCache.Clear")
+}
+
+// Dict is one dict: a map from K to V in a Redis hash. [DictCache.Key] returns
+// it. The time to live is that of the whole dict. An empty dict does not exist.
+type Dict[K comparable, V any] struct{ Object }
+
+// Key returns the dict whose key is that of d followed by parts; see
+// [Cache.Key].
+func (d Dict[K, V]) Key(parts ...any) Dict[K, V] { return Dict[K, V]{d.below(parts)} }
+
+// On returns a copy of d that uses conn; see [DictCache.On].
+func (d Dict[K, V]) On(conn *Conn) Dict[K, V] { return Dict[K, V]{d.on(conn)} }
+
+// WithTTL returns a copy of d with a time to live of its own: ttl replaces that
+// of the type, as [Options] describes it.
+func (d Dict[K, V]) WithTTL(ttl time.Duration) Dict[K, V] { return Dict[K, V]{d.withTTL(ttl)} }
+
+// Fresh returns a copy of d whose reads bypass the near cache; see [DictCache.Fresh].
+func (d Dict[K, V]) Fresh() Dict[K, V] { return Dict[K, V]{d.afresh()} }
 
 // Get returns the value of field, or [ErrMiss]. O(1), HGET.
-func (d DictCache[K, V]) Get(ctx context.Context, field K) (V, error) {
+func (d Dict[K, V]) Get(ctx context.Context, field K) (V, error) {
 	var zero V
 	var q query
 	if err := q.beginRead(ctx, &d.Object, "DictCache.Get"); err != nil {
@@ -60,13 +87,13 @@ func (d DictCache[K, V]) Get(ctx context.Context, field K) (V, error) {
 
 // GetOr is Get with def in place of [ErrMiss]. Faults are still errors, beside
 // def.
-func (d DictCache[K, V]) GetOr(ctx context.Context, field K, def V) (V, error) {
+func (d Dict[K, V]) GetOr(ctx context.Context, field K, def V) (V, error) {
 	return orDefault(def)(d.Get(ctx, field))
 }
 
 // GetMany returns the values of those fields that are there. O(len(fields)),
 // HMGET.
-func (d DictCache[K, V]) GetMany(ctx context.Context, fields ...K) (map[K]V, error) {
+func (d Dict[K, V]) GetMany(ctx context.Context, fields ...K) (map[K]V, error) {
 	if len(fields) == 0 {
 		return map[K]V{}, nil
 	}
@@ -110,7 +137,7 @@ func putStored[K comparable, V any](m map[K]V, key K, r driver.Reply, s Serializ
 }
 
 // Set stores value under field. O(1), HSET and PEXPIRE in one step.
-func (d DictCache[K, V]) Set(ctx context.Context, field K, value V) error {
+func (d Dict[K, V]) Set(ctx context.Context, field K, value V) error {
 	var q query
 	err := q.begin(ctx, &d.Object, "DictCache.Set", 0)
 	if err != nil {
@@ -125,7 +152,7 @@ func (d DictCache[K, V]) Set(ctx context.Context, field K, value V) error {
 	return err
 }
 
-func (d DictCache[K, V]) hset(q *query, field K, value V) error {
+func (d Dict[K, V]) hset(q *query, field K, value V) error {
 	p := q.write("HSET", 2)
 	if err := writeMember(p, field); err != nil {
 		return err
@@ -135,7 +162,7 @@ func (d DictCache[K, V]) hset(q *query, field K, value V) error {
 
 // Update stores all of items, all or none of them. O(len(items)), HSET and
 // PEXPIRE in one step.
-func (d DictCache[K, V]) Update(ctx context.Context, items map[K]V) error {
+func (d Dict[K, V]) Update(ctx context.Context, items map[K]V) error {
 	if len(items) == 0 {
 		return nil
 	}
@@ -205,7 +232,7 @@ return stored
 // GetOrAdd stores value under field if there is none, and returns what is then
 // stored; loaded reports whether it was there before, which is a read and leaves
 // the expiry unless reads slide. O(1), HGET and HSET in one script.
-func (d DictCache[K, V]) GetOrAdd(ctx context.Context, field K, value V) (stored V, loaded bool, err error) {
+func (d Dict[K, V]) GetOrAdd(ctx context.Context, field K, value V) (stored V, loaded bool, err error) {
 	var zero V
 	var q query
 	if err := q.begin(ctx, &d.Object, "DictCache.GetOrAdd", 0); err != nil {
@@ -242,12 +269,12 @@ func (d DictCache[K, V]) GetOrAdd(ctx context.Context, field K, value V) (stored
 }
 
 // Remove removes fields and returns how many there were. O(len(fields)), HDEL.
-func (d DictCache[K, V]) Remove(ctx context.Context, fields ...K) (removed int, err error) {
+func (d Dict[K, V]) Remove(ctx context.Context, fields ...K) (removed int, err error) {
 	return removeMembers(ctx, d.Object, "DictCache.Remove", "HDEL", fields)
 }
 
 // Contains reports whether field is there. O(1), HEXISTS.
-func (d DictCache[K, V]) Contains(ctx context.Context, field K) (bool, error) {
+func (d Dict[K, V]) Contains(ctx context.Context, field K) (bool, error) {
 	var q query
 	if err := q.beginRead(ctx, &d.Object, "DictCache.Contains"); err != nil {
 		return false, err
@@ -262,13 +289,13 @@ func (d DictCache[K, V]) Contains(ctx context.Context, field K) (bool, error) {
 }
 
 // Len returns the number of fields. O(1), HLEN.
-func (d DictCache[K, V]) Len(ctx context.Context) (int, error) {
+func (d Dict[K, V]) Len(ctx context.Context) (int, error) {
 	return d.length(ctx, "DictCache.Len", "HLEN")
 }
 
 // Pop removes field and returns its value, or [ErrMiss]. O(1), HGET and HDEL in
 // one transaction.
-func (d DictCache[K, V]) Pop(ctx context.Context, field K) (V, error) {
+func (d Dict[K, V]) Pop(ctx context.Context, field K) (V, error) {
 	var zero V
 	var q query
 	err := q.begin(ctx, &d.Object, "DictCache.Pop", driver.Atomic)
@@ -314,7 +341,7 @@ return item
 
 // PopItem removes a random field and returns it with its value, or [ErrMiss].
 // O(1), HRANDFIELD and HDEL in one script.
-func (d DictCache[K, V]) PopItem(ctx context.Context) (field K, value V, err error) {
+func (d Dict[K, V]) PopItem(ctx context.Context) (field K, value V, err error) {
 	var q query
 	if err := q.begin(ctx, &d.Object, "DictCache.PopItem", 0); err != nil {
 		return field, value, err
@@ -338,7 +365,7 @@ func (d DictCache[K, V]) PopItem(ctx context.Context) (field K, value V, err err
 }
 
 // item decodes a field and its value.
-func (d DictCache[K, V]) item(e *driver.Elems) (field K, value V, err error) {
+func (d Dict[K, V]) item(e *driver.Elems) (field K, value V, err error) {
 	if field, err = readMember[K](e.Next()); err != nil {
 		return field, value, err
 	}
@@ -351,12 +378,12 @@ func (d DictCache[K, V]) item(e *driver.Elems) (field K, value V, err error) {
 }
 
 // Keys returns all fields, in no particular order. O(n), HKEYS.
-func (d DictCache[K, V]) Keys(ctx context.Context) ([]K, error) {
+func (d Dict[K, V]) Keys(ctx context.Context) ([]K, error) {
 	return readAll(ctx, d.Object, "DictCache.Keys", "HKEYS", readMember[K])
 }
 
 // Values returns all values, in no particular order. O(n), HVALS.
-func (d DictCache[K, V]) Values(ctx context.Context) ([]V, error) {
+func (d Dict[K, V]) Values(ctx context.Context) ([]V, error) {
 	return readAll(ctx, d.Object, "DictCache.Values", "HVALS", func(r driver.Reply) (v V, err error) {
 		data, err := present(r)
 		if err != nil {
@@ -369,7 +396,7 @@ func (d DictCache[K, V]) Values(ctx context.Context) ([]V, error) {
 // Copy returns the whole dict as a map, empty where there is none. O(n),
 // HGETALL: for large dicts see All. With Options.Near, the map may be copied from
 // one in this process.
-func (d DictCache[K, V]) Copy(ctx context.Context) (map[K]V, error) {
+func (d Dict[K, V]) Copy(ctx context.Context) (map[K]V, error) {
 	if all, ok := nearHit[map[K]V](ctx, &d.Object, "DictCache.Copy"); ok {
 		return maps.Clone(all), nil
 	}
@@ -394,7 +421,7 @@ func (d DictCache[K, V]) Copy(ctx context.Context) (map[K]V, error) {
 }
 
 // items decodes a whole dict.
-func (d DictCache[K, V]) items(r driver.Reply) (map[K]V, error) {
+func (d Dict[K, V]) items(r driver.Reply) (map[K]V, error) {
 	e, err := r.Elems()
 	all := make(map[K]V, e.Len()/2)
 	for err == nil && e.Len() > 0 {
@@ -420,7 +447,7 @@ func (d DictCache[K, V]) items(r driver.Reply) (map[K]V, error) {
 // Fields that are there from the first page to the last are seen; those that
 // come or go meanwhile may be; where the dict changes, one may be seen twice.
 // One loop at a time may use the pair.
-func (d DictCache[K, V]) All(ctx context.Context) (iter.Seq2[K, V], func() error) {
+func (d Dict[K, V]) All(ctx context.Context) (iter.Seq2[K, V], func() error) {
 	var failed error
 	all := func(yield func(K, V) bool) {
 		failed = d.scan(ctx, "DictCache.All", "HSCAN", func(e *driver.Elems) (bool, error) {
@@ -436,7 +463,7 @@ func (d DictCache[K, V]) All(ctx context.Context) (iter.Seq2[K, V], func() error
 // one that reads numbers as text ([JSON] or [Raw]); else the error is
 // [ErrNotNumber], and nothing is stored. O(1), HINCRBY or HINCRBYFLOAT, with
 // PEXPIRE in one step.
-func (d DictCache[K, V]) Incr(ctx context.Context, field K, delta V) (V, error) {
+func (d Dict[K, V]) Incr(ctx context.Context, field K, delta V) (V, error) {
 	var zero V
 	var q query
 	if err := q.begin(ctx, &d.Object, "DictCache.Incr", 0); err != nil {
@@ -464,9 +491,4 @@ func (d DictCache[K, V]) Incr(ctx context.Context, field K, delta V) (V, error) 
 		return zero, err
 	}
 	return readNumber[V](&q)
-}
-
-// Clear removes every dict under the prefix; see [Cache.Clear].
-func (d DictCache[K, V]) Clear(ctx context.Context) (int64, error) {
-	return d.Options.clear(ctx, "DictCache.Clear")
 }

@@ -21,7 +21,7 @@ import (
 
 // dictKind is a dict with the fields a, b and c, and its operations.
 func dictKind(conn *caches.Conn, o caches.Options, key ...any) (collection, func(context.Context) error, func(context.Context) error, []act) {
-	d := caches.DictCache[string, int]{Options: o}.On(conn).Key(key...)
+	d := caches.DictCache[string, int](o).On(conn).Key(key...)
 	fill := func(ctx context.Context) error { return d.Update(ctx, map[string]int{"a": 1, "b": 2, "c": 3}) }
 	empty := func(ctx context.Context) error {
 		for _, field := range []string{"a", "b", "c"} {
@@ -55,7 +55,7 @@ func dictKind(conn *caches.Conn, o caches.Options, key ...any) (collection, func
 
 func TestDictOperations(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		d := caches.DictCache[string, string]{Options: caches.Options{Prefix: "prefs", TTL: time.Hour}}.On(conn).Key(42)
+		d := caches.DictCache[string, string]{Prefix: "prefs", TTL: time.Hour}.On(conn).Key(42)
 
 		// Nothing is there.
 		require.ErrorIs(t, errOf(d.Get(ctx, "theme")), caches.ErrMiss)
@@ -115,7 +115,7 @@ func tally[T comparable](all iter.Seq[T]) map[T]int {
 }
 
 // requireDict requires that all ways to read a dict agree on want.
-func requireDict[K, V comparable](t *testing.T, ctx context.Context, d caches.DictCache[K, V], want map[K]V) {
+func requireDict[K, V comparable](t *testing.T, ctx context.Context, d caches.Dict[K, V], want map[K]V) {
 	t.Helper()
 	requireLen(t, ctx, d, len(want))
 	got, err := d.Copy(ctx)
@@ -142,7 +142,7 @@ func requireDict[K, V comparable](t *testing.T, ctx context.Context, d caches.Di
 
 func TestDictGetOrAdd(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		d := caches.DictCache[string, []int]{Options: caches.Options{Prefix: "dict"}}.On(conn).Key("goa")
+		d := caches.DictCache[string, []int]{Prefix: "dict"}.On(conn).Key("goa")
 		stored, loaded, err := d.GetOrAdd(ctx, "a", []int{1})
 		require.NoError(t, err)
 		require.False(t, loaded)
@@ -168,7 +168,7 @@ func TestDictGetOrAddExpiry(t *testing.T) {
 		for policy, want := range map[caches.TTLPolicy]time.Duration{
 			caches.RefreshOnWrite: otherTTL, caches.FromCreation: otherTTL, caches.SlideOnRead: ownTTL,
 		} {
-			d := caches.DictCache[string, int]{Options: caches.Options{Prefix: "goa", TTL: ownTTL, TTLPolicy: policy}}.On(conn).Key(policy.String())
+			d := caches.DictCache[string, int]{Prefix: "goa", TTL: ownTTL, TTLPolicy: policy}.On(conn).Key(policy.String())
 			_, _, err := d.GetOrAdd(ctx, "a", 1)
 			require.NoError(t, err)
 			requireTTL(t, ctx, d, ownTTL)
@@ -184,7 +184,7 @@ func TestDictGetOrAddExpiry(t *testing.T) {
 // One of many callers adds; all get what it stored.
 func TestDictGetOrAddRace(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		d := caches.DictCache[string, int]{Options: caches.Options{Prefix: "dict"}}.On(conn).Key("race")
+		d := caches.DictCache[string, int]{Prefix: "dict"}.On(conn).Key("race")
 		var mu sync.Mutex
 		var callers sync.WaitGroup
 		adders, seen := 0, map[int]bool{}
@@ -208,7 +208,7 @@ func TestDictGetOrAddRace(t *testing.T) {
 func TestDictIncr(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		o := caches.Options{Prefix: "incr", TTL: time.Hour}
-		ints := caches.DictCache[string, int64]{Options: o}.On(conn).Key("ints")
+		ints := caches.DictCache[string, int64](o).On(conn).Key("ints")
 		for _, step := range []struct{ delta, want int64 }{{5, 5}, {-7, -2}, {0, -2}, {math.MaxInt64, math.MaxInt64 - 2}, {2, math.MaxInt64}} {
 			n, err := ints.Incr(ctx, "n", step.delta)
 			require.NoError(t, err)
@@ -224,7 +224,7 @@ func TestDictIncr(t *testing.T) {
 		require.NoError(t, ints.Set(ctx, "set", 40))
 		require.Equal(t, int64(42), ask(ints.Incr(ctx, "set", 2)).ok(t), "the server counts on from what Set stored")
 
-		floats := caches.DictCache[string, float64]{Options: o}.On(conn).Key("floats")
+		floats := caches.DictCache[string, float64](o).On(conn).Key("floats")
 		require.Equal(t, 0.5, ask(floats.Incr(ctx, "n", 0.5)).ok(t))
 		require.Equal(t, -2.25, ask(floats.Incr(ctx, "n", -2.75)).ok(t))
 		require.Equal(t, -2.25, ask(floats.Get(ctx, "n")).ok(t))
@@ -232,10 +232,10 @@ func TestDictIncr(t *testing.T) {
 		require.ErrorIs(t, errOf(floats.Incr(ctx, "n", math.NaN())), caches.ErrOverflow)
 
 		type seats uint8
-		small := caches.DictCache[string, seats]{Options: o}.On(conn).Key("small")
+		small := caches.DictCache[string, seats](o).On(conn).Key("small")
 		require.Equal(t, seats(250), ask(small.Incr(ctx, "n", 250)).ok(t))
 		require.ErrorIs(t, errOf(small.Incr(ctx, "n", 250)), caches.ErrOverflow, "500 is not a uint8")
-		big := caches.DictCache[string, uint64]{Options: o}.On(conn).Key("big")
+		big := caches.DictCache[string, uint64](o).On(conn).Key("big")
 		require.ErrorIs(t, errOf(big.Incr(ctx, "n", math.MaxUint64)), caches.ErrOverflow)
 		require.Equal(t, 0, ask(big.Len(ctx)).ok(t), "nothing was sent")
 	})
@@ -244,24 +244,24 @@ func TestDictIncr(t *testing.T) {
 func TestDictIncrNotNumber(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		o := caches.Options{Prefix: "nan", TTL: time.Hour}
-		texts := caches.DictCache[string, string]{Options: o}.On(conn).Key("it")
+		texts := caches.DictCache[string, string](o).On(conn).Key("it")
 		require.NoError(t, texts.Set(ctx, "text", "three"))
 		require.ErrorIs(t, errOf(texts.Incr(ctx, "new", "1")), caches.ErrNotNumber, "V is not a number")
-		ints := caches.DictCache[string, int]{Options: o}.On(conn).Key("it")
+		ints := caches.DictCache[string, int](o).On(conn).Key("it")
 		require.ErrorIs(t, errOf(ints.Incr(ctx, "text", 1)), caches.ErrNotNumber)
-		floats := caches.DictCache[string, float64]{Options: o}.On(conn).Key("it")
+		floats := caches.DictCache[string, float64](o).On(conn).Key("it")
 		require.ErrorIs(t, errOf(floats.Incr(ctx, "text", 1)), caches.ErrNotNumber)
 
 		// What the serializer could not read again is refused before it is
 		// stored.
 		for _, s := range []caches.Serializer{caches.Gob, caches.Compressed(nil, nil)} {
 			o.Serializer = s
-			other := caches.DictCache[string, int]{Options: o}.On(conn).Key("serializer")
+			other := caches.DictCache[string, int](o).On(conn).Key("serializer")
 			require.ErrorIs(t, errOf(other.Incr(ctx, "n", 1)), caches.ErrNotNumber, "%T", s)
 			require.Equal(t, 0, ask(other.Len(ctx)).ok(t))
 		}
 		o.Serializer = caches.Raw
-		raw := caches.DictCache[string, int]{Options: o}.On(conn).Key("raw")
+		raw := caches.DictCache[string, int](o).On(conn).Key("raw")
 		require.Equal(t, 3, ask(raw.Incr(ctx, "n", 3)).ok(t))
 		require.Equal(t, 3, ask(raw.Get(ctx, "n")).ok(t))
 	})
@@ -285,8 +285,8 @@ func (a answer[T]) ok(t *testing.T) T {
 func TestDictCorrupt(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		o := caches.Options{Prefix: "corrupt"}
-		texts := caches.DictCache[string, string]{Options: o}.On(conn).Key("it")
-		ints := caches.DictCache[string, int]{Options: o}.On(conn).Key("it")
+		texts := caches.DictCache[string, string](o).On(conn).Key("it")
+		ints := caches.DictCache[string, int](o).On(conn).Key("it")
 		require.NoError(t, texts.Set(ctx, "text", "three"))
 		for name, err := range map[string]error{
 			"Get":      errOf(ints.Get(ctx, "text")),
@@ -302,7 +302,7 @@ func TestDictCorrupt(t *testing.T) {
 			require.NotContains(t, err.Error(), "three", "%s does not show the value", name)
 		}
 		require.Equal(t, []string{"text"}, ask(ints.Keys(ctx)).ok(t), "the fields decode")
-		fields := caches.DictCache[int, string]{Options: o}.On(conn).Key("it")
+		fields := caches.DictCache[int, string](o).On(conn).Key("it")
 		require.ErrorIs(t, errOf(fields.Keys(ctx)), caches.ErrCorrupt)
 		require.ErrorIs(t, errEnd2(fields.All(ctx)), caches.ErrCorrupt)
 		require.ErrorIs(t, errOf(ints.Pop(ctx, "text")), caches.ErrCorrupt)
@@ -313,7 +313,7 @@ func TestDictCorrupt(t *testing.T) {
 func TestDictMarshalError(t *testing.T) {
 	ctx := t.Context()
 	conn, store := countingConn(t)
-	d := caches.DictCache[string, any]{Options: caches.Options{Prefix: "marshal", TTL: time.Hour}}.On(conn).Key("it")
+	d := caches.DictCache[string, any]{Prefix: "marshal", TTL: time.Hour}.On(conn).Key("it")
 	bad := make(chan int)
 	require.Error(t, d.Set(ctx, "a", bad))
 	require.Error(t, d.Update(ctx, map[string]any{"a": 1, "b": bad}))
@@ -325,7 +325,7 @@ const many = 5000 // elements of a large collection: twenty pages
 
 func TestDictLarge(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		d := caches.DictCache[int, string]{Options: caches.Options{Prefix: "large", TTL: ownTTL}}.On(conn).Key("dict")
+		d := caches.DictCache[int, string]{Prefix: "large", TTL: ownTTL}.On(conn).Key("dict")
 		want := make(map[int]string, many)
 		for i := range many {
 			want[i] = strconv.Itoa(i * i)
@@ -364,7 +364,7 @@ func TestDictLarge(t *testing.T) {
 // What stops an iteration is told at its end, and ends there.
 func TestDictAllError(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		d := caches.DictCache[int, int]{Options: caches.Options{Prefix: "stopped"}}.On(conn).Key("dict")
+		d := caches.DictCache[int, int]{Prefix: "stopped"}.On(conn).Key("dict")
 		items := make(map[int]int, many)
 		for i := range many {
 			items[i] = i
@@ -394,7 +394,7 @@ func TestDictAllError(t *testing.T) {
 // Fields that are there all the time are seen, whatever else comes and goes.
 func TestDictAllWhileWritten(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		d := caches.DictCache[int, int]{Options: caches.Options{Prefix: "busy"}}.On(conn).Key("dict")
+		d := caches.DictCache[int, int]{Prefix: "busy"}.On(conn).Key("dict")
 		disturbed(t, ctx, 1000,
 			func(ctx context.Context, from, to int) error {
 				items := map[int]int{}
@@ -490,9 +490,9 @@ func TestMembers(t *testing.T) {
 func requireMembers[T comparable](t *testing.T, ctx context.Context, conn *caches.Conn, members ...T) {
 	t.Helper()
 	o := caches.Options{Prefix: fmt.Sprintf("members of %T", members)}
-	set := caches.SetCache[T]{Options: o}.On(conn).Key("set")
-	dict := caches.DictCache[T, int]{Options: o}.On(conn).Key("dict")
-	sorted := caches.SortedSetCache[T]{Options: o}.On(conn).Key("sorted")
+	set := caches.SetCache[T](o).On(conn).Key("set")
+	dict := caches.DictCache[T, int](o).On(conn).Key("dict")
+	sorted := caches.SortedSetCache[T](o).On(conn).Key("sorted")
 	wantSet, wantDict, wantSorted := map[T]struct{}{}, map[T]int{}, map[T]float64{}
 	for i, member := range members {
 		wantSet[member], wantDict[member], wantSorted[member] = struct{}{}, i, float64(i)
@@ -522,13 +522,13 @@ func TestMembersZeros(t *testing.T) {
 		type point struct{ X, Y float64 }
 		minus := math.Copysign(0, -1)
 		o := caches.Options{Prefix: "zeros"}
-		floats := caches.SetCache[float64]{Options: o}.On(conn).Key("floats")
+		floats := caches.SetCache[float64](o).On(conn).Key("floats")
 		require.Equal(t, 1, ask(floats.Add(ctx, 0, minus)).ok(t))
 		require.True(t, ask(floats.Contains(ctx, minus)).ok(t))
-		points := caches.SetCache[point]{Options: o}.On(conn).Key("points")
+		points := caches.SetCache[point](o).On(conn).Key("points")
 		require.Equal(t, 2, ask(points.Add(ctx, point{0, minus}, point{minus, 0}, point{0, 0}, point{-0.5, minus})).ok(t))
 		require.True(t, ask(points.Contains(ctx, point{minus, minus})).ok(t))
-		arrays := caches.SetCache[[2]float32]{Options: o}.On(conn).Key("arrays")
+		arrays := caches.SetCache[[2]float32](o).On(conn).Key("arrays")
 		require.Equal(t, 1, ask(arrays.Add(ctx, [2]float32{}, [2]float32{float32(minus), 0})).ok(t))
 	})
 }
@@ -567,9 +567,9 @@ func refused[T comparable](t *testing.T, member T) {
 	ctx := t.Context()
 	conn, store := countingConn(t)
 	o := caches.Options{Prefix: "refused"}
-	set := caches.SetCache[T]{Options: o}.On(conn).Key("it")
-	dict := caches.DictCache[T, int]{Options: o}.On(conn).Key("it")
-	sorted := caches.SortedSetCache[T]{Options: o}.On(conn).Key("it")
+	set := caches.SetCache[T](o).On(conn).Key("it")
+	dict := caches.DictCache[T, int](o).On(conn).Key("it")
+	sorted := caches.SortedSetCache[T](o).On(conn).Key("it")
 	for name, err := range map[string]error{
 		"SetCache.Add": errOf(set.Add(ctx, member)), "SetCache.Contains": errOf(set.Contains(ctx, member)),
 		"SetCache.ContainsMany": errOf(set.ContainsMany(ctx, member)), "SetCache.Remove": errOf(set.Remove(ctx, member)),

@@ -416,44 +416,45 @@ func (x objects) options(s *step) caches.Options {
 	return caches.Options{Prefix: x.prefix, TTL: s.ttl, TTLPolicy: s.policy, Serializer: caches.Raw}
 }
 
-func (x objects) object(key string) caches.Cache[string] {
-	return caches.Cache[string]{Options: caches.Options{Prefix: x.prefix}}.On(x.conn).Key(key)
+func (x objects) object(key string) caches.Value[string] {
+	return caches.Cache[string]{Prefix: x.prefix}.On(x.conn).Key(key)
 }
 
 func (x objects) values(s *step) caches.Cache[string] {
-	return caches.Cache[string]{Options: x.options(s)}.On(x.conn)
+	return caches.Cache[string](x.options(s)).On(x.conn)
 }
 
-func (x objects) value(s *step) caches.Cache[string] { return x.values(s).Key(s.keys[0]) }
+func (x objects) value(s *step) caches.Value[string] { return x.values(s).Key(s.keys[0]) }
 
-func (x objects) counter(s *step) caches.CounterCache[int64] {
-	return caches.CounterCache[int64]{Options: x.options(s)}.On(x.conn).Key(s.keys[0])
+func (x objects) counter(s *step) caches.Counter[int64] {
+	return caches.CounterCache[int64](x.options(s)).On(x.conn).Key(s.keys[0])
 }
 
-func (x objects) meter(s *step) caches.CounterCache[float64] {
-	return caches.CounterCache[float64]{Options: x.options(s)}.On(x.conn).Key(s.keys[0])
+func (x objects) meter(s *step) caches.Counter[float64] {
+	return caches.CounterCache[float64](x.options(s)).On(x.conn).Key(s.keys[0])
 }
 
-func (x objects) dict(s *step) caches.DictCache[string, string] {
-	return caches.DictCache[string, string]{Options: x.options(s)}.On(x.conn).Key(s.keys[0])
+func (x objects) dict(s *step) caches.Dict[string, string] {
+	return caches.DictCache[string, string](x.options(s)).On(x.conn).Key(s.keys[0])
 }
 
-func (x objects) tallies(s *step) caches.DictCache[string, int64] {
-	return caches.DictCache[string, int64]{Options: x.options(s)}.On(x.conn).Key(s.keys[0])
+func (x objects) tallies(s *step) caches.Dict[string, int64] {
+	return caches.DictCache[string, int64](x.options(s)).On(x.conn).Key(s.keys[0])
 }
 
-func (x objects) set(s *step, key string) caches.SetCache[string] {
-	return caches.SetCache[string]{Options: x.options(s)}.On(x.conn).Key(key)
+func (x objects) set(s *step, key string) caches.Set[string] {
+	return caches.SetCache[string](x.options(s)).On(x.conn).Key(key)
 }
 
-func (x objects) members(s *step) caches.SetCache[string] { return x.set(s, s.keys[0]) }
+func (x objects) members(s *step) caches.Set[string] { return x.set(s, s.keys[0]) }
 
-func (x objects) board(s *step) caches.SortedSetCache[string] {
-	return caches.SortedSetCache[string]{Options: x.options(s)}.On(x.conn).Key(s.keys[0])
+func (x objects) board(s *step) caches.SortedSet[string] {
+	return caches.SortedSetCache[string](x.options(s)).On(x.conn).Key(s.keys[0])
 }
 
-func (x objects) gate(s *step) caches.SentinelCache {
-	return caches.SentinelCache{Options: x.options(s)}.On(x.conn).Key(s.keys[0])
+func (x objects) gate(s *step) caches.Sentinel {
+	o := x.options(s)
+	return caches.SentinelCache{Prefix: o.Prefix, TTL: o.TTL}.On(x.conn).Key(s.keys[0])
 }
 
 // An operation is one that a plan can draw, and how it runs on a side. The
@@ -500,14 +501,14 @@ func pairs[V any](all iter.Seq2[string, V], end func() error) ([]string, error) 
 	return elements, end()
 }
 
-func algebraOf(op func(caches.SetCache[string], context.Context, ...caches.SetCache[string]) (map[string]struct{}, error)) func(context.Context, objects, *step) outcome {
+func algebraOf(op func(caches.Set[string], context.Context, ...caches.Set[string]) (map[string]struct{}, error)) func(context.Context, objects, *step) outcome {
 	return func(ctx context.Context, x objects, s *step) outcome {
 		return result(op(x.members(s), ctx, x.set(s, s.keys[1]), x.set(s, s.keys[2])))
 	}
 }
 
 // storeOf stores into the first key, which is sometimes among the sources.
-func storeOf(op func(caches.SetCache[string], context.Context, caches.SetCache[string], ...caches.SetCache[string]) (int, error)) func(context.Context, objects, *step) outcome {
+func storeOf(op func(caches.Set[string], context.Context, caches.Set[string], ...caches.Set[string]) (int, error)) func(context.Context, objects, *step) outcome {
 	return func(ctx context.Context, x objects, s *step) outcome {
 		return result(op(x.set(s, s.keys[1]), ctx, x.members(s), x.set(s, s.keys[2])))
 	}
@@ -607,12 +608,12 @@ var operations = []operation{
 	{kind: 's', name: "set.Random", run: func(ctx context.Context, x objects, s *step) outcome { return drawsOne(x.members(s).Random(ctx)) }, follow: func(ctx context.Context, x objects, s *step, drawn []string) string {
 		return fmt.Sprint(len(drawn), result(x.members(s).Contains(ctx, drawn[0])).text)
 	}},
-	{kind: 's', name: "set.Union", several: true, run: algebraOf(caches.SetCache[string].Union)},
-	{kind: 's', name: "set.Intersect", several: true, run: algebraOf(caches.SetCache[string].Intersect)},
-	{kind: 's', name: "set.Difference", several: true, run: algebraOf(caches.SetCache[string].Difference)},
-	{kind: 's', name: "set.UnionStore", several: true, run: storeOf(caches.SetCache[string].UnionStore)},
-	{kind: 's', name: "set.IntersectStore", several: true, run: storeOf(caches.SetCache[string].IntersectStore)},
-	{kind: 's', name: "set.DifferenceStore", several: true, run: storeOf(caches.SetCache[string].DifferenceStore)},
+	{kind: 's', name: "set.Union", several: true, run: algebraOf(caches.Set[string].Union)},
+	{kind: 's', name: "set.Intersect", several: true, run: algebraOf(caches.Set[string].Intersect)},
+	{kind: 's', name: "set.Difference", several: true, run: algebraOf(caches.Set[string].Difference)},
+	{kind: 's', name: "set.UnionStore", several: true, run: storeOf(caches.Set[string].UnionStore)},
+	{kind: 's', name: "set.IntersectStore", several: true, run: storeOf(caches.Set[string].IntersectStore)},
+	{kind: 's', name: "set.DifferenceStore", several: true, run: storeOf(caches.Set[string].DifferenceStore)},
 
 	{kind: 'z', name: "sorted.Add", weight: 3, run: func(ctx context.Context, x objects, s *step) outcome {
 		return result(x.board(s).Add(ctx, s.scored()...))

@@ -9,7 +9,7 @@
 // A type of object is a value, usually in a package-level variable. Key makes
 // the object at a key, and the operations are on that object:
 //
-//	var profiles = caches.Cache[Profile]{Options: caches.Options{Prefix: "profile", TTL: time.Hour}}
+//	var profiles = caches.Cache[Profile]{Prefix: "profile", TTL: time.Hour}
 //
 //	err := profiles.Key(42).Set(ctx, Profile{Name: "Ada"}) // at profile.42
 //	p, err := profiles.Key(42).Get(ctx)

@@ -60,17 +60,17 @@ func TestSentinelErrorsDiffer(t *testing.T) {
 func TestErrorsOfData(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		o := caches.Options{Prefix: "e"}
-		text := caches.Cache[string]{Options: o}.On(conn)
-		number := caches.CounterCache[int64]{Options: o}.On(conn)
-		small := caches.CounterCache[int8]{Options: o}.On(conn)
-		float := caches.CounterCache[float64]{Options: o}.On(conn)
-		dict := caches.DictCache[string, int]{Options: o}.On(conn)
-		board := caches.SortedSetCache[string]{Options: o}.On(conn)
-		set := caches.SetCache[int]{Options: o}.On(conn)
+		text := caches.Cache[string](o).On(conn)
+		number := caches.CounterCache[int64](o).On(conn)
+		small := caches.CounterCache[int8](o).On(conn)
+		float := caches.CounterCache[float64](o).On(conn)
+		dict := caches.DictCache[string, int](o).On(conn)
+		board := caches.SortedSetCache[string](o).On(conn)
+		set := caches.SetCache[int](o).On(conn)
 		require.NoError(t, text.Key("text").Set(ctx, "a text"))
 		require.NoError(t, number.Key("most").Set(ctx, 1<<63-1))
 		require.NoError(t, float.Key("huge").Set(ctx, 1.7e308))
-		texts := caches.DictCache[string, string]{Options: o}.On(conn)
+		texts := caches.DictCache[string, string](o).On(conn)
 		require.NoError(t, texts.Key("dict").Set(ctx, "text", "a text"))
 		for _, tt := range []struct {
 			op, key string
@@ -94,7 +94,10 @@ func TestErrorsOfData(t *testing.T) {
 			{"CounterCache.Incr", "e.dict", []error{caches.ErrWrongType},
 				func() error { _, err := number.Key("dict").Incr(ctx, 1); return err }},
 			{"SentinelCache.Once", "e.dict", []error{caches.ErrWrongType},
-				func() error { _, err := caches.SentinelCache{Options: o}.On(conn).Key("dict").Once(ctx); return err }},
+				func() error {
+					_, err := caches.SentinelCache{Prefix: o.Prefix, TTL: o.TTL, Connection: o.Connection, Version: o.Version}.On(conn).Key("dict").Once(ctx)
+					return err
+				}},
 			{"CounterCache.Incr", "e.text", []error{caches.ErrNotNumber},
 				func() error { _, err := number.Key("text").Incr(ctx, 1); return err }},
 			{"CounterCache.Incr", "e.text", []error{caches.ErrNotNumber},
@@ -106,9 +109,9 @@ func TestErrorsOfData(t *testing.T) {
 			{"Cache.Get", "e.most", []error{caches.ErrCorrupt, caches.ErrOverflow},
 				func() error { _, err := small.Key("most").Get(ctx); return err }},
 			{"Cache.Get", "e.text", []error{caches.ErrCorrupt},
-				func() error { _, err := caches.Cache[int]{Options: o}.On(conn).Key("text").Get(ctx); return err }},
+				func() error { _, err := caches.Cache[int](o).On(conn).Key("text").Get(ctx); return err }},
 			{"DictCache.Get", "", []error{caches.ErrNoKey},
-				func() error { _, err := dict.Get(ctx, "f"); return err }},
+				func() error { _, err := caches.Dict[string, int]{}.Get(ctx, "f"); return err }},
 		} {
 			name := tt.op + " " + tt.key
 			err := tt.call()
@@ -130,9 +133,9 @@ func TestErrorsOfData(t *testing.T) {
 // The server's own error can be had beside the sentinel.
 func TestClassifiedErrorsKeepTheServers(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		value := caches.Cache[string]{Options: caches.Options{Prefix: "e"}}.On(conn).Key("a")
+		value := caches.Cache[string]{Prefix: "e"}.On(conn).Key("a")
 		require.NoError(t, value.Set(ctx, "a text"))
-		_, err := caches.SetCache[int]{Options: caches.Options{Prefix: "e"}}.On(conn).Key("a").Add(ctx, 1)
+		_, err := caches.SetCache[int]{Prefix: "e"}.On(conn).Key("a").Add(ctx, 1)
 		refusal, ok := errors.AsType[*caches.ServerError](err)
 		require.True(t, ok, err)
 		require.Equal(t, "WRONGTYPE", refusal.Code)
@@ -170,7 +173,7 @@ func TestClassification(t *testing.T) {
 		{"", nil, "caches: server says "},
 	} {
 		conn := over(t, replying(tt.reply))
-		value := caches.Cache[string]{Options: caches.Options{Prefix: "e"}}.On(conn).Key("a")
+		value := caches.Cache[string]{Prefix: "e"}.On(conn).Key("a")
 		_, err := value.Get(t.Context())
 		requireOnly(t, tt.reply, err, tt.want...)
 		require.Equal(t, `Cache.Get "e.a": `+tt.shows, err.Error())
@@ -178,7 +181,7 @@ func TestClassification(t *testing.T) {
 		require.True(t, ok)
 		require.Equal(t, tt.reply, strings.TrimSuffix(refusal.Code+" "+refusal.Message(), " "))
 
-		_, err = caches.GetMany(t.Context(), caches.Cache[string]{Options: caches.Options{Prefix: "e"}}.On(conn), []int{1})
+		_, err = caches.GetMany(t.Context(), caches.Cache[string]{Prefix: "e"}.On(conn), []int{1})
 		requireOnly(t, tt.reply, err, tt.want...)
 		require.Equal(t, `GetMany "e.1": `+tt.shows, err.Error())
 	}
@@ -204,7 +207,7 @@ func TestErrorsOfProtocol(t *testing.T) {
 		"another kind": func(r *driver.Replies) { r.Int(1) },
 	} {
 		conn := over(t, leaving(leave))
-		_, err := caches.Cache[string]{Options: caches.Options{Prefix: "e"}}.On(conn).Key("a").Get(t.Context())
+		_, err := caches.Cache[string]{Prefix: "e"}.On(conn).Key("a").Get(t.Context())
 		requireOnly(t, name, err, driver.ErrProtocol)
 		won, err := gates(conn, time.Minute).Key("a").Once(t.Context())
 		requireOnly(t, name, err, driver.ErrProtocol)
@@ -223,7 +226,7 @@ func TestErrorsOfARealServer(t *testing.T) {
 	ctx := t.Context()
 	server := testutil.Redis(t, &testutil.RedisOptions{Config: []string{"maxmemory 1", "maxmemory-policy noeviction"}})
 	conn := open(t, server.DSN())
-	value := caches.Cache[string]{Options: caches.Options{Prefix: "e"}}.On(conn).Key("a")
+	value := caches.Cache[string]{Prefix: "e"}.On(conn).Key("a")
 	err := value.Set(ctx, "x")
 	requireOnly(t, "out of memory", err)
 	refusal, ok := errors.AsType[*caches.ServerError](err)
@@ -240,7 +243,7 @@ func TestErrorsOfARealServer(t *testing.T) {
 }
 
 func TestObjectWithoutAConnection(t *testing.T) {
-	value := caches.Cache[string]{Options: caches.Options{Prefix: "e", Connection: "errors_test"}}.Key("a")
+	value := caches.Cache[string]{Prefix: "e", Connection: "errors_test"}.Key("a")
 	_, err := value.Get(t.Context())
 	requireOnly(t, "a name that nothing configures", err, caches.ErrNoConnection)
 	require.Contains(t, err.Error(), "CACHES_DSN_ERRORS_TEST")

@@ -15,7 +15,7 @@ type Profile struct {
 	Name string
 }
 
-var profiles = caches.Cache[Profile]{Options: caches.Options{Prefix: "profile", TTL: time.Hour}}
+var profiles = caches.Cache[Profile]{Prefix: "profile", TTL: time.Hour}
 
 func ExampleCache() {
 	ctx := context.Background()
@@ -40,7 +40,7 @@ func ExampleCache() {
 
 func ExampleGetMany() {
 	ctx := context.Background()
-	squares := caches.Cache[int]{Options: caches.Options{Prefix: "square"}}
+	squares := caches.Cache[int]{Prefix: "square"}
 	if err := caches.SetMany(ctx, squares, map[int]int{1: 1, 2: 4, 3: 9}); err != nil {
 		fmt.Println(err)
 	}
@@ -51,9 +51,9 @@ func ExampleGetMany() {
 
 func ExampleCounterCache() {
 	ctx := context.Background()
-	visits := caches.CounterCache[int64]{Options: caches.Options{
+	visits := caches.CounterCache[int64]{
 		Prefix: "visits", TTL: 24 * time.Hour, TTLPolicy: caches.FromCreation, // the window ends a day after it began
-	}}
+	}
 	n, err := visits.Key("home").Incr(ctx, 10)
 	fmt.Println(n, err)
 	n, err = visits.Key("home").Decr(ctx, 3)
@@ -65,7 +65,7 @@ func ExampleCounterCache() {
 
 func ExampleDictCache() {
 	ctx := context.Background()
-	prefs := caches.DictCache[string, string]{Options: caches.Options{Prefix: "prefs"}}
+	prefs := caches.DictCache[string, string]{Prefix: "prefs"}
 	d := prefs.Key(42)
 	if err := d.Update(ctx, map[string]string{"theme": "dark", "lang": "en"}); err != nil {
 		fmt.Println(err)
@@ -88,7 +88,7 @@ func ExampleDictCache() {
 
 func ExampleSetCache() {
 	ctx := context.Background()
-	online := caches.SetCache[int]{Options: caches.Options{Prefix: "online", TTL: time.Minute}}
+	online := caches.SetCache[int]{Prefix: "online", TTL: time.Minute}
 	eu, us := online.Key("eu"), online.Key("us")
 	eu.Add(ctx, 1, 2, 3)
 	us.Add(ctx, 3, 4)
@@ -99,7 +99,7 @@ func ExampleSetCache() {
 
 func ExampleSortedSetCache() {
 	ctx := context.Background()
-	board := caches.SortedSetCache[string]{Options: caches.Options{Prefix: "board"}}.Key("today")
+	board := caches.SortedSetCache[string]{Prefix: "board"}.Key("today")
 	board.Add(ctx, caches.Scored[string]{Score: 10, Member: "che"}, caches.Scored[string]{Score: 25, Member: "bar"})
 	score, err := board.Incr(ctx, "che", 20)
 	fmt.Println(score, err)
@@ -113,9 +113,9 @@ func ExampleSortedSetCache() {
 	// bar <nil>
 }
 
-func ExampleSortedSetCache_AddIf() {
+func ExampleSortedSet_AddIf() {
 	ctx := context.Background()
-	best := caches.SortedSetCache[string]{Options: caches.Options{Prefix: "best"}}.Key("level-1")
+	best := caches.SortedSetCache[string]{Prefix: "best"}.Key("level-1")
 	best.Add(ctx, caches.Scored[string]{Score: 25, Member: "bar"})
 	changed, err := best.AddIf(ctx, caches.Greater, caches.Scored[string]{Score: 20, Member: "bar"})
 	fmt.Println(changed, err)
@@ -124,7 +124,7 @@ func ExampleSortedSetCache_AddIf() {
 
 func ExampleSentinelCache() {
 	ctx := context.Background()
-	welcome := caches.SentinelCache{Options: caches.Options{Prefix: "welcome", TTL: 24 * time.Hour}}
+	welcome := caches.SentinelCache{Prefix: "welcome", TTL: 24 * time.Hour}
 	for range 2 {
 		first, err := welcome.Key("ada").Once(ctx)
 		fmt.Println(first, err)
@@ -163,7 +163,7 @@ func ExampleCached() {
 func ExampleInvalidateTags() {
 	ctx := context.Background()
 	price := 10
-	quote := caches.Cached(caches.Cache[int]{Options: caches.Options{Prefix: "quote"}},
+	quote := caches.Cached(caches.Cache[int]{Prefix: "quote"},
 		func(_ context.Context, item string) (int, error) { return price, nil },
 		&caches.CachedOptions[string, int]{
 			Name: "price",
@@ -184,7 +184,7 @@ func ExampleInvalidateTags() {
 	// 12 <nil>
 }
 
-func ExampleCache_Tagged() {
+func ExampleValue_Tagged() {
 	ctx := context.Background()
 	ada := profiles.Key("ada").Tagged("team:7")
 	err := ada.Set(ctx, Profile{Name: "Ada"})
@@ -222,7 +222,7 @@ func ExampleNegative() {
 
 func ExampleCachedFunc_GetMany() {
 	ctx := context.Background()
-	square := caches.Cached(caches.Cache[int]{Options: caches.Options{Prefix: "squares"}},
+	square := caches.Cached(caches.Cache[int]{Prefix: "squares"},
 		func(_ context.Context, n int) (int, error) { return n * n, nil },
 		&caches.CachedOptions[int, int]{Name: "square", Stale: time.Hour})
 	found, err := square.GetMany(ctx, []int{1, 2, 3}) // one round trip per shard, only the missing are computed
@@ -235,14 +235,14 @@ func ExampleCachedFunc_GetMany() {
 
 // An object of one's own is a struct with a cache object inside.
 type Session struct {
-	caches.DictCache[string, string]
+	caches.Dict[string, string]
 }
 
 func (s Session) User(ctx context.Context) (string, error) { return s.Get(ctx, "user") }
 
 func Example_embedding() {
 	ctx := context.Background()
-	sessions := caches.DictCache[string, string]{Options: caches.Options{Prefix: "session", TTL: time.Hour}}
+	sessions := caches.DictCache[string, string]{Prefix: "session", TTL: time.Hour}
 	s := Session{sessions.Key("c0ffee")}
 	s.Set(ctx, "user", "ada")
 	user, err := s.User(ctx)
@@ -251,10 +251,10 @@ func Example_embedding() {
 }
 
 type UserCaches struct {
-	Profile caches.Cache[Profile]         `caches:"profile,ttl=1h"`
-	Roles   caches.SetCache[string]       `caches:"roles,ttl=24h"`
-	Board   caches.SortedSetCache[string] `caches:"board"`
-	Welcome caches.SentinelCache          `caches:"welcome,ttl=720h"`
+	Profile caches.Value[Profile]    `caches:"profile,ttl=1h"`
+	Roles   caches.Set[string]       `caches:"roles,ttl=24h"`
+	Board   caches.SortedSet[string] `caches:"board"`
+	Welcome caches.Sentinel          `caches:"welcome,ttl=720h"`
 }
 
 func ExampleBind() {
@@ -268,9 +268,9 @@ func ExampleBind() {
 
 func ExampleCompressed() {
 	ctx := context.Background()
-	pages := caches.Cache[string]{Options: caches.Options{
+	pages := caches.Cache[string]{
 		Prefix: "page", Serializer: caches.Compressed(caches.Raw, &caches.CompressOptions{MaxSize: 1 << 20}),
-	}}
+	}
 	pages.Key("/").Set(ctx, "<html>")
 	page, err := pages.Key("/").Get(ctx)
 	fmt.Println(page, err)
@@ -278,7 +278,7 @@ func ExampleCompressed() {
 }
 
 func ExampleHashTag() {
-	room := caches.SetCache[string]{Options: caches.Options{Prefix: "room"}}
+	room := caches.SetCache[string]{Prefix: "room"}
 	fmt.Println(room.Key(caches.HashTag("eu"), "online"))
 	fmt.Println(room.Key("{eu}", "online")) // what a user writes is no tag
 	// Output:

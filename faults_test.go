@@ -43,11 +43,11 @@ type calling struct {
 // All of them succeed, or miss, on a server that is there.
 func callings(conn *caches.Conn, prefix string) []calling {
 	o := caches.Options{Prefix: prefix, TTL: time.Hour}
-	value := caches.Cache[string]{Options: o}.On(conn)
-	counter := caches.CounterCache[int]{Options: o}.On(conn).Key("counter")
-	dict := caches.DictCache[string, int]{Options: o}.On(conn).Key("dict")
-	set := caches.SetCache[int]{Options: o}.On(conn).Key("set")
-	board := caches.SortedSetCache[string]{Options: o}.On(conn).Key("board")
+	value := caches.Cache[string](o).On(conn)
+	counter := caches.CounterCache[int](o).On(conn).Key("counter")
+	dict := caches.DictCache[string, int](o).On(conn).Key("dict")
+	set := caches.SetCache[int](o).On(conn).Key("set")
+	board := caches.SortedSetCache[string](o).On(conn).Key("board")
 	return []calling{
 		{"Cache.Get", false, func(ctx context.Context) error { _, err := value.Key("v").Get(ctx); return err }},
 		{"Cache.Set", true, func(ctx context.Context) error { return value.Key("v").Set(ctx, "x") }},
@@ -125,7 +125,7 @@ func TestServerDown(t *testing.T) {
 func TestServerRestartForgetsScripts(t *testing.T) {
 	ctx, server := t.Context(), testutil.Redis(t, nil)
 	conn := open(t, server.DSN()+"?timeout=10s")
-	dict := caches.DictCache[string, int]{Options: caches.Options{Prefix: "d", TTL: time.Hour}}.On(conn).Key("a")
+	dict := caches.DictCache[string, int]{Prefix: "d", TTL: time.Hour}.On(conn).Key("a")
 	for range 3 {
 		require.NoError(t, dict.Set(ctx, "f", 1))
 		field, n, err := dict.PopItem(ctx)
@@ -145,13 +145,15 @@ func TestServerRestartForgetsScripts(t *testing.T) {
 func TestLeaseLostWhenRedisDies(t *testing.T) {
 	t.Parallel()
 	server := testutil.Redis(t, nil)
-	gate := gates(open(t, server.DSN()+"?timeout=3s"), time.Hour).Key("a")
-	gate.Lease = 300 * time.Millisecond
+	const lease = 300 * time.Millisecond
+	typ := gates(open(t, server.DSN()+"?timeout=3s"), time.Hour)
+	typ.Lease = lease
+	gate := typ.Key("a")
 	ran, err := gate.Do(t.Context(), func(ctx context.Context) error {
 		server.Kill()
 		start := time.Now()
 		<-ctx.Done()
-		require.Less(t, time.Since(start), gate.Lease+ample)
+		require.Less(t, time.Since(start), lease+ample)
 		return context.Cause(ctx)
 	})
 	require.True(t, ran)
@@ -212,7 +214,7 @@ func TestContextEndsWaiting(t *testing.T) {
 	server := testutil.Redis(t, nil)
 	proxy := testutil.NewProxy(t, server.Addr())
 	conn := open(t, "redis://"+proxy.Addr()+"?timeout=1m")
-	counter := caches.CounterCache[int]{Options: caches.Options{Prefix: "n"}}.On(conn).Key("a")
+	counter := caches.CounterCache[int]{Prefix: "n"}.On(conn).Key("a")
 	_, err := counter.Incr(t.Context(), 1)
 	require.NoError(t, err)
 	proxy.DropReplies(true)
@@ -257,8 +259,8 @@ func cutAfter(t *testing.T, server *testutil.RedisServer, n int) *caches.Conn {
 func TestReadsSurviveCutReplies(t *testing.T) {
 	ctx, server := t.Context(), testutil.Redis(t, nil)
 	o := caches.Options{Prefix: "value", Serializer: caches.Raw}
-	require.NoError(t, caches.Cache[string]{Options: o}.On(open(t, server.DSN())).Key(1).Set(ctx, "abc"))
-	value := caches.Cache[string]{Options: o}.On(cutAfter(t, server, 3*len("$3\r\nabc\r\n")+1)).Key(1)
+	require.NoError(t, caches.Cache[string](o).On(open(t, server.DSN())).Key(1).Set(ctx, "abc"))
+	value := caches.Cache[string](o).On(cutAfter(t, server, 3*len("$3\r\nabc\r\n")+1)).Key(1)
 	for i := range 100 {
 		v, err := value.Get(ctx)
 		require.NoError(t, err, "read %d", i)
@@ -277,7 +279,7 @@ func TestWritesRunAtMostOnce(t *testing.T) {
 		if ttl != caches.Forever {
 			reply = "+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n:1\r\n:1\r\n"
 		}
-		counter := caches.CounterCache[int]{Options: o}.On(cutAfter(t, server, 3*len(reply)+1)).Key(ttl)
+		counter := caches.CounterCache[int](o).On(cutAfter(t, server, 3*len(reply)+1)).Key(ttl)
 		acknowledged, unknown := 0, 0
 		for range 200 {
 			switch _, err := counter.Incr(ctx, 1); {
@@ -289,7 +291,7 @@ func TestWritesRunAtMostOnce(t *testing.T) {
 				unknown++
 			}
 		}
-		n, err := caches.CounterCache[int]{Options: o}.On(open(t, server.DSN())).Key(ttl).Get(ctx)
+		n, err := caches.CounterCache[int](o).On(open(t, server.DSN())).Key(ttl).Get(ctx)
 		require.NoError(t, err)
 		t.Logf("%d acknowledged, %d unknown, counter at %d", acknowledged, unknown, n)
 		require.Positive(t, unknown, "the proxy cut nothing")
@@ -381,7 +383,7 @@ func shards(t *testing.T) (conn *caches.Conn, servers map[string]*testutil.Redis
 func TestShardLost(t *testing.T) {
 	ctx := t.Context()
 	conn, servers := shards(t)
-	values := caches.Cache[int]{Options: caches.Options{Prefix: "value", TTL: time.Hour}}.On(conn)
+	values := caches.Cache[int]{Prefix: "value", TTL: time.Hour}.On(conn)
 	all := make(map[int]int)
 	for i := range 200 {
 		all[i] = i * i
@@ -476,8 +478,8 @@ func TestShardLostIsNotReplaced(t *testing.T) {
 func TestShardLostUnderSetAlgebra(t *testing.T) {
 	ctx := t.Context()
 	conn, servers := shards(t)
-	sets := caches.SetCache[int]{Options: caches.Options{Prefix: "s", TTL: time.Hour}}.On(conn)
-	var others []caches.SetCache[int]
+	sets := caches.SetCache[int]{Prefix: "s", TTL: time.Hour}.On(conn)
+	var others []caches.Set[int]
 	for i := range 16 {
 		_, err := sets.Key(i).Add(ctx, i)
 		require.NoError(t, err)

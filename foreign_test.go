@@ -17,12 +17,12 @@ func TestForeignKeysAreLeftAlone(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
 			o := caches.Options{Prefix: "foreign", TTL: time.Minute, TTLPolicy: policy}
-			text := caches.Cache[string]{Options: caches.Options{Prefix: "foreign"}}.On(conn).Key("text")
-			list := caches.SetCache[int]{Options: caches.Options{Prefix: "foreign"}}.On(conn).Key("set")
-			dict := caches.DictCache[string, int]{Options: o}.On(conn)
-			set := caches.SetCache[int]{Options: o}.On(conn)
-			board := caches.SortedSetCache[string]{Options: o}.On(conn)
-			count := caches.CounterCache[int]{Options: o}.On(conn)
+			text := caches.Cache[string]{Prefix: "foreign"}.On(conn).Key("text")
+			list := caches.SetCache[int]{Prefix: "foreign"}.On(conn).Key("set")
+			dict := caches.DictCache[string, int](o).On(conn)
+			set := caches.SetCache[int](o).On(conn)
+			board := caches.SortedSetCache[string](o).On(conn)
+			count := caches.CounterCache[int](o).On(conn)
 			fields, items := make([]string, 6000), make(map[string]int)
 			members, scored := make([]int, 6000), make([]caches.Scored[string], 6000)
 			for i := range members {
@@ -77,9 +77,9 @@ func TestManyArgumentsCarryTheirExpiry(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
 			o := caches.Options{Prefix: "many." + policy.String(), TTL: time.Minute, TTLPolicy: policy}
-			set := caches.SetCache[int]{Options: o}.On(conn).Key("set")
-			board := caches.SortedSetCache[int]{Options: o}.On(conn).Key("board")
-			dict := caches.DictCache[int, int]{Options: o}.On(conn).Key("dict")
+			set := caches.SetCache[int](o).On(conn).Key("set")
+			board := caches.SortedSetCache[int](o).On(conn).Key("board")
+			dict := caches.DictCache[int, int](o).On(conn).Key("dict")
 			members, scored, items := make([]int, 6000), make([]caches.Scored[int], 6000), make(map[int]int)
 			for i := range members {
 				members[i], scored[i].Member, items[i] = i, i, i

@@ -19,7 +19,7 @@ func FuzzKey(f *testing.F) {
 	f.Add("%2E", "{x}", "a.{b}")
 	f.Add("\x00\x7f", "été\xff", "p")
 	conn := open(f, "locmem://")
-	c := caches.Cache[int]{Options: caches.Options{Prefix: "p"}}.On(conn)
+	c := caches.Cache[int]{Prefix: "p"}.On(conn)
 	f.Fuzz(func(t *testing.T, a, b, prefix string) {
 		key := func(parts ...any) string { return strings.TrimPrefix(c.Key(parts...).String(), "p.") }
 		require.Equal(t, []string{a, b}, splitKey(key(a, b)), "the parts can be read from the key")
@@ -29,7 +29,7 @@ func FuzzKey(f *testing.F) {
 		require.NotEqual(t, key(a), key(caches.HashTag(a)))
 		require.False(t, strings.ContainsAny(key(a, b), "{}\x00\r\n"), "no part makes a tag or a line")
 		if prefix != "" {
-			under := caches.Cache[int]{Options: caches.Options{Prefix: prefix}}.On(conn)
+			under := caches.Cache[int]{Prefix: prefix}.On(conn)
 			require.Equal(t, prefix+"."+key(a, b), under.Key(a, b).String(), "a prefix stands as it is")
 		}
 		for _, plain := range []string{a, b} {
@@ -136,7 +136,7 @@ func FuzzMember(f *testing.F) {
 	f.Add("a", "b", 0.0, math.Copysign(0, -1), int8(1))
 	f.Add("\xff", "\xfe", 1.5, -1.5, int8(-1))
 	f.Add("<&>", "\u2028", math.Inf(1), math.MaxFloat64, int8(0))
-	dict := caches.DictCache[point, int]{Options: caches.Options{Prefix: "d"}}.On(open(f, "locmem://"))
+	dict := caches.DictCache[point, int]{Prefix: "d"}.On(open(f, "locmem://"))
 	f.Fuzz(func(t *testing.T, a, b string, x, y float64, n int8) {
 		ctx, d := t.Context(), dict.Key("points")
 		require.NoError(t, d.Delete(ctx))

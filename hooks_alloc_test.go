@@ -15,7 +15,7 @@ import (
 // cost no memory. The race detector has pools forget at random, which allocates.
 func TestHooksCostNothingWhenNil(t *testing.T) {
 	conn := open(t, "locmem://")
-	flag := caches.Cache[bool]{Options: caches.Options{Prefix: "flag", Serializer: caches.Raw}}.On(conn).Key(1)
+	flag := caches.Cache[bool]{Prefix: "flag", Serializer: caches.Raw}.On(conn).Key(1)
 	ctx := t.Context()
 	require.NoError(t, flag.Set(ctx, true))
 	require.Zero(t, testing.AllocsPerRun(1000, func() { _, _ = flag.Exists(ctx) }))

@@ -135,11 +135,11 @@ func TestHooksHearOfOperations(t *testing.T) {
 	l := &listener{}
 	conn := hooked(t, l, "locmem://?node=a")
 	ctx := t.Context()
-	words := caches.Cache[string]{Options: caches.Options{Prefix: "word", Serializer: caches.Raw}}.On(conn)
-	numbers := caches.Cache[int]{Options: caches.Options{Prefix: "word"}}.On(conn)
-	board := caches.SortedSetCache[string]{Options: caches.Options{Prefix: "board"}}.On(conn)
-	online := caches.SetCache[int]{Options: caches.Options{Prefix: "online"}}.On(conn)
-	prefs := caches.DictCache[string, string]{Options: caches.Options{Prefix: "prefs"}}.On(conn)
+	words := caches.Cache[string]{Prefix: "word", Serializer: caches.Raw}.On(conn)
+	numbers := caches.Cache[int]{Prefix: "word"}.On(conn)
+	board := caches.SortedSetCache[string]{Prefix: "board"}.On(conn)
+	online := caches.SetCache[int]{Prefix: "online"}.On(conn)
+	prefs := caches.DictCache[string, string]{Prefix: "prefs"}.On(conn)
 	run := func(op func(context.Context) error) func() error { return func() error { return op(ctx) } }
 	for _, step := range []struct {
 		do     func() error
@@ -212,7 +212,7 @@ func TestHooksHearOfFaults(t *testing.T) {
 	conn, err := caches.NewConn(map[string]driver.Store{"a": broken}, &caches.ConnOptions{Hooks: l.hooks()})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close()) }()
-	words := caches.Cache[string]{Options: caches.Options{Prefix: "word"}}.On(conn)
+	words := caches.Cache[string]{Prefix: "word"}.On(conn)
 	_, err = words.Key(1).Get(t.Context())
 	require.ErrorIs(t, err, caches.ErrUnavailable)
 	_, err = caches.GetMany(t.Context(), words, []int{1, 2})
@@ -234,7 +234,7 @@ func TestHooksHearOfCachedFunctions(t *testing.T) {
 	conn, err := caches.NewConn(map[string]driver.Store{"a": store}, &caches.ConnOptions{Hooks: l.hooks()})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close()) }()
-	cache := caches.Cache[int]{Options: caches.Options{Prefix: "square", TTL: time.Hour}}.On(conn)
+	cache := caches.Cache[int]{Prefix: "square", TTL: time.Hour}.On(conn)
 	square := caches.Cached(cache, func(_ context.Context, n int) (int, error) { return n * n, nil },
 		&caches.CachedOptions[int, int]{Name: "square", Early: -1, Hook: own.hooks()})
 	last := func() caches.CallInfo {
@@ -365,8 +365,8 @@ func TestStatsByType(t *testing.T) {
 	conn := open(t, "locmem://")
 	ctx := caches.WithConn(t.Context(), conn)
 	type user struct {
-		Profile caches.Cache[Profile] `caches:"profile"`
-		Roles   caches.SetCache[int]  `caches:"roles"`
+		Profile caches.Value[Profile] `caches:"profile"`
+		Roles   caches.Set[int]       `caches:"roles"`
 	}
 	for id := range 5 {
 		u, err := caches.Bind[user]("user", id)
@@ -377,7 +377,7 @@ func TestStatsByType(t *testing.T) {
 	}
 	require.Equal(t, map[string]caches.TypeStats{"profile": {Others: 5}, "roles": {Others: 5}}, conn.Stats().Types)
 	for i := range 1500 {
-		made := caches.Cache[int]{Options: caches.Options{Prefix: fmt.Sprint("made-", i)}}
+		made := caches.Cache[int]{Prefix: fmt.Sprint("made-", i)}
 		require.NoError(t, made.Key(1).Set(ctx, i))
 	}
 	types := conn.Stats().Types
@@ -389,7 +389,7 @@ func TestStatsByType(t *testing.T) {
 func TestStatsLoseNothing(t *testing.T) {
 	t.Parallel()
 	conn := open(t, "locmem://")
-	words := caches.Cache[int]{Options: caches.Options{Prefix: "word"}}.On(conn)
+	words := caches.Cache[int]{Prefix: "word"}.On(conn)
 	var group sync.WaitGroup
 	for g := range 8 {
 		group.Go(func() {

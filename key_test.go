@@ -40,7 +40,7 @@ func (failingText) MarshalText() ([]byte, error) { return nil, errors.New("no te
 
 func TestKeyParts(t *testing.T) {
 	conn := open(t, "locmem://")
-	c := caches.Cache[int]{Options: caches.Options{Prefix: "p"}}.On(conn)
+	c := caches.Cache[int]{Prefix: "p"}.On(conn)
 	noon := time.Date(2024, 2, 29, 12, 0, 0, 500, time.UTC)
 	for _, row := range []struct {
 		parts []any
@@ -84,12 +84,12 @@ func TestKeyOfEveryType(t *testing.T) {
 	conn := open(t, "locmem://")
 	o := caches.Options{Prefix: "p"}
 	for _, key := range []fmt.Stringer{
-		caches.Cache[int]{Options: o}.On(conn).Key("a.b", 1),
-		caches.CounterCache[int]{Options: o}.On(conn).Key("a.b", 1),
-		caches.DictCache[int, int]{Options: o}.On(conn).Key("a.b", 1),
-		caches.SetCache[int]{Options: o}.On(conn).Key("a.b", 1),
-		caches.SortedSetCache[int]{Options: o}.On(conn).Key("a.b", 1),
-		caches.SentinelCache{Options: o}.On(conn).Key("a.b", 1),
+		caches.Cache[int](o).On(conn).Key("a.b", 1),
+		caches.CounterCache[int](o).On(conn).Key("a.b", 1),
+		caches.DictCache[int, int](o).On(conn).Key("a.b", 1),
+		caches.SetCache[int](o).On(conn).Key("a.b", 1),
+		caches.SortedSetCache[int](o).On(conn).Key("a.b", 1),
+		caches.SentinelCache{Prefix: o.Prefix, TTL: o.TTL, Connection: o.Connection, Version: o.Version}.On(conn).Key("a.b", 1),
 	} {
 		require.Equal(t, "p.a%2Eb.1", key.String(), "%T", key)
 	}
@@ -98,7 +98,7 @@ func TestKeyOfEveryType(t *testing.T) {
 func TestKeyRefusesParts(t *testing.T) {
 	ctx := t.Context()
 	conn, stores := tripShards(t, 1)
-	c := caches.Cache[int]{Options: caches.Options{Prefix: "p"}}.On(conn)
+	c := caches.Cache[int]{Prefix: "p"}.On(conn)
 	const want = "is not a string, bytes, number, bool or encoding.TextMarshaler"
 	n := 1
 	for _, row := range []struct {
@@ -135,7 +135,7 @@ func TestKeyRefusesParts(t *testing.T) {
 
 func TestKeyDerives(t *testing.T) {
 	conn := open(t, "locmem://")
-	c := caches.Cache[int]{Options: caches.Options{Prefix: "p"}}.On(conn)
+	c := caches.Cache[int]{Prefix: "p"}.On(conn)
 	user := c.Key("user", 7)
 	require.Equal(t, c.Key("user", 7, "cart", "x.y").String(), user.Key("cart").Key("x.y").String())
 	require.Equal(t, user.String(), user.Key().String())
@@ -147,7 +147,7 @@ func TestKeyDerives(t *testing.T) {
 	require.Equal(t, "x", bare.Key("x").String())
 	require.Equal(t, ".x", bare.Key("", "x").String())
 	require.Equal(t, "x.y", bare.Key("x").Key("y").String())
-	for _, empty := range []caches.Cache[int]{bare.Key(), bare.Key(""), bare.Key(caches.RawKey(""))} {
+	for _, empty := range []caches.Value[int]{bare.Key(), bare.Key(""), bare.Key(caches.RawKey(""))} {
 		_, err := empty.Get(t.Context())
 		require.ErrorContains(t, err, "the key is empty")
 	}
@@ -156,20 +156,20 @@ func TestKeyDerives(t *testing.T) {
 // Objects under one hash tag share a shard; the text of a user has no say in it.
 func TestKeyHashTagKeepsTogether(t *testing.T) {
 	conn := open(t, "locmem://?node=a", "locmem://?node=b", "locmem://?node=c", "locmem://?node=d")
-	c := caches.Cache[int]{Options: caches.Options{Prefix: "p"}}.On(conn)
-	shards := func(key func(i int) caches.Cache[int]) map[string]bool {
+	c := caches.Cache[int]{Prefix: "p"}.On(conn)
+	shards := func(key func(i int) caches.Value[int]) map[string]bool {
 		all := map[string]bool{}
 		for i := range 200 {
 			all[conn.ShardOf(key(i).String())] = true
 		}
 		return all
 	}
-	require.Len(t, shards(func(i int) caches.Cache[int] { return c.Key(caches.HashTag("user:7"), i) }), 1)
-	require.Len(t, shards(func(i int) caches.Cache[int] { return c.Key(i) }), 4)
-	require.Len(t, shards(func(i int) caches.Cache[int] { return c.Key("{user:7}", i) }), 4)
-	require.Len(t, shards(func(i int) caches.Cache[int] { return c.Key("{", i, "}") }), 4)
-	tagged := caches.Cache[int]{Options: caches.Options{Prefix: "{p}"}}.On(conn)
-	require.Len(t, shards(func(i int) caches.Cache[int] { return tagged.Key(i) }), 1, "a prefix may be a tag")
+	require.Len(t, shards(func(i int) caches.Value[int] { return c.Key(caches.HashTag("user:7"), i) }), 1)
+	require.Len(t, shards(func(i int) caches.Value[int] { return c.Key(i) }), 4)
+	require.Len(t, shards(func(i int) caches.Value[int] { return c.Key("{user:7}", i) }), 4)
+	require.Len(t, shards(func(i int) caches.Value[int] { return c.Key("{", i, "}") }), 4)
+	tagged := caches.Cache[int]{Prefix: "{p}"}.On(conn)
+	require.Len(t, shards(func(i int) caches.Value[int] { return tagged.Key(i) }), 1, "a prefix may be a tag")
 }
 
 // splitKey undoes what Key does to texts: that it can be undone is why no two
@@ -233,7 +233,7 @@ func TestKeyIsInjective(t *testing.T) {
 	l := lister{r: rand.New(rand.NewPCG(seed, 0))}
 	conn := open(t, "locmem://")
 	types := []caches.Cache[int]{
-		caches.Cache[int]{Options: caches.Options{Prefix: "p"}}.On(conn),
+		caches.Cache[int]{Prefix: "p"}.On(conn),
 		caches.Cache[int]{}.On(conn),
 	}
 	same := 0
@@ -261,7 +261,7 @@ func TestKeyIsInjective(t *testing.T) {
 // Equal lists have equal keys, whatever types their parts have.
 func TestKeyIsCanonical(t *testing.T) {
 	conn := open(t, "locmem://")
-	c := caches.Cache[int]{Options: caches.Options{Prefix: "p"}}.On(conn)
+	c := caches.Cache[int]{Prefix: "p"}.On(conn)
 	for _, same := range [][]any{
 		{1, int8(1), uint64(1), "1", []byte("1"), 1.0, float32(1), userID(1), userName("1"), big.NewInt(1)},
 		{true, "true", userFlag(true), []byte("true")},

@@ -66,13 +66,13 @@ func over(t *testing.T, stores ...driver.Store) *caches.Conn {
 const lease = 3 * time.Second
 
 // leased runs test in a bubble with a gate whose lease is 3 s.
-func leased(t *testing.T, test func(t *testing.T, gate caches.SentinelCache, store *switchStore)) {
+func leased(t *testing.T, test func(t *testing.T, gate caches.Sentinel, store *switchStore)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		store := &switchStore{Store: testutil.Memory(t)}
-		gate := gates(over(t, store), time.Hour).Key("a")
-		gate.Lease = lease
-		test(t, gate, store)
+		typ := gates(over(t, store), time.Hour)
+		typ.Lease = lease
+		test(t, typ.Key("a"), store)
 	})
 }
 
@@ -88,7 +88,7 @@ func lost(t *testing.T, ctx context.Context) time.Duration {
 }
 
 func TestLeaseIsRenewedWhileWorkRuns(t *testing.T) {
-	leased(t, func(t *testing.T, gate caches.SentinelCache, _ *switchStore) {
+	leased(t, func(t *testing.T, gate caches.Sentinel, _ *switchStore) {
 		ran, err := gate.Do(t.Context(), func(ctx context.Context) error {
 			for range 100 { // ten leases long
 				time.Sleep(lease / 10)
@@ -114,7 +114,7 @@ func TestLeaseIsRenewedWhileWorkRuns(t *testing.T) {
 // opens a lease later. Its stand-in is a store that has gone from it, while
 // another connection still sees the data.
 func TestLeaseEndsWithoutItsProcess(t *testing.T) {
-	leased(t, func(t *testing.T, gate caches.SentinelCache, store *switchStore) {
+	leased(t, func(t *testing.T, gate caches.Sentinel, store *switchStore) {
 		others := gate.On(over(t, store.Store))
 		ran, err := gate.Do(t.Context(), func(ctx context.Context) error {
 			store.set(true, false)
@@ -131,7 +131,7 @@ func TestLeaseEndsWithoutItsProcess(t *testing.T) {
 }
 
 func TestLeaseLostWhenTheGateIsDeleted(t *testing.T) {
-	leased(t, func(t *testing.T, gate caches.SentinelCache, _ *switchStore) {
+	leased(t, func(t *testing.T, gate caches.Sentinel, _ *switchStore) {
 		ran, err := gate.Do(t.Context(), func(ctx context.Context) error {
 			require.NoError(t, gate.Delete(ctx))
 			require.LessOrEqual(t, lost(t, ctx), lease/3)
@@ -155,7 +155,7 @@ func TestLeaseLostToAnother(t *testing.T) {
 		{"and work succeeds", nil, caches.ErrLeaseLost},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			leased(t, func(t *testing.T, gate caches.SentinelCache, _ *switchStore) {
+			leased(t, func(t *testing.T, gate caches.Sentinel, _ *switchStore) {
 				ran, err := gate.Do(t.Context(), func(ctx context.Context) error {
 					require.NoError(t, gate.Delete(ctx))
 					won, err := gate.Once(ctx)
@@ -175,7 +175,7 @@ func TestLeaseLostToAnother(t *testing.T) {
 // What another Do has made of the gate stays: neither the end of the first
 // work nor its failure touches a claim that is not its own.
 func TestLeaseOfAnotherDoIsLeftAlone(t *testing.T) {
-	leased(t, func(t *testing.T, gate caches.SentinelCache, _ *switchStore) {
+	leased(t, func(t *testing.T, gate caches.Sentinel, _ *switchStore) {
 		second := make(chan error)
 		ran, err := gate.Do(t.Context(), func(ctx context.Context) error {
 			require.NoError(t, gate.Delete(ctx))
@@ -205,7 +205,7 @@ func TestLeaseLostWhenTheServerIsGone(t *testing.T) {
 		{"silent", false, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			leased(t, func(t *testing.T, gate caches.SentinelCache, store *switchStore) {
+			leased(t, func(t *testing.T, gate caches.Sentinel, store *switchStore) {
 				ran, err := gate.Do(t.Context(), func(ctx context.Context) error {
 					time.Sleep(lease) // renewed at 1 s and 2 s, and perhaps just now
 					store.set(tt.down, tt.hung)
@@ -224,7 +224,7 @@ func TestLeaseLostWhenTheServerIsGone(t *testing.T) {
 }
 
 func TestLeaseSurvivesAShortOutage(t *testing.T) {
-	leased(t, func(t *testing.T, gate caches.SentinelCache, store *switchStore) {
+	leased(t, func(t *testing.T, gate caches.Sentinel, store *switchStore) {
 		ran, err := gate.Do(t.Context(), func(ctx context.Context) error {
 			for range 5 {
 				store.set(true, false)
@@ -244,7 +244,7 @@ func TestLeaseSurvivesAShortOutage(t *testing.T) {
 // Ran true with an error that is not work's own: it succeeded, and the gate may
 // not have been shut.
 func TestDoCannotShut(t *testing.T) {
-	leased(t, func(t *testing.T, gate caches.SentinelCache, store *switchStore) {
+	leased(t, func(t *testing.T, gate caches.Sentinel, store *switchStore) {
 		ran, err := gate.Do(t.Context(), func(context.Context) error {
 			store.set(true, false)
 			return nil
@@ -259,7 +259,7 @@ func TestDoCannotShut(t *testing.T) {
 }
 
 func TestDoCannotFree(t *testing.T) {
-	leased(t, func(t *testing.T, gate caches.SentinelCache, store *switchStore) {
+	leased(t, func(t *testing.T, gate caches.Sentinel, store *switchStore) {
 		ran, err := gate.Do(t.Context(), func(context.Context) error {
 			store.set(true, false)
 			return errors.ErrUnsupported
@@ -273,7 +273,7 @@ func TestDoCannotFree(t *testing.T) {
 // A server that says nothing holds Do up for five seconds at most, whatever the
 // context.
 func TestDoEndsAlthoughTheServerIsSilent(t *testing.T) {
-	leased(t, func(t *testing.T, gate caches.SentinelCache, store *switchStore) {
+	leased(t, func(t *testing.T, gate caches.Sentinel, store *switchStore) {
 		ctx, cancel := context.WithCancel(t.Context())
 		start := time.Now()
 		ran, err := gate.Do(ctx, func(context.Context) error {
@@ -290,7 +290,7 @@ func TestDoEndsAlthoughTheServerIsSilent(t *testing.T) {
 
 // The lease goes on while work winds up after its caller has left.
 func TestLeaseOutlivesTheCallersContext(t *testing.T) {
-	leased(t, func(t *testing.T, gate caches.SentinelCache, _ *switchStore) {
+	leased(t, func(t *testing.T, gate caches.Sentinel, _ *switchStore) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		ran, err := gate.Do(ctx, func(ctx context.Context) error {
@@ -310,7 +310,7 @@ func TestLeaseOutlivesTheCallersContext(t *testing.T) {
 
 // The context of work carries the caller's values and ends with Do.
 func TestDoContext(t *testing.T) {
-	leased(t, func(t *testing.T, gate caches.SentinelCache, _ *switchStore) {
+	leased(t, func(t *testing.T, gate caches.Sentinel, _ *switchStore) {
 		type key struct{}
 		var inner context.Context
 		_, err := gate.Do(context.WithValue(t.Context(), key{}, "value"), func(ctx context.Context) error {
@@ -327,7 +327,7 @@ func TestDoContext(t *testing.T) {
 // A panic in work does not leave the renewal behind, which would keep the gate
 // shut for as long as the process lives.
 func TestLeaseIsNotRenewedAfterAPanic(t *testing.T) {
-	leased(t, func(t *testing.T, gate caches.SentinelCache, store *switchStore) {
+	leased(t, func(t *testing.T, gate caches.Sentinel, store *switchStore) {
 		others := gate.On(over(t, store.Store))
 		require.Panics(t, func() {
 			_, _ = gate.Do(t.Context(), func(context.Context) error {

@@ -172,11 +172,14 @@ func (m *many) space() *nearSpace {
 }
 
 func newMany[K comparable, T any](ctx context.Context, op string, c Cache[T], keys []K) (*many, error) {
-	conn, err := resolve(ctx, c.Options.conn, c.Options.Connection)
+	if c.err != nil {
+		return nil, &OpError{Op: op, Err: c.err}
+	}
+	conn, err := resolve(ctx, c.conn, c.Connection)
 	if err != nil {
 		return nil, &OpError{Op: op, Err: err}
 	}
-	m := &many{op: op, opts: c.Options, conn: conn, front: conn.front(c.Options.Version), keys: make([]string, len(keys))}
+	m := &many{op: op, opts: Options(c), conn: conn, front: conn.front(c.Version), keys: make([]string, len(keys))}
 	if m.ms, err = m.opts.ttl(conn); err != nil {
 		return nil, &OpError{Op: op, Err: err}
 	}

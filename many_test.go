@@ -97,7 +97,7 @@ func numbers(n int) []int {
 func TestMany(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
-			c := caches.Cache[string]{Options: caches.Options{Prefix: "many." + policy.String(), TTL: time.Hour, TTLPolicy: policy}}.On(conn)
+			c := caches.Cache[string]{Prefix: "many." + policy.String(), TTL: time.Hour, TTLPolicy: policy}.On(conn)
 			items := map[int]string{}
 			for _, i := range numbers(300) {
 				items[i] = fmt.Sprint("v", i)
@@ -134,7 +134,7 @@ func TestManyThousands(t *testing.T) {
 	const thousands = 3500
 	ctx, conn := t.Context(), open(t, realRedis(t))
 	for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
-		c := caches.Cache[int]{Options: caches.Options{Prefix: "big." + policy.String(), TTL: time.Hour, TTLPolicy: policy}}.On(conn)
+		c := caches.Cache[int]{Prefix: "big." + policy.String(), TTL: time.Hour, TTLPolicy: policy}.On(conn)
 		items := map[int]int{}
 		for _, i := range numbers(thousands) {
 			items[i] = -i
@@ -152,7 +152,7 @@ func TestManyThousands(t *testing.T) {
 // Under FromCreation, SetMany replaces values and leaves their end.
 func TestSetManyFromCreation(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		c := caches.Cache[int]{Options: caches.Options{Prefix: "smc", TTL: time.Hour, TTLPolicy: caches.FromCreation}}.On(conn)
+		c := caches.Cache[int]{Prefix: "smc", TTL: time.Hour, TTLPolicy: caches.FromCreation}.On(conn)
 		require.NoError(t, c.Key("old").Set(ctx, 1))
 		require.NoError(t, c.Key("old").Touch(ctx, touch))
 		require.NoError(t, caches.SetMany(ctx, c, map[string]int{"old": 2, "new": 3}))
@@ -167,7 +167,7 @@ func TestSetManyFromCreation(t *testing.T) {
 func TestManyOfNothing(t *testing.T) {
 	ctx := t.Context()
 	conn, stores := tripShards(t, 4)
-	c := caches.Cache[int]{Options: caches.Options{Prefix: "none"}}.On(conn)
+	c := caches.Cache[int]{Prefix: "none"}.On(conn)
 	got, err := caches.GetMany[int](ctx, c, nil)
 	require.NoError(t, err)
 	require.Equal(t, map[int]int{}, got)
@@ -185,7 +185,7 @@ func TestManyTakesOneTripPerShard(t *testing.T) {
 	ctx := t.Context()
 	for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
 		conn, stores := tripShards(t, 4)
-		c := caches.Cache[int]{Options: caches.Options{Prefix: "trip", TTL: time.Hour, TTLPolicy: policy}}.On(conn)
+		c := caches.Cache[int]{Prefix: "trip", TTL: time.Hour, TTLPolicy: policy}.On(conn)
 		n := 400
 		if policy == caches.RefreshOnWrite {
 			n = 5000 // several commands per shard
@@ -222,7 +222,7 @@ func TestManyTakesOneTripPerShard(t *testing.T) {
 func TestManyChunksItsCommands(t *testing.T) {
 	ctx := t.Context()
 	conn, stores := tripShards(t, 1)
-	c := caches.Cache[int]{Options: caches.Options{Prefix: "chunk"}}.On(conn)
+	c := caches.Cache[int]{Prefix: "chunk"}.On(conn)
 	_, err := caches.GetMany(ctx, c, numbers(2001))
 	require.NoError(t, err)
 	_, commands := stores["shard0"].took()
@@ -238,7 +238,7 @@ func TestManyWithoutOneShard(t *testing.T) {
 	ctx := t.Context()
 	for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
 		conn, stores := tripShards(t, 4)
-		c := caches.Cache[int]{Options: caches.Options{Prefix: "loss", TTL: time.Hour, TTLPolicy: policy}}.On(conn)
+		c := caches.Cache[int]{Prefix: "loss", TTL: time.Hour, TTLPolicy: policy}.On(conn)
 		items, healthy := map[int]int{}, map[int]int{}
 		var lost []string
 		for _, i := range numbers(300) {
@@ -294,7 +294,7 @@ func TestManyWithoutOneShard(t *testing.T) {
 func TestManyOnAClosedShard(t *testing.T) {
 	ctx := t.Context()
 	conn, stores := tripShards(t, 4)
-	c := caches.Cache[int]{Options: caches.Options{Prefix: "closed"}}.On(conn)
+	c := caches.Cache[int]{Prefix: "closed"}.On(conn)
 	require.NoError(t, caches.SetMany(ctx, c, map[int]int{1: 1, 2: 2, 3: 3, 4: 4, 5: 5}))
 	require.NoError(t, stores["shard1"].Close())
 	got, err := caches.GetMany(ctx, c, []int{1, 2, 3, 4, 5})
@@ -315,7 +315,7 @@ func TestManyOnAClosedShard(t *testing.T) {
 func TestManyJoinsCauses(t *testing.T) {
 	ctx := t.Context()
 	conn, stores := tripShards(t, 4)
-	c := caches.Cache[int]{Options: caches.Options{Prefix: "join"}}.On(conn)
+	c := caches.Cache[int]{Prefix: "join"}.On(conn)
 	stores["shard0"].fail(down)
 	stores["shard1"].fail(func(string) error { return fmt.Errorf("%w: by the test", driver.ErrUnknownOutcome) })
 	_, err := caches.GetMany(ctx, c, numbers(1000))
@@ -332,8 +332,8 @@ func TestGetManyCorrupt(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.SlideOnRead} {
 			prefix := "corrupt" + policy.String()
-			c := caches.Cache[int]{Options: caches.Options{Prefix: prefix, TTL: time.Hour, TTLPolicy: policy}}.On(conn)
-			text := caches.Cache[string]{Options: caches.Options{Prefix: prefix, Serializer: caches.Raw}}.On(conn)
+			c := caches.Cache[int]{Prefix: prefix, TTL: time.Hour, TTLPolicy: policy}.On(conn)
+			text := caches.Cache[string]{Prefix: prefix, Serializer: caches.Raw}.On(conn)
 			require.NoError(t, caches.SetMany(ctx, c, map[string]int{"a": 1, "b": 2, "c": 3}))
 			require.NoError(t, text.Key("b").Set(ctx, "hunter2"))
 			got, err := caches.GetMany(ctx, c, []string{"a", "b", "c", "d"})
@@ -343,7 +343,7 @@ func TestGetManyCorrupt(t *testing.T) {
 			require.Equal(t, map[string]int{"a": 1, "c": 3}, got)
 
 			// Another data type is nothing to MGET, and an error to GETEX.
-			_, err = caches.SetCache[int]{Options: c.Options}.On(conn).Key("d").Add(ctx, 1)
+			_, err = caches.SetCache[int](c).On(conn).Key("d").Add(ctx, 1)
 			require.NoError(t, err)
 			got, err = caches.GetMany(ctx, c, []string{"a", "d"})
 			require.Equal(t, map[string]int{"a": 1}, got)
@@ -359,7 +359,7 @@ func TestGetManyCorrupt(t *testing.T) {
 
 func TestSetManyRefusesOneRefusesAll(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		c := caches.Cache[any]{Options: caches.Options{Prefix: "refuse", TTL: time.Hour}}.On(conn)
+		c := caches.Cache[any]{Prefix: "refuse", TTL: time.Hour}.On(conn)
 		items := map[int]any{}
 		for _, i := range numbers(100) {
 			items[i] = i
@@ -377,21 +377,21 @@ func TestSetManyRefusesOneRefusesAll(t *testing.T) {
 func TestManyBadInput(t *testing.T) {
 	ctx := t.Context()
 	conn, stores := tripShards(t, 2)
-	c := caches.Cache[int]{Options: caches.Options{Prefix: "badkey"}}.On(conn)
+	c := caches.Cache[int]{Prefix: "badkey"}.On(conn)
 	_, err := caches.GetMany(ctx, c, []any{1, struct{ X int }{1}})
 	require.ErrorContains(t, err, "part 1 of the key")
 	err = caches.SetMany(ctx, c, map[any]int{struct{}{}: 1})
 	require.ErrorContains(t, err, "part 1 of the key")
 	_, err = caches.DeleteMany(ctx, c, []any{nil})
 	require.ErrorContains(t, err, "part 1 of the key")
-	c.Options.TTL = -1
+	c.TTL = -1
 	_, err = caches.GetMany(ctx, c, []int{1})
 	require.ErrorContains(t, err, "negative")
 	for name, store := range stores {
 		trips, _ := store.took()
 		require.Zero(t, trips, name)
 	}
-	unknown := caches.Cache[int]{Options: caches.Options{Connection: "nobody-configured-this"}}
+	unknown := caches.Cache[int]{Connection: "nobody-configured-this"}
 	_, err = caches.GetMany(ctx, unknown, []int{1})
 	require.ErrorIs(t, err, caches.ErrNoConnection)
 	var op *caches.OpError
@@ -402,7 +402,7 @@ func TestManyBadInput(t *testing.T) {
 // An object's own key is a prefix as well: what lies below it comes together.
 func TestManyBelowAnObject(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		c := caches.Cache[int]{Options: caches.Options{Prefix: "below"}}.On(conn).Key("user", 7)
+		c := caches.Cache[int]{Prefix: "below"}.On(conn).Under("user", 7)
 		require.NoError(t, caches.SetMany(ctx, c, map[string]int{"a": 1, "b": 2}))
 		v, err := c.Key("a").Get(ctx)
 		require.NoError(t, err)
@@ -414,7 +414,7 @@ func TestManyBelowAnObject(t *testing.T) {
 // Under a context that has ended nothing is done, and all keys are named.
 func TestManyCancelled(t *testing.T) {
 	conn, _ := tripShards(t, 4)
-	c := caches.Cache[int]{Options: caches.Options{Prefix: "cancel"}}.On(conn)
+	c := caches.Cache[int]{Prefix: "cancel"}.On(conn)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	got, err := caches.GetMany(ctx, c, numbers(20))

@@ -17,7 +17,7 @@ import (
 // Near keeps values that were read in this process, decoded, so that reading
 // one again asks nobody. The zero value is usable:
 //
-//	var profiles = caches.Cache[Profile]{Options: caches.Options{Prefix: "profile", Near: &caches.Near{}}}
+//	var profiles = caches.Cache[Profile]{Prefix: "profile", Near: &caches.Near{}}
 //
 // It serves Cache.Get, GetMany, cached functions, and the Copy of a [DictCache]
 // and a [SetCache]; the Fresh method of an object, or a cached function, reads through. What it serves

@@ -42,7 +42,7 @@ type look struct {
 }
 
 func aged(conn *caches.Conn, near *caches.Near) caches.Cache[int64] {
-	return caches.Cache[int64]{Options: caches.Options{Prefix: "aged", TTL: time.Minute, Near: near}}.On(conn)
+	return caches.Cache[int64]{Prefix: "aged", TTL: time.Minute, Near: near}.On(conn)
 }
 
 // sequelWorker writes from its first question to its second, and answers that
@@ -71,7 +71,7 @@ func sequelWorker(j job, conn *caches.Conn, in *json.Decoder, out *json.Encoder)
 // ends. Large values elsewhere have the server evict.
 func writeSequels(ctx context.Context, conn *caches.Conn, random *rand.Rand) (all []sequel) {
 	c := aged(conn, nil)
-	filler := caches.Cache[[]byte]{Options: caches.Options{Prefix: "filler", Serializer: caches.Raw}}.On(conn)
+	filler := caches.Cache[[]byte]{Prefix: "filler", Serializer: caches.Raw}.On(conn)
 	pace := time.NewTicker(time.Millisecond)
 	defer pace.Stop()
 	for seq := int64(1); ; seq++ {
@@ -89,9 +89,7 @@ func writeSequels(ctx context.Context, conn *caches.Conn, random *rand.Rand) (al
 			err = c.Key(w.Key).Delete(ctx)
 		case n < 300:
 			w.TTL = time.Duration(1+random.IntN(100)) * time.Millisecond
-			soon := c
-			soon.Options.TTL = w.TTL
-			err = soon.Key(w.Key).Set(ctx, seq)
+			err = c.Key(w.Key).WithTTL(w.TTL).Set(ctx, seq)
 		default:
 			err = c.Key(w.Key).Set(ctx, seq)
 			_ = filler.Key(random.IntN(1000)).Set(ctx, make([]byte, 10_000))

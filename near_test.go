@@ -23,11 +23,11 @@ import (
 // Values are read once and then served from this process, until anybody changes
 // them: the server says so.
 func ExampleNear() {
-	plans := caches.Cache[string]{Options: caches.Options{
+	plans := caches.Cache[string]{
 		Prefix: "plan",
 		TTL:    time.Hour,
 		Near:   &caches.Near{MaxEntries: 1000, MaxAge: 10 * time.Second},
-	}}
+	}
 	ctx := context.Background()
 	_ = plans.Key("ada").Set(ctx, "basic")
 	plan, _ := plans.Key("ada").Get(ctx)        // from this process, where it is there
@@ -57,7 +57,7 @@ func untilNear(t testing.TB, conn *caches.Conn, prefix string, read func()) {
 }
 
 // gets reads an object and checks the value.
-func gets[T any](t testing.TB, c caches.Cache[T], want T) func() {
+func gets[T any](t testing.TB, c caches.Value[T], want T) func() {
 	return func() {
 		v, err := c.Get(t.Context())
 		require.NoError(t, err)
@@ -69,8 +69,8 @@ func TestNearServesUntilAnybodyWrites(t *testing.T) { eachServer(t, testNearServ
 
 func testNearServesUntilAnybodyWrites(t *testing.T, dsn string) {
 	conn, other := open(t, dsn), open(t, dsn)
-	near := caches.Cache[string]{Options: nearly("n")}.On(conn).Key(1)
-	far := caches.Cache[string]{Options: caches.Options{Prefix: "n"}}.On(other).Key(1)
+	near := caches.Cache[string](nearly("n")).On(conn).Key(1)
+	far := caches.Cache[string]{Prefix: "n"}.On(other).Key(1)
 	ctx := t.Context()
 
 	require.NoError(t, far.Set(ctx, "one"))
@@ -100,7 +100,7 @@ func TestNearReadsItsOwnWrites(t *testing.T) { eachServer(t, testNearReadsItsOwn
 
 func testNearReadsItsOwnWrites(t *testing.T, dsn string) {
 	conn := open(t, dsn)
-	c := caches.Cache[int]{Options: nearly("own")}.On(conn)
+	c := caches.Cache[int](nearly("own")).On(conn)
 	ctx := t.Context()
 	require.NoError(t, c.Key(0).Set(ctx, 0))
 	untilNear(t, conn, "own", gets(t, c.Key(0), 0))
@@ -134,8 +134,8 @@ func TestNearCopies(t *testing.T) { eachServer(t, testNearCopies) }
 
 func testNearCopies(t *testing.T, dsn string) {
 	conn := open(t, dsn)
-	dict := caches.DictCache[string, int]{Options: nearly("d")}.On(conn).Key(1)
-	set := caches.SetCache[int]{Options: nearly("s")}.On(conn).Key(1)
+	dict := caches.DictCache[string, int](nearly("d")).On(conn).Key(1)
+	set := caches.SetCache[int](nearly("s")).On(conn).Key(1)
 	ctx := t.Context()
 	require.NoError(t, dict.Update(ctx, map[string]int{"a": 1, "b": 2}))
 	_, err := set.Add(ctx, 1, 2)
@@ -170,7 +170,7 @@ func TestNearMany(t *testing.T) {
 	t.Parallel()
 	server := testutil.Redis(t, nil)
 	conn := open(t, server.DSN()+patience)
-	c := caches.Cache[int]{Options: nearly("many")}.On(conn)
+	c := caches.Cache[int](nearly("many")).On(conn)
 	ctx := t.Context()
 	all := make(map[int]int)
 	for i := range 100 {
@@ -223,7 +223,7 @@ func TestNearFresh(t *testing.T) {
 	t.Parallel()
 	server := testutil.Redis(t, nil)
 	conn := open(t, server.DSN()+patience)
-	c := caches.Cache[int]{Options: nearly("f")}.On(conn)
+	c := caches.Cache[int](nearly("f")).On(conn)
 	ctx := t.Context()
 	require.NoError(t, c.Key(1).Set(ctx, 1))
 	untilNear(t, conn, "f", gets(t, c.Key(1), 1))
@@ -258,7 +258,7 @@ func TestNearFresh(t *testing.T) {
 // A hit allocates nothing.
 func TestNearHitAllocatesNothing(t *testing.T) {
 	conn := open(t, realRedis(t))
-	c := caches.Cache[Profile]{Options: nearly("a")}.On(conn).Key(1)
+	c := caches.Cache[Profile](nearly("a")).On(conn).Key(1)
 	ctx := t.Context()
 	require.NoError(t, c.Set(ctx, Profile{Name: "Ada"}))
 	untilNear(t, conn, "a", gets(t, c, Profile{Name: "Ada"}))
@@ -268,7 +268,7 @@ func TestNearHitAllocatesNothing(t *testing.T) {
 // BenchmarkNearHit reads one value that is near.
 func BenchmarkNearHit(b *testing.B) {
 	conn := open(b, realRedis(b))
-	c := caches.Cache[Profile]{Options: nearly("a")}.On(conn).Key(1)
+	c := caches.Cache[Profile](nearly("a")).On(conn).Key(1)
 	ctx := b.Context()
 	require.NoError(b, c.Set(ctx, Profile{Name: "Ada"}))
 	untilNear(b, conn, "a", gets(b, c, Profile{Name: "Ada"}))
@@ -294,7 +294,7 @@ func testNearCachedFollowsKeyTagsAndNamespace(t *testing.T, dsns ...string) {
 	conn, other := open(t, dsns...), open(t, dsns...)
 	var runs atomic.Int64
 	loader := func(conn *caches.Conn) *caches.CachedFunc[int, int64] {
-		c := caches.Cache[int64]{Options: caches.Options{Prefix: "c", TTL: time.Hour, Near: &caches.Near{}}}.On(conn)
+		c := caches.Cache[int64]{Prefix: "c", TTL: time.Hour, Near: &caches.Near{}}.On(conn)
 		return caches.Cached(c, func(context.Context, int) (int64, error) { return runs.Add(1), nil },
 			&caches.CachedOptions[int, int64]{Name: "load", Tags: func(arg int) []string { return []string{"all", fmt.Sprint("one:", arg)} }})
 	}
@@ -345,7 +345,7 @@ func testNearCachedFollowsKeyTagsAndNamespace(t *testing.T, dsns ...string) {
 func TestNearSurvivesOtherResultsOfItsTag(t *testing.T) {
 	t.Parallel()
 	conn := open(t, realRedis(t))
-	c := caches.Cache[int]{Options: caches.Options{Prefix: "c", TTL: time.Hour, Near: &caches.Near{}}}.On(conn)
+	c := caches.Cache[int]{Prefix: "c", TTL: time.Hour, Near: &caches.Near{}}.On(conn)
 	load := caches.Cached(c, func(_ context.Context, arg int) (int, error) { return arg, nil },
 		&caches.CachedOptions[int, int]{Name: "load", Tags: func(int) []string { return []string{"all"} }})
 	ctx := t.Context()

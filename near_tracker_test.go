@@ -107,7 +107,7 @@ func requireNear(t *testing.T, s *tracker, near bool, read func()) {
 func TestNearOnlyWhileChangesAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, conn := newTracker(t)
-		c := caches.Cache[int]{Options: nearly("p")}.On(conn).Key(1)
+		c := caches.Cache[int](nearly("p")).On(conn).Key(1)
 		require.NoError(t, c.Set(t.Context(), 1))
 		read := gets(t, c, 1)
 		requireNear(t, s, false, read)
@@ -158,7 +158,7 @@ func TestNearDropsFillsThatChangesOvertake(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, conn := newTracker(t)
-				c := caches.Cache[int]{Options: nearly("p")}.On(conn).Key(1)
+				c := caches.Cache[int](nearly("p")).On(conn).Key(1)
 				require.NoError(t, c.Set(t.Context(), 1))
 				w, _ := s.watch(0)
 				w.tell(driver.Event{Kind: driver.Tracking, At: time.Now()})
@@ -187,9 +187,9 @@ func TestNearEndsWithTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, conn := newTracker(t)
 		ctx := t.Context()
-		c := caches.Cache[int]{Options: caches.Options{
+		c := caches.Cache[int]{
 			Prefix: "p", TTL: 20 * time.Second, Near: &caches.Near{MaxAge: 10 * time.Second},
-		}}.On(conn).Key(1)
+		}.On(conn).Key(1)
 		require.NoError(t, c.Set(ctx, 1))
 		read := gets(t, c, 1)
 		w, _ := s.watch(0)
@@ -238,8 +238,8 @@ func TestNearPrefixesComeIntoUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, conn := newTracker(t)
 		ctx := t.Context()
-		one := caches.Cache[int]{Options: nearly("p")}.On(conn).Key(1)
-		two := caches.Cache[int]{Options: nearly("q")}.On(conn).Key(1)
+		one := caches.Cache[int](nearly("p")).On(conn).Key(1)
+		two := caches.Cache[int](nearly("q")).On(conn).Key(1)
 		require.NoError(t, one.Set(ctx, 1))
 		first, _ := s.watch(0)
 		first.tell(driver.Event{Kind: driver.Tracking, At: time.Now()})
@@ -280,8 +280,8 @@ func TestNearPrefixesComeIntoUse(t *testing.T) {
 func TestNearLosesTheNewPrefixAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, conn := newTracker(t)
-		one := caches.Cache[int]{Options: nearly("p")}.On(conn).Key(1)
-		two := caches.Cache[int]{Options: nearly("q")}.On(conn).Key(1)
+		one := caches.Cache[int](nearly("p")).On(conn).Key(1)
+		two := caches.Cache[int](nearly("q")).On(conn).Key(1)
 		require.NoError(t, one.Set(t.Context(), 1))
 		require.NoError(t, two.Set(t.Context(), 2))
 		first, stopped := s.watch(0)
@@ -292,7 +292,7 @@ func TestNearLosesTheNewPrefixAlone(t *testing.T) {
 
 		second, _ := s.watch(1)
 		second.tell(driver.Event{Kind: driver.Tracking, At: time.Now()})
-		three := caches.Cache[int]{Options: nearly("r")}.On(conn).Key(1)
+		three := caches.Cache[int](nearly("r")).On(conn).Key(1)
 		require.NoError(t, three.Set(t.Context(), 3))
 		third, _ := s.watch(2)
 		third.tell(driver.Event{Kind: driver.Tracking, At: time.Now()})
@@ -315,18 +315,18 @@ func TestNearIsNotForAll(t *testing.T) {
 		s, conn := newTracker(t)
 		o := nearly("p")
 		o.TTL, o.TTLPolicy = time.Hour, caches.SlideOnRead
-		c := caches.Cache[int]{Options: o}.On(conn).Key(1)
+		c := caches.Cache[int](o).On(conn).Key(1)
 		require.NoError(t, c.Set(t.Context(), 1))
 		gets(t, c, 1)()
 		assert.Empty(t, s.watches)
 
-		local := caches.Cache[int]{Options: nearly("p")}.On(open(t, "locmem://")).Key(1)
+		local := caches.Cache[int](nearly("p")).On(open(t, "locmem://")).Key(1)
 		require.NoError(t, local.Set(t.Context(), 1))
 		gets(t, local, 1)()
 
 		o = nearly("p")
 		o.Near = &caches.Near{MaxAge: -1}
-		_, err := caches.Cache[int]{Options: o}.On(conn).Key(1).Get(t.Context())
+		_, err := caches.Cache[int](o).On(conn).Key(1).Get(t.Context())
 		require.ErrorContains(t, err, "must not be negative")
 	})
 }
@@ -337,7 +337,7 @@ func TestNearIsBounded(t *testing.T) {
 		s, conn := newTracker(t)
 		o := nearly("p")
 		o.Near.MaxEntries = 100
-		c := caches.Cache[int]{Options: o}.On(conn)
+		c := caches.Cache[int](o).On(conn)
 		require.NoError(t, c.Key(0).Set(t.Context(), 0))
 		w, _ := s.watch(0)
 		w.tell(driver.Event{Kind: driver.Tracking, At: time.Now()})
@@ -362,7 +362,7 @@ func TestNearIsHeardOf(t *testing.T) {
 			Call:  func(_ context.Context, c *caches.CallInfo) { calls = append(calls, *c) },
 			State: func(s caches.StateInfo) { states = append(states, s) },
 		}})
-		c := caches.Cache[int]{Options: nearly("p")}.On(conn).Key(1)
+		c := caches.Cache[int](nearly("p")).On(conn).Key(1)
 		require.NoError(t, c.Set(t.Context(), 1))
 		w, _ := s.watch(0)
 		refused := errors.New("no right to")

@@ -17,15 +17,15 @@ func TestNilReplyIsNoMiss(t *testing.T) {
 	const ttl = time.Hour
 	type op = func(ctx context.Context, o Options) error
 	drop := func(_ any, err error) error { return err }
-	value := func(o Options) Cache[int] { return Cache[int]{Options: o}.Key(1) }
-	count := func(o Options) CounterCache[int] { return CounterCache[int]{Options: o}.Key(1) }
-	dict := func(o Options) DictCache[string, int] { return DictCache[string, int]{Options: o}.Key(1) }
-	set := func(o Options) SetCache[int] { return SetCache[int]{Options: o}.Key(1) }
-	sorted := func(o Options) SortedSetCache[string] { return SortedSetCache[string]{Options: o}.Key(1) }
+	value := func(o Options) Value[int] { return Cache[int](o).Key(1) }
+	count := func(o Options) Counter[int] { return CounterCache[int](o).Key(1) }
+	dict := func(o Options) Dict[string, int] { return DictCache[string, int](o).Key(1) }
+	set := func(o Options) Set[int] { return SetCache[int](o).Key(1) }
+	sorted := func(o Options) SortedSet[string] { return SortedSetCache[string](o).Key(1) }
 	ops := map[string]op{
 		"Cache.Set": func(ctx context.Context, o Options) error { return value(o).Set(ctx, 1) },
 		"SetMany": func(ctx context.Context, o Options) error {
-			return SetMany(ctx, Cache[int]{Options: o}, map[int]int{1: 1})
+			return SetMany(ctx, Cache[int](o), map[int]int{1: 1})
 		},
 		"Delete":      func(ctx context.Context, o Options) error { return value(o).Delete(ctx) },
 		"Exists":      func(ctx context.Context, o Options) error { return drop(value(o).Exists(ctx)) },
@@ -37,7 +37,7 @@ func TestNilReplyIsNoMiss(t *testing.T) {
 		},
 		"Counter.Decr": func(ctx context.Context, o Options) error { return drop(count(o).Decr(ctx, 1)) },
 		"CounterCache[float64].Incr": func(ctx context.Context, o Options) error {
-			return drop(CounterCache[float64]{Options: o}.Key(1).Incr(ctx, 1))
+			return drop(CounterCache[float64](o).Key(1).Incr(ctx, 1))
 		},
 		"Dict.Set":      func(ctx context.Context, o Options) error { return dict(o).Set(ctx, "f", 1) },
 		"Dict.Update":   func(ctx context.Context, o Options) error { return dict(o).Update(ctx, map[string]int{"f": 1}) },

@@ -100,18 +100,25 @@ type Object struct {
 	err  error   // why there is no key
 }
 
-// derive is what every Key method does: a key under the type's prefix, or under
-// the key of an object that has one.
-func (o Object) derive(opts Options, parts []any) Object {
+// object returns the object at the key of parts under the prefix.
+func (o *Options) object(parts []any) Object {
 	if o.err != nil {
-		return o
+		return Object{opts: *o, err: o.err}
 	}
-	base := opts.Prefix
-	if o.key != "" {
-		base = o.key
+	key, err := makeKey(o.Prefix, parts)
+	return Object{opts: *o, key: key, err: err}
+}
+
+// below returns the object whose key is that of o followed by parts.
+func (o Object) below(parts []any) Object {
+	switch {
+	case o.err != nil:
+	case o.key == "":
+		o.err = ErrNoKey
+	default:
+		o.key, o.err = makeKey(o.key, parts)
 	}
-	key, err := makeKey(base, parts)
-	return Object{opts: opts, key: key, err: err}
+	return o
 }
 
 // on returns o pinned to conn.
@@ -120,9 +127,14 @@ func (o Object) on(conn *Conn) Object {
 	return o
 }
 
-// afresh returns o with reads that are not served near.
+// afresh returns o with reads that bypass the near cache.
 func (o Object) afresh() Object {
 	o.opts.fresh = true
+	return o
+}
+
+func (o Object) withTTL(ttl time.Duration) Object {
+	o.opts.TTL = ttl
 	return o
 }
 

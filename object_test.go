@@ -165,7 +165,7 @@ func TestCollectionsErrors(t *testing.T) {
 			for _, ttl := range []time.Duration{0, ownTTL} {
 				o := caches.Options{Prefix: "errors", TTL: ttl, TTLPolicy: caches.SlideOnRead}
 				c, _, _, acts := kind.make(conn, o, "text")
-				text := caches.Cache[string]{Options: o}.On(conn).Key("text")
+				text := caches.Cache[string](o).On(conn).Key("text")
 				require.NoError(t, text.Set(ctx, "a string"))
 				require.NoError(t, text.Persist(ctx))
 				for _, act := range acts {
@@ -201,7 +201,7 @@ func TestSwapOfACollection(t *testing.T) {
 		for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
 			c, fill, _, _ := setKind(conn, caches.Options{Prefix: "swap"}, policy.String())
 			require.NoError(t, fill(ctx))
-			value := caches.Cache[string]{Options: caches.Options{Prefix: "swap", TTL: ownTTL, TTLPolicy: policy}}.On(conn).Key(policy.String())
+			value := caches.Cache[string]{Prefix: "swap", TTL: ownTTL, TTLPolicy: policy}.On(conn).Key(policy.String())
 			require.ErrorIs(t, err3(value.Swap(ctx, "text")), caches.ErrWrongType)
 			requireTTL(t, ctx, c, caches.Forever)
 			requireLen(t, ctx, c, 3)
@@ -234,14 +234,14 @@ func TestCollectionsUnavailable(t *testing.T) {
 
 func TestCollectionsNoKey(t *testing.T) {
 	ctx, conn := t.Context(), open(t, "locmem://")
-	dict := caches.DictCache[string, int]{}.On(conn)
+	dict := caches.Dict[string, int]{}.On(conn)
 	require.ErrorIs(t, dict.Set(ctx, "a", 1), caches.ErrNoKey)
 	require.ErrorIs(t, errOf(dict.Copy(ctx)), caches.ErrNoKey)
 	require.ErrorIs(t, errEnd2(dict.All(ctx)), caches.ErrNoKey)
-	set := caches.SetCache[string]{}.On(conn)
+	set := caches.Set[string]{}.On(conn)
 	require.ErrorIs(t, errOf(set.Add(ctx, "a")), caches.ErrNoKey)
 	require.ErrorIs(t, errEnd(set.All(ctx)), caches.ErrNoKey)
-	sorted := caches.SortedSetCache[string]{}.On(conn)
+	sorted := caches.SortedSet[string]{}.On(conn)
 	require.ErrorIs(t, errOf(sorted.Incr(ctx, "a", 1)), caches.ErrNoKey)
 	require.ErrorIs(t, errEnd2(sorted.Backward(ctx)), caches.ErrNoKey)
 	for _, c := range []collection{dict, set, sorted} {
@@ -458,11 +458,11 @@ func TestCollectionsClear(t *testing.T) {
 				o := caches.Options{Prefix: prefix}
 				switch kind.name {
 				case "dict":
-					return caches.DictCache[string, int]{Options: o}.On(conn).Clear(ctx)
+					return caches.DictCache[string, int](o).On(conn).Clear(ctx)
 				case "set":
-					return caches.SetCache[string]{Options: o}.On(conn).Clear(ctx)
+					return caches.SetCache[string](o).On(conn).Clear(ctx)
 				}
-				return caches.SortedSetCache[string]{Options: o}.On(conn).Clear(ctx)
+				return caches.SortedSetCache[string](o).On(conn).Clear(ctx)
 			}
 			for prefix, want := range map[string]int64{"clear": 3, "cle?r": 3, "clea": 0} {
 				n, err := clearAll(prefix)

@@ -56,8 +56,9 @@ type Options struct {
 	Near *Near
 
 	fresh bool   // set by Fresh
+	err   error  // of Under
 	conn  *Conn  // set by On
-	field string // set by Bind, whose prefixes are those of single objects
+	field string // the name for statistics, set by Bind and Under, whose prefixes are those of single objects
 }
 
 // typeName is what statistics call the type.

@@ -20,7 +20,7 @@ func TestTTLPolicyString(t *testing.T) {
 // after the variable that names it was made.
 func TestOptionsConnectionByName(t *testing.T) {
 	const name = "options-test"
-	c := caches.Cache[int]{Options: caches.Options{Prefix: "late", Connection: name}}.Key("x")
+	c := caches.Cache[int]{Prefix: "late", Connection: name}.Key("x")
 	_, err := c.Get(t.Context())
 	require.ErrorIs(t, err, caches.ErrNoConnection)
 	require.ErrorContains(t, err, name)
@@ -28,15 +28,15 @@ func TestOptionsConnectionByName(t *testing.T) {
 	caches.SetConnection(name, conn)
 	t.Cleanup(func() { caches.SetConnection(name, nil) })
 	require.NoError(t, c.Set(t.Context(), 1))
-	v, err := caches.Cache[int]{Options: caches.Options{Prefix: "late"}}.On(conn).Key("x").Get(t.Context())
+	v, err := caches.Cache[int]{Prefix: "late"}.On(conn).Key("x").Get(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 1, v)
 }
 
 func TestVersionsAreSets(t *testing.T) {
 	ctx, conn := t.Context(), open(t, "locmem://?version=v1&prefix=app")
-	version := func(v string) caches.Cache[int] {
-		return caches.Cache[int]{Options: caches.Options{Prefix: "p", Version: v, TTL: time.Hour}}.On(conn).Key("x")
+	version := func(v string) caches.Value[int] {
+		return caches.Cache[int]{Prefix: "p", Version: v, TTL: time.Hour}.On(conn).Key("x")
 	}
 	require.Equal(t, "app.v1.p.x", version("").String(), "the connection's")
 	require.Equal(t, "app.v2.p.x", version("v2").String())
@@ -45,7 +45,7 @@ func TestVersionsAreSets(t *testing.T) {
 	v, err := version("v1").Get(ctx)
 	require.NoError(t, err)
 	require.Equal(t, 1, v)
-	many, err := caches.GetMany(ctx, caches.Cache[int]{Options: caches.Options{Prefix: "p", Version: "v2"}}.On(conn), []string{"x"})
+	many, err := caches.GetMany(ctx, caches.Cache[int]{Prefix: "p", Version: "v2"}.On(conn), []string{"x"})
 	require.NoError(t, err)
 	require.Equal(t, map[string]int{"x": 2}, many)
 }

@@ -74,7 +74,7 @@ func ends(t *testing.T, f func(ctx context.Context)) {
 
 func remember[T any](c *caches.Conn, prefix string, f func(context.Context, string) (T, error), o caches.CachedOptions[string, T]) *caches.CachedFunc[string, T] {
 	o.Name = prefix
-	return caches.Cached(caches.Cache[T]{Options: caches.Options{Prefix: prefix, TTL: time.Hour}}.On(c), f, &o)
+	return caches.Cached(caches.Cache[T]{Prefix: prefix, TTL: time.Hour}.On(c), f, &o)
 }
 
 // Connections come and go while all are pinged.
@@ -318,7 +318,7 @@ func TestRefreshLeavesNoLease(t *testing.T) {
 func TestLaterNaN(t *testing.T) {
 	t.Parallel()
 	c := open(t, "locmem://")
-	f := caches.Cached(caches.Cache[int]{Options: caches.Options{Prefix: "nan"}}.On(c),
+	f := caches.Cached(caches.Cache[int]{Prefix: "nan"}.On(c),
 		func(context.Context, float64) (int, error) { return 7, nil }, &caches.CachedOptions[float64, int]{Name: "nan"})
 	_, want := f.Get(t.Context(), math.NaN())
 	require.Error(t, want)
@@ -387,7 +387,7 @@ func TestShortMGET(t *testing.T) {
 	got, err := f.GetMany(t.Context(), []string{"a", "b"})
 	require.NoError(t, err, "they are computed")
 	require.Equal(t, map[string]string{"a": "a", "b": "b"}, got)
-	_, err = caches.GetMany(t.Context(), caches.Cache[string]{Options: caches.Options{Prefix: "short"}}.On(c), []string{"a", "b"})
+	_, err = caches.GetMany(t.Context(), caches.Cache[string]{Prefix: "short"}.On(c), []string{"a", "b"})
 	require.ErrorIs(t, err, caches.ErrProtocol)
 }
 
@@ -435,7 +435,7 @@ func TestHookEndsRenewals(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	ends(t, func(ctx context.Context) {
-		gate := caches.SentinelCache{Options: caches.Options{Prefix: "renewed", TTL: time.Hour}, Lease: 100 * time.Millisecond}
+		gate := caches.SentinelCache{Prefix: "renewed", TTL: time.Hour, Lease: 100 * time.Millisecond}
 		_, err := gate.On(c).Key(1).Do(ctx, func(ctx context.Context) error {
 			<-ctx.Done()
 			return context.Cause(ctx)

@@ -49,7 +49,7 @@ func TestPreviousRingIsStillHit(t *testing.T) {
 	for i := range ids {
 		ids[i], values[i] = i, fmt.Sprint("value ", i)
 	}
-	texts := caches.Cache[string]{Options: caches.Options{Prefix: "p", TTL: time.Hour}}
+	texts := caches.Cache[string]{Prefix: "p", TTL: time.Hour}
 	for _, router := range []string{"ketama", "crc32"} {
 		old := ringOf(t, router, hosts[:3], nil)
 		require.NoError(t, caches.SetMany(ctx, texts.On(old), values))
@@ -87,27 +87,27 @@ func TestPreviousRingMovesAllObjects(t *testing.T) {
 	ctx := t.Context()
 	options := func(prefix string) caches.Options { return caches.Options{Prefix: prefix, TTL: time.Hour} }
 	for i := range 20 {
-		value := caches.Cache[int]{Options: options("v")}
+		value := caches.Cache[int](options("v"))
 		require.NoError(t, value.On(old).Key(i).Set(ctx, i))
 		v, err := value.On(now).Key(i).Get(ctx)
 		require.NoError(t, err)
 		require.Equal(t, i, v)
 
-		count := caches.CounterCache[int64]{Options: options("c")}
+		count := caches.CounterCache[int64](options("c"))
 		_, err = count.On(old).Key(i).Incr(ctx, 10)
 		require.NoError(t, err)
 		n, err := count.On(now).Key(i).Incr(ctx, 1)
 		require.NoError(t, err)
 		require.Equal(t, int64(11), n, "a write finds what there was")
 
-		dict := caches.DictCache[string, int]{Options: options("d")}
+		dict := caches.DictCache[string, int](options("d"))
 		require.NoError(t, dict.On(old).Key(i).Update(ctx, map[string]int{"a": 1, "b": 2}))
 		require.NoError(t, dict.On(now).Key(i).Set(ctx, "c", 3))
 		all, err := dict.On(now).Key(i).Copy(ctx)
 		require.NoError(t, err)
 		require.Equal(t, map[string]int{"a": 1, "b": 2, "c": 3}, all)
 
-		set := caches.SetCache[int]{Options: options("s")}
+		set := caches.SetCache[int](options("s"))
 		_, err = set.On(old).Key(i).Add(ctx, 1, 2)
 		require.NoError(t, err)
 		_, err = set.On(old).Key("b", i).Add(ctx, 2, 3)
@@ -116,14 +116,14 @@ func TestPreviousRingMovesAllObjects(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, union, 3)
 
-		board := caches.SortedSetCache[string]{Options: options("z")}
+		board := caches.SortedSetCache[string](options("z"))
 		_, err = board.On(old).Key(i).Add(ctx, caches.Scored[string]{Score: 1, Member: "a"})
 		require.NoError(t, err)
 		top, err := board.On(now).Key(i).PopMin(ctx)
 		require.NoError(t, err)
 		require.Equal(t, "a", top.Member)
 
-		gate := caches.SentinelCache{Options: options("g")}
+		gate := caches.SentinelCache{Prefix: "g", TTL: time.Hour}
 		first, err := gate.On(old).Key(i).Once(ctx)
 		require.NoError(t, err)
 		require.True(t, first)
@@ -137,7 +137,7 @@ func TestPreviousRingMovesAllObjects(t *testing.T) {
 			require.Equal(t, int64(0), there, "%s is still at its old place", key)
 		}
 	}
-	removed, err := (caches.Cache[int]{Options: options("v")}).On(old).Clear(ctx)
+	removed, err := (caches.Cache[int](options("v"))).On(old).Clear(ctx)
 	require.NoError(t, err)
 	require.Zero(t, removed)
 }
@@ -148,7 +148,7 @@ func TestPreviousRingOfCachedFunctions(t *testing.T) {
 	hosts := servers(t, 4)
 	var runs atomic.Int64
 	loader := func(conn *caches.Conn) *caches.CachedFunc[int, int64] {
-		return caches.Cached(caches.Cache[int64]{Options: caches.Options{Prefix: "f", TTL: time.Hour}}.On(conn),
+		return caches.Cached(caches.Cache[int64]{Prefix: "f", TTL: time.Hour}.On(conn),
 			func(context.Context, int) (int64, error) { return runs.Add(1), nil },
 			&caches.CachedOptions[int, int64]{Name: "load", Early: -1, Tags: func(i int) []string { return []string{fmt.Sprint("tag", i%4)} }})
 	}
@@ -208,7 +208,7 @@ func TestPreviousRingUnderChange(t *testing.T) {
 	ctx := t.Context()
 	var stale, reads atomic.Int64
 	for round := range fullOr(200, 4) {
-		prefix := caches.Cache[int64]{Options: caches.Options{Prefix: fmt.Sprint("p", round), TTL: time.Hour}}
+		prefix := caches.Cache[int64]{Prefix: fmt.Sprint("p", round), TTL: time.Hour}
 		const keys = 100
 		old := ringOf(t, "crc32", hosts[:3], nil)
 		values := make(map[int]int64, keys)
@@ -273,7 +273,7 @@ func TestPreviousRingOfOneKey(t *testing.T) {
 	const keys = 200
 	wrong := 0
 	for round := range fullOr(100, 2) {
-		numbers := caches.Cache[int]{Options: caches.Options{Prefix: fmt.Sprint("p", round), TTL: time.Hour}}
+		numbers := caches.Cache[int]{Prefix: fmt.Sprint("p", round), TTL: time.Hour}
 		values := make(map[int]int, keys)
 		for i := range keys {
 			values[i] = 1

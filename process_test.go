@@ -167,7 +167,7 @@ func claimWorker(_ job, conn *caches.Conn, in *json.Decoder, out *json.Encoder) 
 	}
 }
 
-func claim(gate caches.SentinelCache) claims {
+func claim(gate caches.Sentinel) claims {
 	var (
 		mu      sync.Mutex
 		result  claims
@@ -299,12 +299,12 @@ type writer struct {
 func (w *writer) round() {
 	for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
 		o := caches.Options{Prefix: "w", TTL: time.Hour, TTLPolicy: policy}
-		w.values(caches.Cache[string]{Options: o}.On(w.conn))
-		w.counters(caches.CounterCache[int64]{Options: o}.On(w.conn), caches.CounterCache[float64]{Options: o}.On(w.conn))
-		w.dicts(caches.DictCache[string, int]{Options: o}.On(w.conn))
-		w.sets(caches.SetCache[int]{Options: o}.On(w.conn))
-		w.boards(caches.SortedSetCache[string]{Options: o}.On(w.conn))
-		w.gates(caches.SentinelCache{Options: o}.On(w.conn))
+		w.values(caches.Cache[string](o).On(w.conn))
+		w.counters(caches.CounterCache[int64](o).On(w.conn), caches.CounterCache[float64](o).On(w.conn))
+		w.dicts(caches.DictCache[string, int](o).On(w.conn))
+		w.sets(caches.SetCache[int](o).On(w.conn))
+		w.boards(caches.SortedSetCache[string](o).On(w.conn))
+		w.gates(caches.SentinelCache{Prefix: o.Prefix, TTL: o.TTL, Connection: o.Connection, Version: o.Version}.On(w.conn))
 	}
 }
 
@@ -455,9 +455,9 @@ func TestKilledNaiveWritersAreFound(t *testing.T) {
 	t.Parallel()
 	server, seed := testutil.Redis(t, nil), seedOf(t)
 	conn := open(t, server.DSN())
-	values := caches.Cache[int]{Options: caches.Options{Prefix: "v", TTL: time.Hour}}.On(conn)
+	values := caches.Cache[int]{Prefix: "v", TTL: time.Hour}.On(conn)
 	require.NoError(t, caches.SetMany(t.Context(), values, map[int]int{1: 1, 2: 2, 3: 3}))
-	require.NoError(t, caches.Cache[int]{Options: caches.Options{Prefix: "control"}}.On(conn).Key("x").Set(t.Context(), 1))
+	require.NoError(t, caches.Cache[int]{Prefix: "control"}.On(conn).Key("x").Set(t.Context(), 1))
 	forever, keys := immortal(t, server)
 	require.Equal(t, []string{"control.x"}, forever)
 	require.Equal(t, 4, keys)

@@ -131,46 +131,81 @@ func (l *lock) end(ctx context.Context, args func(*query, *driver.Pipeline)) (he
 	return n == 1, err
 }
 
-// SentinelCache is a type of gates for one-time work, and one gate of it.
+// SentinelCache is a type of gates for one-time work: [SentinelCache.Key] returns
+// the gate at a key. The zero value is usable: gates without a prefix, on the
+// default connection.
 //
-//	first, err := welcome.Key(userID).Once(ctx)     // who may do it
-//	ran, err := welcome.Key(userID).Do(ctx, send)   // do it
-//
-// A gate fails closed: a fault is false and an error, never a second yes. There
-// is at most one winner per time to live, except where the server loses the
-// key: failover to a replica that had not got it, a flush, or eviction (give
-// gates a server, or a maxmemory-policy, that does not evict; locmem never
-// evicts them). It is a gate for efficiency; where a second run would do harm,
-// the work itself must be able to refuse it.
-//
-// Exists reports whether a gate is shut, Delete opens it. The expiry is that of
-// the claim, whatever Options.TTLPolicy says; without a time to live a gate
-// stays shut.
+//	var welcome = caches.SentinelCache{Prefix: "welcome", TTL: 24 * time.Hour}
+//	…
+//	first, err := welcome.Key(userID).Once(ctx)   // may this caller do it?
+//	ran, err := welcome.Key(userID).Do(ctx, send) // do it
 type SentinelCache struct {
-	// Options say where objects of the type are kept, and for how long.
-	Options Options
+	// Prefix, TTL, Connection and Version are those of [Options]. The time to
+	// live starts with the claim. Without one a gate stays shut.
+	Prefix     string
+	TTL        time.Duration
+	Connection string
+	Version    string
 
-	// Lease is how long a claim of Do outlives its process: a crash in the
-	// middle of the work opens the gate again after it. It is renewed while
-	// the work runs. Zero means 30 seconds; less than 10 milliseconds is an
-	// error. It does not concern Once.
+	// Lease is how long a claim of Do outlives its process: a crash during the
+	// work opens the gate again after it. It is renewed while the work runs.
+	// Zero means 30 seconds; less than 10 milliseconds is an error. It does not
+	// concern Once.
 	Lease time.Duration
 
-	Object
+	conn *Conn // set by On
+}
+
+func (s *SentinelCache) options() *Options {
+	return &Options{Prefix: s.Prefix, TTL: s.TTL, Connection: s.Connection, Version: s.Version, conn: s.conn}
 }
 
 // Key returns the gate at a key; see [Cache.Key].
-func (s SentinelCache) Key(parts ...any) SentinelCache {
-	s.Object = s.Object.derive(s.Options, parts)
+func (s SentinelCache) Key(parts ...any) Sentinel {
+	return Sentinel{s.options().object(parts), s.Lease}
+}
+
+// On returns a copy of s that uses conn, whatever Connection and the context
+// say. Nil removes an earlier conn.
+func (s SentinelCache) On(conn *Conn) SentinelCache {
+	s.conn = conn
 	return s
 }
 
-// On returns s pinned to conn, whatever Options and the context say; nil takes
-// the pin away.
-func (s SentinelCache) On(conn *Conn) SentinelCache {
-	s.Options.conn, s.Object = conn, s.Object.on(conn)
+// WithTTL returns a copy of s whose TTL is ttl.
+func (s SentinelCache) WithTTL(ttl time.Duration) SentinelCache {
+	s.TTL = ttl
 	return s
 }
+
+// Clear opens every gate under the prefix; see [Cache.Clear].
+func (s SentinelCache) Clear(ctx context.Context) (int64, error) {
+	return s.options().clear(ctx, "SentinelCache.Clear")
+}
+
+// Sentinel is one gate for one-time work. [SentinelCache.Key] returns it. Exists
+// reports whether the gate is shut, Delete opens it.
+//
+// A gate fails closed: a fault is false and an error, never a second yes. It has
+// at most one winner per time to live, unless the server loses the key: by a
+// failover to a replica that has not received it, a flush, or eviction. Give
+// gates a server, or a maxmemory-policy, that does not evict; locmem never
+// evicts them. A gate saves work; if a second run would do harm, the work itself
+// must be able to refuse it.
+type Sentinel struct {
+	Object
+	lease time.Duration
+}
+
+// Key returns the gate whose key is that of s followed by parts; see
+// [Cache.Key].
+func (s Sentinel) Key(parts ...any) Sentinel { return Sentinel{s.below(parts), s.lease} }
+
+// On returns a copy of s that uses conn; see [SentinelCache.On].
+func (s Sentinel) On(conn *Conn) Sentinel { return Sentinel{s.on(conn), s.lease} }
+
+// WithTTL returns a copy of s with a time to live of its own.
+func (s Sentinel) WithTTL(ttl time.Duration) Sentinel { return Sentinel{s.withTTL(ttl), s.lease} }
 
 // Once shuts the gate, and reports whether this call was the one that did: true
 // for at most one caller per time to live, in all processes. After an error it
@@ -178,7 +213,7 @@ func (s SentinelCache) On(conn *Conn) SentinelCache {
 //
 // The claim carries a random token, so that a command sent again after a lost
 // reply knows its own claim.
-func (s SentinelCache) Once(ctx context.Context) (bool, error) {
+func (s Sentinel) Once(ctx context.Context) (bool, error) {
 	var q query
 	if err := q.begin(ctx, &s.Object, "SentinelCache.Once", driver.Repeatable|driver.Keep); err != nil {
 		return false, err
@@ -273,8 +308,8 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 //
 // An error beside ran true that is not work's own says that work succeeded and
 // the gate may not have been shut.
-func (s SentinelCache) Do(ctx context.Context, work func(context.Context) error) (ran bool, err error) {
-	lease := s.Lease
+func (s Sentinel) Do(ctx context.Context, work func(context.Context) error) (ran bool, err error) {
+	lease := s.lease
 	switch {
 	case lease == 0:
 		lease = defaultLease
@@ -301,9 +336,4 @@ func (s SentinelCache) Do(ctx context.Context, work func(context.Context) error)
 		err = errors.Join(err, fault)
 	}
 	return true, err
-}
-
-// Clear opens every gate under the prefix; see [Cache.Clear].
-func (s SentinelCache) Clear(ctx context.Context) (int64, error) {
-	return s.Options.clear(ctx, "SentinelCache.Clear")
 }

@@ -22,7 +22,7 @@ import (
 
 // gates is a type of gates on conn that stay shut for ttl.
 func gates(conn *caches.Conn, ttl time.Duration) caches.SentinelCache {
-	return caches.SentinelCache{Options: caches.Options{Prefix: "gate", TTL: ttl}}.On(conn)
+	return caches.SentinelCache{Prefix: "gate", TTL: ttl}.On(conn)
 }
 
 // nothing is work that succeeds.
@@ -37,7 +37,7 @@ func mustNotRun(t *testing.T) func(context.Context) error {
 }
 
 // requireShut checks that neither Once nor Do gets through.
-func requireShut(t *testing.T, ctx context.Context, gate caches.SentinelCache) {
+func requireShut(t *testing.T, ctx context.Context, gate caches.Sentinel) {
 	t.Helper()
 	won, err := gate.Once(ctx)
 	require.NoError(t, err)
@@ -52,7 +52,7 @@ func requireShut(t *testing.T, ctx context.Context, gate caches.SentinelCache) {
 
 // requireOpen checks that Exists says so and that Once gets through, and opens
 // the gate again.
-func requireOpen(t *testing.T, ctx context.Context, gate caches.SentinelCache) {
+func requireOpen(t *testing.T, ctx context.Context, gate caches.Sentinel) {
 	t.Helper()
 	shut, err := gate.Exists(ctx)
 	require.NoError(t, err)
@@ -82,9 +82,9 @@ func TestOnceIsTrueOnceUntilDelete(t *testing.T) {
 func TestOnceKeepsTheExpiryOfTheClaim(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
-			gate := func(ttl time.Duration) caches.SentinelCache {
+			gate := func(ttl time.Duration) caches.Sentinel {
 				o := caches.Options{Prefix: "gate", TTL: ttl, TTLPolicy: policy}
-				return caches.SentinelCache{Options: o}.On(conn).Key(policy.String())
+				return caches.SentinelCache{Prefix: o.Prefix, TTL: o.TTL, Connection: o.Connection, Version: o.Version}.On(conn).Key(policy.String())
 			}
 			won, err := gate(time.Minute).Once(ctx)
 			require.NoError(t, err)
@@ -173,16 +173,16 @@ func TestSentinelFailsClosed(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		ended, cancel := context.WithCancel(ctx)
 		cancel()
-		dict := caches.DictCache[string, int]{Options: caches.Options{Prefix: "gate"}}.On(conn).Key("dict")
+		dict := caches.DictCache[string, int]{Prefix: "gate"}.On(conn).Key("dict")
 		require.NoError(t, dict.Set(ctx, "a", 1))
 		type namedBadly struct{}
 		for _, tt := range []struct {
 			name string
 			ctx  context.Context
-			gate caches.SentinelCache
+			gate caches.Sentinel
 			want error
 		}{
-			{"no key", ctx, gates(conn, time.Minute), caches.ErrNoKey},
+			{"no key", ctx, caches.Sentinel{}, caches.ErrNoKey},
 			{"a part that is none", ctx, gates(conn, time.Minute).Key(namedBadly{}), nil},
 			{"context ended", ended, gates(conn, time.Minute).Key("ended"), caches.ErrUnavailable},
 			{"context ended", ended, gates(conn, time.Minute).Key("ended"), context.Canceled},
@@ -210,8 +210,8 @@ func TestSentinelFailsClosed(t *testing.T) {
 
 func TestSentinelClearOpensEveryGateOfTheType(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		other := caches.SentinelCache{Options: caches.Options{Prefix: "gates", TTL: time.Minute}}.On(conn).Key(1)
-		for _, gate := range []caches.SentinelCache{gates(conn, time.Minute).Key(1), gates(conn, time.Minute).Key(2), other} {
+		other := caches.SentinelCache{Prefix: "gates", TTL: time.Minute}.On(conn).Key(1)
+		for _, gate := range []caches.Sentinel{gates(conn, time.Minute).Key(1), gates(conn, time.Minute).Key(2), other} {
 			_, err := gate.Once(ctx)
 			require.NoError(t, err)
 		}
@@ -346,8 +346,9 @@ func TestDoRefusesAShortLease(t *testing.T) {
 		{-time.Second, false}, {time.Nanosecond, false}, {10*time.Millisecond - 1, false},
 		{10 * time.Millisecond, true}, {time.Hour, true}, {0, true},
 	} {
-		gate := gates(conn, time.Minute).Key(tt.lease)
-		gate.Lease = tt.lease
+		typ := gates(conn, time.Minute)
+		typ.Lease = tt.lease
+		gate := typ.Key(tt.lease)
 		ran, err := gate.Do(t.Context(), nothing)
 		require.Equal(t, tt.ok, ran, tt.lease)
 		if tt.ok {
@@ -366,7 +367,7 @@ func TestDoRefusesAShortLease(t *testing.T) {
 func TestSentinelTokens(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		seen := make(map[string]bool)
-		check := func(gate caches.SentinelCache, kind string) {
+		check := func(gate caches.Sentinel, kind string) {
 			token, err := conn.Do(ctx, "GET", gate.String())
 			require.NoError(t, err)
 			text := string(token.([]byte))
@@ -388,7 +389,7 @@ func TestSentinelTokens(t *testing.T) {
 // go. A gate that opens by itself would run what must run once.
 func TestSentinelsAreNeverEvicted(t *testing.T) {
 	ctx, conn := t.Context(), open(t, "locmem://?maxsize=10")
-	values := caches.Cache[int]{Options: caches.Options{Prefix: "value"}}.On(conn)
+	values := caches.Cache[int]{Prefix: "value"}.On(conn)
 	for i := range 20 {
 		won, err := gates(conn, time.Hour).Key("once", i).Once(ctx)
 		require.NoError(t, err)
@@ -457,8 +458,9 @@ func TestSentinelSentAgain(t *testing.T) {
 			requireShut(t, ctx, gates(conn, time.Minute).Key("once"))
 			require.Positive(t, store.again.Load())
 
-			gate := gates(conn, time.Minute).Key("do")
-			gate.Lease = 150 * time.Millisecond
+			typ := gates(conn, time.Minute)
+			typ.Lease = 150 * time.Millisecond
+			gate := typ.Key("do")
 			renewed := store.again.Load() + 3
 			ran, err := gate.Do(ctx, func(ctx context.Context) error {
 				return await(ctx, func() bool { return store.again.Load() > renewed })

@@ -48,7 +48,7 @@ func TestSerializersStoredForm(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		stored := func(s caches.Serializer, v any) string {
 			t.Helper()
-			c := caches.Cache[any]{Options: caches.Options{Prefix: "form", Serializer: s}}.On(conn).Key("x")
+			c := caches.Cache[any]{Prefix: "form", Serializer: s}.On(conn).Key("x")
 			require.NoError(t, c.Set(ctx, v))
 			reply, err := conn.Do(ctx, "GET", c.String())
 			require.NoError(t, err)
@@ -101,16 +101,17 @@ func TestGob(t *testing.T) {
 			B []byte
 			T time.Time
 		}
-		c := caches.Cache[rich]{Options: caches.Options{Prefix: "gob", Serializer: caches.Gob}}.On(conn).Key("x")
+		typ := caches.Cache[rich]{Prefix: "gob", Serializer: caches.Gob}.On(conn)
+		c := typ.Key("x")
 		v := rich{1 + 2i, map[[2]int]string{{1, 2}: "a"}, []byte("\xff"), time.Unix(1, 2).UTC()}
 		require.NoError(t, c.Set(ctx, v))
 		got, err := c.Get(ctx)
 		require.NoError(t, err)
 		require.Equal(t, v, got)
 
-		p := caches.Cache[*rich]{Options: c.Options}.On(conn).Key("p")
+		p := caches.Cache[*rich](typ).Key("p")
 		require.ErrorContains(t, p.Set(ctx, nil), "nil *caches_test.rich has no gob", "an error, not a panic")
-		require.Error(t, caches.Cache[any]{Options: c.Options}.On(conn).Key("n").Set(ctx, nil))
+		require.Error(t, caches.Cache[any](typ).Key("n").Set(ctx, nil))
 		exists, err := p.Exists(ctx)
 		require.NoError(t, err)
 		require.False(t, exists)
@@ -236,8 +237,8 @@ func TestCompressedBomb(t *testing.T) {
 func TestCompressedMaxSize(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		o := func(s caches.Serializer) caches.Options { return caches.Options{Prefix: "max", Serializer: s} }
-		wide := caches.Cache[string]{Options: o(caches.Compressed(caches.Raw, nil))}.On(conn).Key("x")
-		narrow := caches.Cache[string]{Options: o(caches.Compressed(caches.Raw, &caches.CompressOptions{MaxSize: 1000}))}.On(conn).Key("x")
+		wide := caches.Cache[string](o(caches.Compressed(caches.Raw, nil))).On(conn).Key("x")
+		narrow := caches.Cache[string](o(caches.Compressed(caches.Raw, &caches.CompressOptions{MaxSize: 1000}))).On(conn).Key("x")
 		require.NoError(t, narrow.Set(ctx, strings.Repeat("a", 1000)), "MaxSize itself is fine")
 		v, err := narrow.Get(ctx)
 		require.NoError(t, err)
@@ -255,7 +256,7 @@ func TestCompressedMaxSize(t *testing.T) {
 			require.ErrorContains(t, err, `"max.x"`)
 		}
 		plain := caches.Compressed(caches.Raw, &caches.CompressOptions{MinSize: 1 << 20})
-		require.NoError(t, caches.Cache[string]{Options: o(plain)}.On(conn).Key("x").Set(ctx, strings.Repeat("a", 1001)))
+		require.NoError(t, caches.Cache[string](o(plain)).On(conn).Key("x").Set(ctx, strings.Repeat("a", 1001)))
 		_, err = narrow.Get(ctx)
 		require.ErrorIs(t, err, caches.ErrTooLarge, "and for what is not compressed")
 	})
@@ -276,15 +277,15 @@ func TestSerializersOnGarbage(t *testing.T) {
 		"gob":  {{caches.Gob, ""}, {caches.Gob, "{}"}, {caches.Gob, string(gob[:len(gob)/2])}, {caches.Gob, "\xff\xff\xff\xff"}},
 	}
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		put := caches.Cache[string]{Options: caches.Options{Prefix: "garbage", Serializer: caches.Raw}}.On(conn).Key("x")
+		put := caches.Cache[string]{Prefix: "garbage", Serializer: caches.Raw}.On(conn).Key("x")
 		for name, rows := range garbage {
 			for _, row := range rows {
 				require.NoError(t, put.Set(ctx, row.data))
-				_, err := caches.Cache[account]{Options: caches.Options{Prefix: "garbage", Serializer: row.s}}.On(conn).Key("x").Get(ctx)
+				_, err := caches.Cache[account]{Prefix: "garbage", Serializer: row.s}.On(conn).Key("x").Get(ctx)
 				require.ErrorIs(t, err, caches.ErrCorrupt, "%s %q", name, row.data)
 			}
 		}
-		c := caches.Cache[string]{Options: caches.Options{Prefix: "garbage", Serializer: caches.Compressed(caches.Raw, nil)}}.On(conn).Key("x")
+		c := caches.Cache[string]{Prefix: "garbage", Serializer: caches.Compressed(caches.Raw, nil)}.On(conn).Key("x")
 		bad := []string{"", "\x01", "\x02abc", "abc", string(whole) + "x", string(whole[:1]) + "\x05" + string(whole[3:])}
 		for cut := 1; cut < len(whole); cut++ {
 			bad = append(bad, string(whole[:cut]))
@@ -300,17 +301,17 @@ func TestSerializersOnGarbage(t *testing.T) {
 
 func TestOwnSerializer(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		c := caches.Cache[string]{Options: caches.Options{Prefix: "own", Serializer: hexSerializer{}}}.On(conn)
+		c := caches.Cache[string]{Prefix: "own", Serializer: hexSerializer{}}.On(conn)
 		require.NoError(t, caches.SetMany(ctx, c, map[int]string{1: "a", 2: ""}))
 		got, err := caches.GetMany(ctx, c, []int{1, 2})
 		require.NoError(t, err)
 		require.Equal(t, map[int]string{1: "a", 2: ""}, got)
-		raw := caches.Cache[string]{Options: caches.Options{Prefix: "own", Serializer: caches.Raw}}.On(conn)
+		raw := caches.Cache[string]{Prefix: "own", Serializer: caches.Raw}.On(conn)
 		require.NoError(t, raw.Key(1).Set(ctx, "zz"))
 		_, err = c.Key(1).Get(ctx)
 		require.ErrorIs(t, err, caches.ErrCorrupt)
 		require.ErrorIs(t, err, errNotHex)
-		err = caches.Cache[int]{Options: c.Options}.On(conn).Key(1).Set(ctx, 1)
+		err = caches.Cache[int](c).Key(1).Set(ctx, 1)
 		require.ErrorContains(t, err, "hex of a int")
 	})
 }

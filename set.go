@@ -7,49 +7,73 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/gocaches/caches/driver"
 )
 
-// SetCache is a type of sets, and one set of it: a Redis set of T. Members are
-// kept as text where T is a scalar or an encoding.TextMarshaler and as JSON
-// where it is a struct or an array of those; other types are the error of every
-// operation. The time to live is the whole set's.
+// SetCache is a type of sets: [SetCache.Key] returns the set at a key. Its
+// fields are those of [Options]; Serializer is not used.
 //
-// As everywhere in Go, a struct that embeds a type with a MarshalText has that
-// method too: its other fields are then not in its text, and members that differ
-// in them are one. Give such a struct a MarshalText of its own.
+// Members are stored as text if T is a scalar or an encoding.TextMarshaler, and
+// as JSON if it is a struct or an array of those. A T of another type is the
+// error of every operation.
 //
-// An empty set does not exist: removing the last member removes the set and its
-// expiry.
-type SetCache[T comparable] struct {
-	// Options say where objects of the type are kept, and for how long.
-	Options Options
-	Object
-}
+// A struct that embeds a type with a MarshalText method has that method too: its
+// other fields are then not part of its text, and members that differ only in
+// them are the same member. Give such a struct a MarshalText method of its own.
+type SetCache[T comparable] Options
 
 // Key returns the set at a key; see [Cache.Key].
-func (s SetCache[T]) Key(parts ...any) SetCache[T] {
-	s.Object = s.Object.derive(s.Options, parts)
-	return s
-}
+func (s SetCache[T]) Key(parts ...any) Set[T] { return Set[T]{(*Options)(&s).object(parts)} }
 
-// On returns s pinned to conn, whatever Options and the context say; nil takes
-// the pin away.
+// On returns a copy of s that uses conn, whatever Connection and the context
+// say. Nil removes an earlier conn.
 func (s SetCache[T]) On(conn *Conn) SetCache[T] {
-	s.Options.conn, s.Object = conn, s.Object.on(conn)
+	s.conn = conn
 	return s
 }
 
-// Fresh returns s with reads that ask the server; see [Cache.Fresh].
-func (s SetCache[T]) Fresh() SetCache[T] {
-	s.Options.fresh, s.Object = true, s.Object.afresh()
+// WithTTL returns a copy of s whose TTL is ttl.
+func (s SetCache[T]) WithTTL(ttl time.Duration) SetCache[T] {
+	s.TTL = ttl
 	return s
 }
+
+// Fresh returns a copy of s whose reads bypass the near cache. The values they
+// read still refresh it.
+func (s SetCache[T]) Fresh() SetCache[T] {
+	s.fresh = true
+	return s
+}
+
+// Clear removes every set under the prefix; see [Cache.Clear].
+func (s SetCache[T]) Clear(ctx context.Context) (int64, error) {
+	return (*Options)(&s).clear(ctx, "SetCache.Clear")
+}
+
+// Set is one set: a Redis set of members of type T. [SetCache.Key] returns it.
+// The time to live is that of the whole set. An empty set does not exist:
+// removing the last member removes the set and its expiry.
+type Set[T comparable] struct{ Object }
+
+// Key returns the set whose key is that of s followed by parts; see
+// [Cache.Key].
+func (s Set[T]) Key(parts ...any) Set[T] { return Set[T]{s.below(parts)} }
+
+// On returns a copy of s that uses conn; see [SetCache.On].
+func (s Set[T]) On(conn *Conn) Set[T] { return Set[T]{s.on(conn)} }
+
+// WithTTL returns a copy of s with a time to live of its own: ttl replaces that
+// of the type, as [Options] describes it.
+func (s Set[T]) WithTTL(ttl time.Duration) Set[T] { return Set[T]{s.withTTL(ttl)} }
+
+// Fresh returns a copy of s whose reads bypass the near cache; see [SetCache.Fresh].
+func (s Set[T]) Fresh() Set[T] { return Set[T]{s.afresh()} }
 
 // Add adds members and returns how many were not there before.
 // O(len(members)), SADD and PEXPIRE in one step.
-func (s SetCache[T]) Add(ctx context.Context, members ...T) (added int, err error) {
+func (s Set[T]) Add(ctx context.Context, members ...T) (added int, err error) {
 	if len(members) == 0 {
 		return 0, nil
 	}
@@ -68,17 +92,17 @@ func (s SetCache[T]) Add(ctx context.Context, members ...T) (added int, err erro
 
 // Update adds all members of other, such as another set's Copy, and returns how
 // many were not there before; see Add.
-func (s SetCache[T]) Update(ctx context.Context, other map[T]struct{}) (added int, err error) {
+func (s Set[T]) Update(ctx context.Context, other map[T]struct{}) (added int, err error) {
 	return s.Add(ctx, slices.Collect(maps.Keys(other))...)
 }
 
 // Remove removes members and returns how many there were. O(len(members)), SREM.
-func (s SetCache[T]) Remove(ctx context.Context, members ...T) (removed int, err error) {
+func (s Set[T]) Remove(ctx context.Context, members ...T) (removed int, err error) {
 	return removeMembers(ctx, s.Object, "SetCache.Remove", "SREM", members)
 }
 
 // Contains reports whether member is in the set. O(1), SISMEMBER.
-func (s SetCache[T]) Contains(ctx context.Context, member T) (bool, error) {
+func (s Set[T]) Contains(ctx context.Context, member T) (bool, error) {
 	var q query
 	if err := q.beginRead(ctx, &s.Object, "SetCache.Contains"); err != nil {
 		return false, err
@@ -94,7 +118,7 @@ func (s SetCache[T]) Contains(ctx context.Context, member T) (bool, error) {
 
 // ContainsMany returns those of members that are in the set.
 // O(len(members)), SMISMEMBER.
-func (s SetCache[T]) ContainsMany(ctx context.Context, members ...T) (map[T]struct{}, error) {
+func (s Set[T]) ContainsMany(ctx context.Context, members ...T) (map[T]struct{}, error) {
 	if len(members) == 0 {
 		return map[T]struct{}{}, nil
 	}
@@ -128,12 +152,12 @@ func (s SetCache[T]) ContainsMany(ctx context.Context, members ...T) (map[T]stru
 }
 
 // Len returns the number of members. O(1), SCARD.
-func (s SetCache[T]) Len(ctx context.Context) (int, error) {
+func (s Set[T]) Len(ctx context.Context) (int, error) {
 	return s.length(ctx, "SetCache.Len", "SCARD")
 }
 
 // Pop removes a random member and returns it, or [ErrMiss]. O(1), SPOP.
-func (s SetCache[T]) Pop(ctx context.Context) (T, error) {
+func (s Set[T]) Pop(ctx context.Context) (T, error) {
 	var zero T
 	var q query
 	if err := q.begin(ctx, &s.Object, "SetCache.Pop", 0); err != nil {
@@ -145,7 +169,7 @@ func (s SetCache[T]) Pop(ctx context.Context) (T, error) {
 }
 
 // PopN removes up to n random members and returns them. O(n), SPOP.
-func (s SetCache[T]) PopN(ctx context.Context, n int) ([]T, error) {
+func (s Set[T]) PopN(ctx context.Context, n int) ([]T, error) {
 	if err := s.checkCount("SetCache.PopN", n); err != nil || n == 0 {
 		return nil, err
 	}
@@ -166,7 +190,7 @@ func (s SetCache[T]) PopN(ctx context.Context, n int) ([]T, error) {
 }
 
 // Random returns a random member, which stays, or [ErrMiss]. O(1), SRANDMEMBER.
-func (s SetCache[T]) Random(ctx context.Context) (T, error) {
+func (s Set[T]) Random(ctx context.Context) (T, error) {
 	var zero T
 	var q query
 	if err := q.beginRead(ctx, &s.Object, "SetCache.Random"); err != nil {
@@ -199,7 +223,7 @@ func readOne[T any](ctx context.Context, q *query) (T, error) {
 // Copy returns the whole set, empty where there is none. O(n), SMEMBERS: for
 // large sets see All. With Options.Near, the map may be copied from one in this
 // process.
-func (s SetCache[T]) Copy(ctx context.Context) (map[T]struct{}, error) {
+func (s Set[T]) Copy(ctx context.Context) (map[T]struct{}, error) {
 	if all, ok := nearHit[map[T]struct{}](ctx, &s.Object, "SetCache.Copy"); ok {
 		return maps.Clone(all), nil
 	}
@@ -222,7 +246,7 @@ func (s SetCache[T]) Copy(ctx context.Context) (map[T]struct{}, error) {
 // All iterates over the members, a page per round trip (SSCAN); the function
 // beside it reports what stopped the iteration, if anything did. What holds of
 // [DictCache.All] holds here.
-func (s SetCache[T]) All(ctx context.Context) (iter.Seq[T], func() error) {
+func (s Set[T]) All(ctx context.Context) (iter.Seq[T], func() error) {
 	var failed error
 	all := func(yield func(T) bool) {
 		failed = s.scan(ctx, "SetCache.All", "SSCAN", func(e *driver.Elems) (bool, error) {
@@ -231,11 +255,6 @@ func (s SetCache[T]) All(ctx context.Context) (iter.Seq[T], func() error) {
 		})
 	}
 	return all, func() error { return failed }
-}
-
-// Clear removes every set under the prefix; see [Cache.Clear].
-func (s SetCache[T]) Clear(ctx context.Context) (int64, error) {
-	return s.Options.clear(ctx, "SetCache.Clear")
 }
 
 // An algebra is one of the three operations between sets: the command that the
@@ -272,17 +291,17 @@ func difference[T comparable]() algebra[T] {
 // Union returns the members of s and others. O(n) in their members, SUNION. Sets
 // on several shards are read at once and put together here, which is not atomic.
 // All sets of one operation are on s's connection.
-func (s SetCache[T]) Union(ctx context.Context, others ...SetCache[T]) (map[T]struct{}, error) {
+func (s Set[T]) Union(ctx context.Context, others ...Set[T]) (map[T]struct{}, error) {
 	return s.algebra(ctx, union[T](), others)
 }
 
 // Intersect returns the members of s that all others have; see Union. SINTER.
-func (s SetCache[T]) Intersect(ctx context.Context, others ...SetCache[T]) (map[T]struct{}, error) {
+func (s Set[T]) Intersect(ctx context.Context, others ...Set[T]) (map[T]struct{}, error) {
 	return s.algebra(ctx, intersect[T](), others)
 }
 
 // Difference returns the members of s that none of others has; see Union. SDIFF.
-func (s SetCache[T]) Difference(ctx context.Context, others ...SetCache[T]) (map[T]struct{}, error) {
+func (s Set[T]) Difference(ctx context.Context, others ...Set[T]) (map[T]struct{}, error) {
 	return s.algebra(ctx, difference[T](), others)
 }
 
@@ -291,23 +310,23 @@ func (s SetCache[T]) Difference(ctx context.Context, others ...SetCache[T]) (map
 // result removes it. On one shard this is one step, SUNIONSTORE and
 // PEXPIRE; over several the sets are read, then dst is replaced in one
 // transaction.
-func (s SetCache[T]) UnionStore(ctx context.Context, dst SetCache[T], others ...SetCache[T]) (int, error) {
+func (s Set[T]) UnionStore(ctx context.Context, dst Set[T], others ...Set[T]) (int, error) {
 	return s.algebraStore(ctx, union[T](), dst, others)
 }
 
 // IntersectStore makes dst the intersection of s and others; see UnionStore.
 // SINTERSTORE.
-func (s SetCache[T]) IntersectStore(ctx context.Context, dst SetCache[T], others ...SetCache[T]) (int, error) {
+func (s Set[T]) IntersectStore(ctx context.Context, dst Set[T], others ...Set[T]) (int, error) {
 	return s.algebraStore(ctx, intersect[T](), dst, others)
 }
 
 // DifferenceStore makes dst the difference of s and others; see UnionStore.
 // SDIFFSTORE.
-func (s SetCache[T]) DifferenceStore(ctx context.Context, dst SetCache[T], others ...SetCache[T]) (int, error) {
+func (s Set[T]) DifferenceStore(ctx context.Context, dst Set[T], others ...Set[T]) (int, error) {
 	return s.algebraStore(ctx, difference[T](), dst, others)
 }
 
-func (s SetCache[T]) algebra(ctx context.Context, a algebra[T], others []SetCache[T]) (map[T]struct{}, error) {
+func (s Set[T]) algebra(ctx context.Context, a algebra[T], others []Set[T]) (map[T]struct{}, error) {
 	var q query
 	if err := q.begin(ctx, &s.Object, "SetCache."+a.name, driver.ReadOnly); err != nil {
 		return nil, err
@@ -328,13 +347,13 @@ func (s SetCache[T]) algebra(ctx context.Context, a algebra[T], others []SetCach
 	return set, nil
 }
 
-func (s SetCache[T]) algebraStore(ctx context.Context, a algebra[T], dst SetCache[T], others []SetCache[T]) (int, error) {
+func (s Set[T]) algebraStore(ctx context.Context, a algebra[T], dst Set[T], others []Set[T]) (int, error) {
 	var q query
 	if err := q.begin(ctx, &dst.Object, "SetCache."+a.name+"Store", driver.Atomic); err != nil {
 		return 0, err
 	}
 	defer q.end()
-	keys, err := operands(&q, dst, append([]SetCache[T]{s}, others...))
+	keys, err := operands(&q, dst, append([]Set[T]{s}, others...))
 	if err != nil {
 		return 0, q.fail(err)
 	}
@@ -423,7 +442,7 @@ func lastCount(ctx context.Context, q *query) (int, error) {
 
 // operands returns the full keys of first, which q is about, and of others. A
 // set without a key, or on another connection, is an error.
-func operands[T comparable](q *query, first SetCache[T], others []SetCache[T]) ([]string, error) {
+func operands[T comparable](q *query, first Set[T], others []Set[T]) ([]string, error) {
 	keys := append(make([]string, 0, 1+len(others)), q.front+q.key)
 	for i, other := range others {
 		switch {

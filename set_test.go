@@ -16,7 +16,7 @@ import (
 
 // setKind is a set of a, b and c, and its operations.
 func setKind(conn *caches.Conn, o caches.Options, key ...any) (collection, func(context.Context) error, func(context.Context) error, []act) {
-	s := caches.SetCache[string]{Options: o}.On(conn).Key(key...)
+	s := caches.SetCache[string](o).On(conn).Key(key...)
 	fill := func(ctx context.Context) error { return errOf(s.Add(ctx, "a", "b", "c")) }
 	empty := func(ctx context.Context) error {
 		for _, member := range []string{"a", "b", "c"} {
@@ -54,7 +54,7 @@ func setOf[T comparable](members ...T) map[T]struct{} {
 }
 
 // requireSet requires that all ways to read a set agree on want.
-func requireSet[T comparable](t *testing.T, ctx context.Context, s caches.SetCache[T], want map[T]struct{}) {
+func requireSet[T comparable](t *testing.T, ctx context.Context, s caches.Set[T], want map[T]struct{}) {
 	t.Helper()
 	if len(want) > 0 || !onFake(t) {
 		requireLen(t, ctx, s, len(want))
@@ -73,7 +73,7 @@ func requireSet[T comparable](t *testing.T, ctx context.Context, s caches.SetCac
 
 func TestSetOperations(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		s := caches.SetCache[int]{Options: caches.Options{Prefix: "online", TTL: time.Minute}}.On(conn).Key("eu")
+		s := caches.SetCache[int]{Prefix: "online", TTL: time.Minute}.On(conn).Key("eu")
 
 		// Nothing is there.
 		requireSet(t, ctx, s, setOf[int]())
@@ -111,8 +111,8 @@ func TestSetOperations(t *testing.T) {
 func TestSetCorrupt(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		o := caches.Options{Prefix: "corrupt"}
-		texts := caches.SetCache[string]{Options: o}.On(conn).Key("it")
-		ints := caches.SetCache[int]{Options: o}.On(conn).Key("it")
+		texts := caches.SetCache[string](o).On(conn).Key("it")
+		ints := caches.SetCache[int](o).On(conn).Key("it")
 		require.Equal(t, 1, ask(texts.Add(ctx, "three")).ok(t))
 		for name, err := range map[string]error{
 			"Copy": errOf(ints.Copy(ctx)), "Random": errOf(ints.Random(ctx)), "All": errEnd(ints.All(ctx)),
@@ -127,7 +127,7 @@ func TestSetCorrupt(t *testing.T) {
 
 func TestSetLarge(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		s := caches.SetCache[string]{Options: caches.Options{Prefix: "large", TTL: time.Hour}}.On(conn).Key("set")
+		s := caches.SetCache[string]{Prefix: "large", TTL: time.Hour}.On(conn).Key("set")
 		members := make([]string, many)
 		for i := range members {
 			members[i] = "member-" + strconv.Itoa(i)
@@ -165,7 +165,7 @@ func TestSetLarge(t *testing.T) {
 
 func TestSetAllWhileWritten(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		s := caches.SetCache[int]{Options: caches.Options{Prefix: "busy"}}.On(conn).Key("set")
+		s := caches.SetCache[int]{Prefix: "busy"}.On(conn).Key("set")
 		disturbed(t, ctx, 1000,
 			func(ctx context.Context, from, to int) error {
 				members := make([]int, 0, to-from)
@@ -188,12 +188,12 @@ func TestSetAllWhileWritten(t *testing.T) {
 // tag on one.
 func TestSetAlgebra(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		sets := caches.SetCache[int]{Options: caches.Options{Prefix: "algebra", TTL: ownTTL}}.On(conn)
+		sets := caches.SetCache[int]{Prefix: "algebra", TTL: ownTTL}.On(conn)
 		for _, spread := range []func(i int) any{
 			func(i int) any { return i },
 			func(i int) any { return caches.RawKey("{one}." + strconv.Itoa(i)) },
 		} {
-			var all []caches.SetCache[int]
+			var all []caches.Set[int]
 			for i := range 8 {
 				all = append(all, sets.Key(spread(i)))
 			}
@@ -204,18 +204,18 @@ func TestSetAlgebra(t *testing.T) {
 			for _, tt := range []struct {
 				name string
 				op   algebra
-				with []caches.SetCache[int]
+				with []caches.Set[int]
 				want map[int]struct{}
 			}{
-				{"Union", caches.SetCache[int].Union, nil, setOf(1, 2, 3, 4)},
-				{"Union", caches.SetCache[int].Union, all[1:3], setOf(1, 2, 3, 4, 5, 6)},
-				{"Union", caches.SetCache[int].Union, all, setOf(1, 2, 3, 4, 5, 6)},
-				{"Intersect", caches.SetCache[int].Intersect, nil, setOf(1, 2, 3, 4)},
-				{"Intersect", caches.SetCache[int].Intersect, all[:3], setOf(4)},
-				{"Intersect", caches.SetCache[int].Intersect, all[:4], setOf[int]()},
-				{"Difference", caches.SetCache[int].Difference, nil, setOf(1, 2, 3, 4)},
-				{"Difference", caches.SetCache[int].Difference, all[1:], setOf(1, 2)},
-				{"Difference", caches.SetCache[int].Difference, all, setOf[int]()},
+				{"Union", caches.Set[int].Union, nil, setOf(1, 2, 3, 4)},
+				{"Union", caches.Set[int].Union, all[1:3], setOf(1, 2, 3, 4, 5, 6)},
+				{"Union", caches.Set[int].Union, all, setOf(1, 2, 3, 4, 5, 6)},
+				{"Intersect", caches.Set[int].Intersect, nil, setOf(1, 2, 3, 4)},
+				{"Intersect", caches.Set[int].Intersect, all[:3], setOf(4)},
+				{"Intersect", caches.Set[int].Intersect, all[:4], setOf[int]()},
+				{"Difference", caches.Set[int].Difference, nil, setOf(1, 2, 3, 4)},
+				{"Difference", caches.Set[int].Difference, all[1:], setOf(1, 2)},
+				{"Difference", caches.Set[int].Difference, all, setOf[int]()},
 			} {
 				require.Equal(t, tt.want, ask(tt.op(a, ctx, tt.with...)).ok(t), "%s of %v", tt.name, tt.with)
 				requireStored(t, ctx, tt.name, a, all[4], tt.with, tt.want)
@@ -229,19 +229,19 @@ func TestSetAlgebra(t *testing.T) {
 }
 
 type (
-	algebra      = func(caches.SetCache[int], context.Context, ...caches.SetCache[int]) (map[int]struct{}, error)
-	algebraStore = func(caches.SetCache[int], context.Context, caches.SetCache[int], ...caches.SetCache[int]) (int, error)
+	algebra      = func(caches.Set[int], context.Context, ...caches.Set[int]) (map[int]struct{}, error)
+	algebraStore = func(caches.Set[int], context.Context, caches.Set[int], ...caches.Set[int]) (int, error)
 )
 
 var stored = map[string]algebraStore{
-	"Union":      caches.SetCache[int].UnionStore,
-	"Intersect":  caches.SetCache[int].IntersectStore,
-	"Difference": caches.SetCache[int].DifferenceStore,
+	"Union":      caches.Set[int].UnionStore,
+	"Intersect":  caches.Set[int].IntersectStore,
+	"Difference": caches.Set[int].DifferenceStore,
 }
 
 // requireStored requires that the Store form replaces dst, whatever it was and
 // whatever expiry it had, with want and dst's own time to live.
-func requireStored(t *testing.T, ctx context.Context, name string, a, dst caches.SetCache[int], with []caches.SetCache[int], want map[int]struct{}) {
+func requireStored(t *testing.T, ctx context.Context, name string, a, dst caches.Set[int], with []caches.Set[int], want map[int]struct{}) {
 	t.Helper()
 	for _, before := range []func() error{
 		func() error { return dst.Delete(ctx) },
@@ -249,7 +249,7 @@ func requireStored(t *testing.T, ctx context.Context, name string, a, dst caches
 		func() error { return errors.Join(errOf(dst.Add(ctx, 100)), dst.Persist(ctx)) },
 	} {
 		require.NoError(t, before())
-		if slices.ContainsFunc(with, func(s caches.SetCache[int]) bool { return s.String() == dst.String() }) {
+		if slices.ContainsFunc(with, func(s caches.Set[int]) bool { return s.String() == dst.String() }) {
 			require.NoError(t, dst.Delete(ctx)) // as a source it counts as it is
 		}
 		require.Equal(t, len(want), ask(stored[name](a, ctx, dst, with...)).ok(t), name)
@@ -264,10 +264,10 @@ func requireStored(t *testing.T, ctx context.Context, name string, a, dst caches
 // The destination may be a source, and may have a type of its own.
 func TestSetAlgebraStore(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		sets := caches.SetCache[int]{Options: caches.Options{Prefix: "store", TTL: ownTTL}}.On(conn)
+		sets := caches.SetCache[int]{Prefix: "store", TTL: ownTTL}.On(conn)
 		for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
-			kept := caches.SetCache[int]{Options: caches.Options{Prefix: "kept", TTLPolicy: policy}}.On(conn)
-			timed := caches.SetCache[int]{Options: caches.Options{Prefix: "timed", TTL: otherTTL, TTLPolicy: policy}}.On(conn)
+			kept := caches.SetCache[int]{Prefix: "kept", TTLPolicy: policy}.On(conn)
+			timed := caches.SetCache[int]{Prefix: "timed", TTL: otherTTL, TTLPolicy: policy}.On(conn)
 			for i := range 6 {
 				p := policy.String()
 				a, b := sets.Key(p, "a", i), sets.Key(p, "b", i)
@@ -302,8 +302,8 @@ func TestSetAlgebraStore(t *testing.T) {
 func TestSetAlgebraWrongType(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		o := caches.Options{Prefix: "types", TTL: ownTTL}
-		text := caches.Cache[string]{Options: o}.On(conn)
-		sets := caches.SetCache[int]{Options: o}.On(conn)
+		text := caches.Cache[string](o).On(conn)
+		sets := caches.SetCache[int](o).On(conn)
 		for i := range 8 { // over shards, too
 			a, bad, dst := sets.Key(i, "a"), sets.Key(i, "bad"), sets.Key(i, "dst")
 			require.Equal(t, 2, ask(a.Add(ctx, 1, 2)).ok(t))
@@ -328,17 +328,17 @@ func TestSetAlgebraWrongType(t *testing.T) {
 func TestSetAlgebraRefused(t *testing.T) {
 	ctx := t.Context()
 	here, there := open(t, "locmem://"), open(t, "locmem://")
-	sets := caches.SetCache[int]{Options: caches.Options{Prefix: "s"}}
+	sets := caches.SetCache[int]{Prefix: "s"}
 	a := sets.On(here).Key("a")
 	require.Equal(t, 1, ask(a.Add(ctx, 1)).ok(t))
 	for name, tt := range map[string]struct {
-		other caches.SetCache[int]
+		other caches.Set[int]
 		want  string
 	}{
 		"another connection": {sets.On(there).Key("b"), "another connection"},
 		"not pinned":         {sets.Key("b"), "another connection"},
-		"another name":       {caches.SetCache[int]{Options: caches.Options{Connection: "other"}}.Key("b"), "another connection"},
-		"no key":             {sets.On(here), "no key"},
+		"another name":       {caches.SetCache[int]{Connection: "other"}.Key("b"), "another connection"},
+		"no key":             {caches.Set[int]{}.On(here), "no key"},
 		"a bad key":          {sets.On(here).Key([]int{1}), "part 1 of the key"},
 	} {
 		for op, err := range map[string]error{
@@ -362,12 +362,12 @@ func TestSetAlgebraRefused(t *testing.T) {
 // Sets of other prefixes and versions of one connection go together.
 func TestSetAlgebraVersions(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		one := caches.SetCache[int]{Options: caches.Options{Prefix: "one", Version: "v1"}}.On(conn).Key("x")
-		two := caches.SetCache[int]{Options: caches.Options{Prefix: "two", Version: "v2"}}.On(conn).Key("x")
+		one := caches.SetCache[int]{Prefix: "one", Version: "v1"}.On(conn).Key("x")
+		two := caches.SetCache[int]{Prefix: "two", Version: "v2"}.On(conn).Key("x")
 		require.Equal(t, 1, ask(one.Add(ctx, 1)).ok(t))
 		require.Equal(t, 1, ask(two.Add(ctx, 2)).ok(t))
 		require.Equal(t, setOf(1, 2), ask(one.Union(ctx, two)).ok(t))
-		dst := caches.SetCache[int]{Options: caches.Options{Prefix: "dst", Version: "v3"}}.On(conn).Key("x")
+		dst := caches.SetCache[int]{Prefix: "dst", Version: "v3"}.On(conn).Key("x")
 		require.Equal(t, 2, ask(two.UnionStore(ctx, dst, one)).ok(t))
 		requireSet(t, ctx, dst, setOf(1, 2))
 	})
@@ -377,7 +377,7 @@ func TestSetAlgebraVersions(t *testing.T) {
 func TestSetAlgebraTrips(t *testing.T) {
 	ctx := t.Context()
 	conn, store := countingConn(t)
-	sets := caches.SetCache[int]{Options: caches.Options{Prefix: "s", TTL: ownTTL}}.On(conn)
+	sets := caches.SetCache[int]{Prefix: "s", TTL: ownTTL}.On(conn)
 	require.Equal(t, 1, ask(sets.Key(1).Add(ctx, 1)).ok(t))
 	store.pipelines.Store(0)
 	require.Equal(t, setOf(1), ask(sets.Key(1).Union(ctx, sets.Key(2), sets.Key(3))).ok(t))

@@ -35,7 +35,7 @@ func TestRightsOfTheReadme(t *testing.T) {
 	conn, other := open(t, dsn), open(t, dsn)
 	sweep(t, t.Context(), conn)
 
-	c := caches.Cache[string]{Options: caches.Options{Prefix: "x", TTL: time.Hour, Near: &caches.Near{}}}
+	c := caches.Cache[string]{Prefix: "x", TTL: time.Hour, Near: &caches.Near{}}
 	var runs atomic.Int64
 	fn := func(context.Context, int) (string, error) {
 		time.Sleep(200 * time.Millisecond) // the other process waits for it
@@ -65,7 +65,7 @@ func TestRightsOfTheReadme(t *testing.T) {
 
 func sweep(t *testing.T, ctx context.Context, conn *caches.Conn) {
 	type profile struct{ Name string }
-	profiles := caches.Cache[profile]{Options: caches.Options{Prefix: "profile", TTL: time.Minute}}.On(conn)
+	profiles := caches.Cache[profile]{Prefix: "profile", TTL: time.Minute}.On(conn)
 	_, err := profiles.Key(42).Get(ctx)
 	require.ErrorIs(t, err, caches.ErrMiss)
 	require.NoError(t, profiles.Key(42).Set(ctx, profile{"Ada"}))
@@ -78,11 +78,11 @@ func sweep(t *testing.T, ctx context.Context, conn *caches.Conn) {
 
 	for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
 		o := caches.Options{Prefix: "p" + policy.String(), TTL: time.Minute, TTLPolicy: policy}
-		c := caches.CounterCache[int64]{Options: o}.On(conn).Key("home")
+		c := caches.CounterCache[int64](o).On(conn).Key("home")
 		n, err := c.Incr(ctx, 10)
 		require.NoError(t, err)
 		require.EqualValues(t, 10, n)
-		d := caches.DictCache[string, float64]{Options: o}.On(conn).Key("dict")
+		d := caches.DictCache[string, float64](o).On(conn).Key("dict")
 		require.NoError(t, d.Set(ctx, "a", 1.5))
 		f, err := d.Incr(ctx, "a", 0.25)
 		require.NoError(t, err)
@@ -98,7 +98,7 @@ func sweep(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		}
 		require.NoError(t, end())
 		require.Equal(t, map[string]float64{"a": 1.75, "b": 3}, got)
-		s := caches.SetCache[int]{Options: o}.On(conn)
+		s := caches.SetCache[int](o).On(conn)
 		_, err = s.Key("x").Add(ctx, 1, 2, 3)
 		require.NoError(t, err)
 		_, err = s.Key("y").Add(ctx, 3, 4)
@@ -109,7 +109,7 @@ func sweep(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		size, err := s.Key("x").UnionStore(ctx, s.Key("z"), s.Key("y"))
 		require.NoError(t, err)
 		require.Equal(t, 4, size)
-		z := caches.SortedSetCache[string]{Options: o}.On(conn).Key("board")
+		z := caches.SortedSetCache[string](o).On(conn).Key("board")
 		for i := range 10 {
 			_, err = z.Add(ctx, caches.Scored[string]{Score: float64(i / 3), Member: string(rune('a' + i))})
 			require.NoError(t, err)
@@ -128,7 +128,7 @@ func sweep(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		require.NoError(t, err)
 		require.InDelta(t, time.Minute, ttl, float64(5*time.Second))
 	}
-	gate := caches.SentinelCache{Options: caches.Options{Prefix: "gate", TTL: time.Minute}}.On(conn).Key(1)
+	gate := caches.SentinelCache{Prefix: "gate", TTL: time.Minute}.On(conn).Key(1)
 	first, err := gate.Once(ctx)
 	require.NoError(t, err)
 	require.True(t, first)

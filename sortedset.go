@@ -9,6 +9,7 @@ import (
 	"iter"
 	"math"
 	"strconv"
+	"time"
 
 	"github.com/gocaches/caches/driver"
 )
@@ -19,31 +20,53 @@ type Scored[T comparable] struct {
 	Member T       // unique in its sorted set
 }
 
-// SortedSetCache is a type of sorted sets, and one of it: members of T in the
-// order of their scores, and of their bytes where scores are equal, in a Redis
-// sorted set. Members are kept as in a [SetCache]. The time to live is the whole
-// sorted set's.
-//
-// Scores are float64: whole numbers are exact up to 2^53, infinities are
-// allowed, NaN is an error, and negative zero is zero.
-type SortedSetCache[T comparable] struct {
-	// Options say where objects of the type are kept, and for how long.
-	Options Options
-	Object
-}
+// SortedSetCache is a type of sorted sets: [SortedSetCache.Key] returns the
+// sorted set at a key. Its fields are those of [Options]; Serializer and Near
+// are not used. Members are stored as in a [SetCache].
+type SortedSetCache[T comparable] Options
 
 // Key returns the sorted set at a key; see [Cache.Key].
-func (s SortedSetCache[T]) Key(parts ...any) SortedSetCache[T] {
-	s.Object = s.Object.derive(s.Options, parts)
+func (s SortedSetCache[T]) Key(parts ...any) SortedSet[T] {
+	return SortedSet[T]{(*Options)(&s).object(parts)}
+}
+
+// On returns a copy of s that uses conn, whatever Connection and the context
+// say. Nil removes an earlier conn.
+func (s SortedSetCache[T]) On(conn *Conn) SortedSetCache[T] {
+	s.conn = conn
 	return s
 }
 
-// On returns s pinned to conn, whatever Options and the context say; nil takes
-// the pin away.
-func (s SortedSetCache[T]) On(conn *Conn) SortedSetCache[T] {
-	s.Options.conn, s.Object = conn, s.Object.on(conn)
+// WithTTL returns a copy of s whose TTL is ttl.
+func (s SortedSetCache[T]) WithTTL(ttl time.Duration) SortedSetCache[T] {
+	s.TTL = ttl
 	return s
 }
+
+// Clear removes every sorted set under the prefix; see [Cache.Clear].
+func (s SortedSetCache[T]) Clear(ctx context.Context) (int64, error) {
+	return (*Options)(&s).clear(ctx, "SortedSetCache.Clear")
+}
+
+// SortedSet is one sorted set: a Redis sorted set of members of type T, ordered
+// by score, and by the bytes of the member if scores are equal.
+// [SortedSetCache.Key] returns it. The time to live is that of the whole sorted
+// set. An empty sorted set does not exist.
+//
+// Scores are float64: integers are exact up to 2^53, infinities are allowed, NaN
+// is an error, and negative zero is stored as zero.
+type SortedSet[T comparable] struct{ Object }
+
+// Key returns the sorted set whose key is that of s followed by parts; see
+// [Cache.Key].
+func (s SortedSet[T]) Key(parts ...any) SortedSet[T] { return SortedSet[T]{s.below(parts)} }
+
+// On returns a copy of s that uses conn; see [SortedSetCache.On].
+func (s SortedSet[T]) On(conn *Conn) SortedSet[T] { return SortedSet[T]{s.on(conn)} }
+
+// WithTTL returns a copy of s with a time to live of its own: ttl replaces that
+// of the type, as [Options] describes it.
+func (s SortedSet[T]) WithTTL(ttl time.Duration) SortedSet[T] { return SortedSet[T]{s.withTTL(ttl)} }
 
 // A Condition restricts what [SortedSetCache.AddIf] does.
 type Condition uint8
@@ -75,14 +98,14 @@ func (c Condition) write(p *driver.Pipeline) error {
 // Add adds members, or sets the scores of those that are there, and returns how
 // many were not there before. O(len(items) log n), ZADD and PEXPIRE in one
 // step.
-func (s SortedSetCache[T]) Add(ctx context.Context, items ...Scored[T]) (added int, err error) {
+func (s SortedSet[T]) Add(ctx context.Context, items ...Scored[T]) (added int, err error) {
 	return s.zadd(ctx, "SortedSetCache.Add", items, nil)
 }
 
 // AddIf adds members and sets scores where condition allows it, and returns how
 // many members were added or got another score. O(len(items) log n), ZADD CH
 // with NX, XX, GT or LT, and PEXPIRE in one step.
-func (s SortedSetCache[T]) AddIf(ctx context.Context, condition Condition, items ...Scored[T]) (changed int, err error) {
+func (s SortedSet[T]) AddIf(ctx context.Context, condition Condition, items ...Scored[T]) (changed int, err error) {
 	return s.zadd(ctx, "SortedSetCache.AddIf", items, func(p *driver.Pipeline) error {
 		err := condition.write(p)
 		p.String("CH")
@@ -92,7 +115,7 @@ func (s SortedSetCache[T]) AddIf(ctx context.Context, condition Condition, items
 
 // Update adds all members of items, or sets their scores; see Add. Another
 // sorted set's Copy is one.
-func (s SortedSetCache[T]) Update(ctx context.Context, items map[T]float64) (added int, err error) {
+func (s SortedSet[T]) Update(ctx context.Context, items map[T]float64) (added int, err error) {
 	all := make([]Scored[T], 0, len(items))
 	for member, score := range items {
 		all = append(all, Scored[T]{score, member})
@@ -101,7 +124,7 @@ func (s SortedSetCache[T]) Update(ctx context.Context, items map[T]float64) (add
 }
 
 // zadd is ZADD of items, with what flags writes before them.
-func (s SortedSetCache[T]) zadd(ctx context.Context, op string, items []Scored[T], flags func(*driver.Pipeline) error) (int, error) {
+func (s SortedSet[T]) zadd(ctx context.Context, op string, items []Scored[T], flags func(*driver.Pipeline) error) (int, error) {
 	if len(items) == 0 {
 		return 0, nil
 	}
@@ -140,7 +163,7 @@ func writeScore(p *driver.Pipeline, score float64) error {
 // Incr adds delta to the score of member, which counts from zero where it is not
 // there, and returns the result. O(log n), ZINCRBY and PEXPIRE in one
 // step.
-func (s SortedSetCache[T]) Incr(ctx context.Context, member T, delta float64) (float64, error) {
+func (s SortedSet[T]) Incr(ctx context.Context, member T, delta float64) (float64, error) {
 	var q query
 	err := q.begin(ctx, &s.Object, "SortedSetCache.Incr", 0)
 	if err != nil {
@@ -180,7 +203,7 @@ func (q *query) score(ctx context.Context) (float64, error) {
 }
 
 // Score returns the score of member, or [ErrMiss]. O(1), ZSCORE.
-func (s SortedSetCache[T]) Score(ctx context.Context, member T) (float64, error) {
+func (s SortedSet[T]) Score(ctx context.Context, member T) (float64, error) {
 	var q query
 	if err := q.beginRead(ctx, &s.Object, "SortedSetCache.Score"); err != nil {
 		return 0, err
@@ -195,7 +218,7 @@ func (s SortedSetCache[T]) Score(ctx context.Context, member T) (float64, error)
 }
 
 // Contains reports whether member is in the sorted set. O(1), ZSCORE.
-func (s SortedSetCache[T]) Contains(ctx context.Context, member T) (bool, error) {
+func (s SortedSet[T]) Contains(ctx context.Context, member T) (bool, error) {
 	switch _, err := s.Score(ctx, member); {
 	case errors.Is(err, ErrMiss):
 		return false, nil
@@ -206,17 +229,17 @@ func (s SortedSetCache[T]) Contains(ctx context.Context, member T) (bool, error)
 
 // Rank returns how many members stand before member, the lowest score first, or
 // [ErrMiss]. O(log n), ZRANK.
-func (s SortedSetCache[T]) Rank(ctx context.Context, member T) (int, error) {
+func (s SortedSet[T]) Rank(ctx context.Context, member T) (int, error) {
 	return s.rank(ctx, "SortedSetCache.Rank", "ZRANK", member)
 }
 
 // RevRank returns how many members stand before member, the highest score
 // first, or [ErrMiss]. O(log n), ZREVRANK.
-func (s SortedSetCache[T]) RevRank(ctx context.Context, member T) (int, error) {
+func (s SortedSet[T]) RevRank(ctx context.Context, member T) (int, error) {
 	return s.rank(ctx, "SortedSetCache.RevRank", "ZREVRANK", member)
 }
 
-func (s SortedSetCache[T]) rank(ctx context.Context, op, cmd string, member T) (int, error) {
+func (s SortedSet[T]) rank(ctx context.Context, op, cmd string, member T) (int, error) {
 	var q query
 	if err := q.beginRead(ctx, &s.Object, op); err != nil {
 		return 0, err
@@ -242,13 +265,13 @@ func (s SortedSetCache[T]) rank(ctx context.Context, op, cmd string, member T) (
 }
 
 // Len returns the number of members. O(1), ZCARD.
-func (s SortedSetCache[T]) Len(ctx context.Context) (int, error) {
+func (s SortedSet[T]) Len(ctx context.Context) (int, error) {
 	return s.length(ctx, "SortedSetCache.Len", "ZCARD")
 }
 
 // Count returns the number of members with a score from min to max, both
 // included; infinities leave a side open. O(log n), ZCOUNT.
-func (s SortedSetCache[T]) Count(ctx context.Context, min, max float64) (int, error) {
+func (s SortedSet[T]) Count(ctx context.Context, min, max float64) (int, error) {
 	var q query
 	if err := q.beginRead(ctx, &s.Object, "SortedSetCache.Count"); err != nil {
 		return 0, err
@@ -272,7 +295,7 @@ func writeScores(p *driver.Pipeline, first, second float64) error {
 // Range returns the members ranked from start to stop, both included, the
 // lowest score first. Ranks below zero count from the end: Range(ctx, 0, -1) is
 // all, Range(ctx, -3, -1) the three highest. O(log n + m), ZRANGE.
-func (s SortedSetCache[T]) Range(ctx context.Context, start, stop int) ([]Scored[T], error) {
+func (s SortedSet[T]) Range(ctx context.Context, start, stop int) ([]Scored[T], error) {
 	return s.zrange(ctx, "SortedSetCache.Range", func(p *driver.Pipeline) error {
 		p.Int(int64(start)).Int(int64(stop))
 		return nil
@@ -281,7 +304,7 @@ func (s SortedSetCache[T]) Range(ctx context.Context, start, stop int) ([]Scored
 
 // RevRange is Range with the highest score first: RevRange(ctx, 0, 9) is the top
 // ten. O(log n + m), ZRANGE REV.
-func (s SortedSetCache[T]) RevRange(ctx context.Context, start, stop int) ([]Scored[T], error) {
+func (s SortedSet[T]) RevRange(ctx context.Context, start, stop int) ([]Scored[T], error) {
 	return s.zrange(ctx, "SortedSetCache.RevRange", func(p *driver.Pipeline) error {
 		p.Int(int64(start)).Int(int64(stop)).String("REV")
 		return nil
@@ -290,7 +313,7 @@ func (s SortedSetCache[T]) RevRange(ctx context.Context, start, stop int) ([]Sco
 
 // RangeByScore returns the members with a score from min to max, both included,
 // the lowest first; infinities leave a side open. O(log n + m), ZRANGE BYSCORE.
-func (s SortedSetCache[T]) RangeByScore(ctx context.Context, min, max float64) ([]Scored[T], error) {
+func (s SortedSet[T]) RangeByScore(ctx context.Context, min, max float64) ([]Scored[T], error) {
 	return s.zrange(ctx, "SortedSetCache.RangeByScore", func(p *driver.Pipeline) error {
 		err := writeScores(p, min, max)
 		p.String("BYSCORE")
@@ -300,7 +323,7 @@ func (s SortedSetCache[T]) RangeByScore(ctx context.Context, min, max float64) (
 
 // RevRangeByScore is RangeByScore with the highest score first.
 // O(log n + m), ZRANGE BYSCORE REV.
-func (s SortedSetCache[T]) RevRangeByScore(ctx context.Context, min, max float64) ([]Scored[T], error) {
+func (s SortedSet[T]) RevRangeByScore(ctx context.Context, min, max float64) ([]Scored[T], error) {
 	return s.zrange(ctx, "SortedSetCache.RevRangeByScore", func(p *driver.Pipeline) error {
 		err := writeScores(p, max, min) // REV wants the upper bound first
 		p.String("BYSCORE").String("REV")
@@ -308,7 +331,7 @@ func (s SortedSetCache[T]) RevRangeByScore(ctx context.Context, min, max float64
 	})
 }
 
-func (s SortedSetCache[T]) zrange(ctx context.Context, op string, bounds func(*driver.Pipeline) error) ([]Scored[T], error) {
+func (s SortedSet[T]) zrange(ctx context.Context, op string, bounds func(*driver.Pipeline) error) ([]Scored[T], error) {
 	var q query
 	if err := q.beginRead(ctx, &s.Object, op); err != nil {
 		return nil, err
@@ -365,33 +388,33 @@ func nextScored[T comparable](e *driver.Elems) (item Scored[T], err error) {
 
 // PopMin removes the member with the lowest score and returns it, or [ErrMiss].
 // O(log n), ZPOPMIN.
-func (s SortedSetCache[T]) PopMin(ctx context.Context) (Scored[T], error) {
+func (s SortedSet[T]) PopMin(ctx context.Context) (Scored[T], error) {
 	return first(s.pop(ctx, "SortedSetCache.PopMin", "ZPOPMIN", 1))
 }
 
 // PopMax removes the member with the highest score and returns it, or
 // [ErrMiss]. O(log n), ZPOPMAX.
-func (s SortedSetCache[T]) PopMax(ctx context.Context) (Scored[T], error) {
+func (s SortedSet[T]) PopMax(ctx context.Context) (Scored[T], error) {
 	return first(s.pop(ctx, "SortedSetCache.PopMax", "ZPOPMAX", 1))
 }
 
 // PopMinN removes up to n members with the lowest scores and returns them, the
 // lowest first. O(n log n), ZPOPMIN.
-func (s SortedSetCache[T]) PopMinN(ctx context.Context, n int) ([]Scored[T], error) {
+func (s SortedSet[T]) PopMinN(ctx context.Context, n int) ([]Scored[T], error) {
 	items, _, err := s.pop(ctx, "SortedSetCache.PopMinN", "ZPOPMIN", n)
 	return items, err
 }
 
 // PopMaxN removes up to n members with the highest scores and returns them, the
 // highest first. O(n log n), ZPOPMAX.
-func (s SortedSetCache[T]) PopMaxN(ctx context.Context, n int) ([]Scored[T], error) {
+func (s SortedSet[T]) PopMaxN(ctx context.Context, n int) ([]Scored[T], error) {
 	items, _, err := s.pop(ctx, "SortedSetCache.PopMaxN", "ZPOPMAX", n)
 	return items, err
 }
 
 // pop returns, beside what it popped, the error that says that there was
 // nothing.
-func (s SortedSetCache[T]) pop(ctx context.Context, op, cmd string, n int) (items []Scored[T], miss, err error) {
+func (s SortedSet[T]) pop(ctx context.Context, op, cmd string, n int) (items []Scored[T], miss, err error) {
 	if err := s.checkCount(op, n); err != nil || n == 0 {
 		return nil, nil, err
 	}
@@ -421,14 +444,14 @@ func first[T comparable](items []Scored[T], miss, err error) (Scored[T], error) 
 
 // Remove removes members and returns how many there were.
 // O(len(members) log n), ZREM.
-func (s SortedSetCache[T]) Remove(ctx context.Context, members ...T) (removed int, err error) {
+func (s SortedSet[T]) Remove(ctx context.Context, members ...T) (removed int, err error) {
 	return removeMembers(ctx, s.Object, "SortedSetCache.Remove", "ZREM", members)
 }
 
 // RemoveRange removes the members ranked from start to stop, both included, the
 // lowest score first, and returns how many there were; see Range.
 // O(log n + m), ZREMRANGEBYRANK.
-func (s SortedSetCache[T]) RemoveRange(ctx context.Context, start, stop int) (removed int, err error) {
+func (s SortedSet[T]) RemoveRange(ctx context.Context, start, stop int) (removed int, err error) {
 	return s.removeRange(ctx, "SortedSetCache.RemoveRange", "ZREMRANGEBYRANK", func(p *driver.Pipeline) error {
 		p.Int(int64(start)).Int(int64(stop))
 		return nil
@@ -437,7 +460,7 @@ func (s SortedSetCache[T]) RemoveRange(ctx context.Context, start, stop int) (re
 
 // RemoveRangeByScore removes the members with a score from min to max, both
 // included, and returns how many there were. O(log n + m), ZREMRANGEBYSCORE.
-func (s SortedSetCache[T]) RemoveRangeByScore(ctx context.Context, min, max float64) (removed int, err error) {
+func (s SortedSet[T]) RemoveRangeByScore(ctx context.Context, min, max float64) (removed int, err error) {
 	return s.removeRange(ctx, "SortedSetCache.RemoveRangeByScore", "ZREMRANGEBYSCORE", func(p *driver.Pipeline) error {
 		return writeScores(p, min, max)
 	})
@@ -445,7 +468,7 @@ func (s SortedSetCache[T]) RemoveRangeByScore(ctx context.Context, min, max floa
 
 // Trim removes the lowest scores until keep members are left, and returns how
 // many it removed. O(log n + m), ZREMRANGEBYRANK.
-func (s SortedSetCache[T]) Trim(ctx context.Context, keep int) (removed int, err error) {
+func (s SortedSet[T]) Trim(ctx context.Context, keep int) (removed int, err error) {
 	if err := s.checkCount("SortedSetCache.Trim", keep); err != nil {
 		return 0, err
 	}
@@ -455,7 +478,7 @@ func (s SortedSetCache[T]) Trim(ctx context.Context, keep int) (removed int, err
 	})
 }
 
-func (s SortedSetCache[T]) removeRange(ctx context.Context, op, cmd string, bounds func(*driver.Pipeline) error) (int, error) {
+func (s SortedSet[T]) removeRange(ctx context.Context, op, cmd string, bounds func(*driver.Pipeline) error) (int, error) {
 	var q query
 	if err := q.begin(ctx, &s.Object, op, 0); err != nil {
 		return 0, err
@@ -470,7 +493,7 @@ func (s SortedSetCache[T]) removeRange(ctx context.Context, op, cmd string, boun
 
 // Copy returns all members with their scores. O(n), ZRANGE: for large sorted
 // sets see All, for their order Range.
-func (s SortedSetCache[T]) Copy(ctx context.Context) (map[T]float64, error) {
+func (s SortedSet[T]) Copy(ctx context.Context) (map[T]float64, error) {
 	items, err := s.zrange(ctx, "SortedSetCache.Copy", func(p *driver.Pipeline) error {
 		p.Int(0).Int(-1)
 		return nil
@@ -487,12 +510,12 @@ func (s SortedSetCache[T]) Copy(ctx context.Context) (map[T]float64, error) {
 // anything did. A page begins behind the last member seen, so that members that
 // come or go meanwhile hide no others; one whose score changes may be seen
 // twice, or not at all. O(log n) a page, ZRANGE.
-func (s SortedSetCache[T]) All(ctx context.Context) (iter.Seq2[T, float64], func() error) {
+func (s SortedSet[T]) All(ctx context.Context) (iter.Seq2[T, float64], func() error) {
 	return s.walk(ctx, zwalk{op: "SortedSetCache.All"})
 }
 
 // Backward is All with the highest score first.
-func (s SortedSetCache[T]) Backward(ctx context.Context) (iter.Seq2[T, float64], func() error) {
+func (s SortedSet[T]) Backward(ctx context.Context) (iter.Seq2[T, float64], func() error) {
 	return s.walk(ctx, zwalk{op: "SortedSetCache.Backward", rev: true})
 }
 
@@ -500,7 +523,7 @@ func (s SortedSetCache[T]) Backward(ctx context.Context) (iter.Seq2[T, float64],
 // first, in slices of size members; the last may have fewer. A limit of zero
 // means all that are left, a size of zero 250. What holds of All holds here.
 // The slices belong to the caller.
-func (s SortedSetCache[T]) Chunk(ctx context.Context, limit, offset, size int) (iter.Seq[[]Scored[T]], func() error) {
+func (s SortedSet[T]) Chunk(ctx context.Context, limit, offset, size int) (iter.Seq[[]Scored[T]], func() error) {
 	w := zwalk{op: "SortedSetCache.Chunk", limit: limit, offset: offset, size: size}
 	var failed error
 	chunks := func(yield func([]Scored[T]) bool) {
@@ -523,11 +546,6 @@ func (s SortedSetCache[T]) Chunk(ctx context.Context, limit, offset, size int) (
 	return chunks, func() error { return failed }
 }
 
-// Clear removes every sorted set under the prefix; see [Cache.Clear].
-func (s SortedSetCache[T]) Clear(ctx context.Context) (int64, error) {
-	return s.Options.clear(ctx, "SortedSetCache.Clear")
-}
-
 // A zwalk is one way through a sorted set.
 type zwalk struct {
 	op     string
@@ -544,7 +562,7 @@ type place struct {
 	member []byte
 }
 
-func (s SortedSetCache[T]) walk(ctx context.Context, w zwalk) (iter.Seq2[T, float64], func() error) {
+func (s SortedSet[T]) walk(ctx context.Context, w zwalk) (iter.Seq2[T, float64], func() error) {
 	var failed error
 	all := func(yield func(T, float64) bool) {
 		failed = s.pages(ctx, w, func(items []Scored[T]) bool {
@@ -560,7 +578,7 @@ func (s SortedSetCache[T]) walk(ctx context.Context, w zwalk) (iter.Seq2[T, floa
 }
 
 // pages gives visit one page after the other, until it returns false.
-func (s SortedSetCache[T]) pages(ctx context.Context, w zwalk, visit func([]Scored[T]) bool) error {
+func (s SortedSet[T]) pages(ctx context.Context, w zwalk, visit func([]Scored[T]) bool) error {
 	left := cmp.Or(w.limit, math.MaxInt)
 	var at *place
 	for left > 0 {
@@ -580,7 +598,7 @@ func (s SortedSetCache[T]) pages(ctx context.Context, w zwalk, visit func([]Scor
 
 // page returns up to n members behind at, and where the page ended, nil at the
 // end of the sorted set.
-func (s SortedSetCache[T]) page(ctx context.Context, w zwalk, at *place, n int) ([]Scored[T], *place, error) {
+func (s SortedSet[T]) page(ctx context.Context, w zwalk, at *place, n int) ([]Scored[T], *place, error) {
 	var q query
 	if err := q.beginRead(ctx, &s.Object, w.op); err != nil {
 		return nil, nil, err
@@ -680,7 +698,7 @@ return redis.call('ZRANGE', KEYS[1], rank + 1, rank + ARGV[3], 'WITHSCORES')
 // another score: it reads from that score on, and drops what stands before the
 // place. Each read is one snapshot; where all of it stands before the place, as
 // with many members of one score, it reads twice as much.
-func (s SortedSetCache[T]) pageByScore(ctx context.Context, w zwalk, at *place, n int) ([]Scored[T], *place, error) {
+func (s SortedSet[T]) pageByScore(ctx context.Context, w zwalk, at *place, n int) ([]Scored[T], *place, error) {
 	for count := n; ; count *= 2 {
 		var q query
 		if err := q.begin(ctx, &s.Object, w.op, driver.ReadOnly); err != nil {

@@ -17,7 +17,7 @@ import (
 
 // sortedSetKind is a sorted set of a, b and c, and its operations.
 func sortedSetKind(conn *caches.Conn, o caches.Options, key ...any) (collection, func(context.Context) error, func(context.Context) error, []act) {
-	s := caches.SortedSetCache[string]{Options: o}.On(conn).Key(key...)
+	s := caches.SortedSetCache[string](o).On(conn).Key(key...)
 	fill := func(ctx context.Context) error {
 		return errOf(s.Add(ctx, scored("a", 1), scored("b", 2), scored("c", 3)))
 	}
@@ -68,9 +68,9 @@ func scored[T comparable](member T, score float64) caches.Scored[T] {
 
 // board makes a sorted set of strings with the given members, in their order,
 // and the scores 0, 1, 2, …
-func board(t *testing.T, ctx context.Context, conn *caches.Conn, key string, members ...string) caches.SortedSetCache[string] {
+func board(t *testing.T, ctx context.Context, conn *caches.Conn, key string, members ...string) caches.SortedSet[string] {
 	t.Helper()
-	s := caches.SortedSetCache[string]{Options: caches.Options{Prefix: "board"}}.On(conn).Key(key)
+	s := caches.SortedSetCache[string]{Prefix: "board"}.On(conn).Key(key)
 	for i, member := range members {
 		require.Equal(t, 1, ask(s.Add(ctx, scored(member, float64(i)))).ok(t))
 	}
@@ -161,20 +161,20 @@ func TestSortedSetRemoveRanges(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		inf := math.Inf(1)
 		for i, tt := range []struct {
-			remove func(s caches.SortedSetCache[string]) (int, error)
+			remove func(s caches.SortedSet[string]) (int, error)
 			want   string
 		}{
-			{func(s caches.SortedSetCache[string]) (int, error) { return s.RemoveRange(ctx, 1, 2) }, "ade"},
-			{func(s caches.SortedSetCache[string]) (int, error) { return s.RemoveRange(ctx, -2, -1) }, "abc"},
-			{func(s caches.SortedSetCache[string]) (int, error) { return s.RemoveRange(ctx, 3, 1) }, "abcde"},
-			{func(s caches.SortedSetCache[string]) (int, error) { return s.RemoveRange(ctx, 0, -1) }, ""},
-			{func(s caches.SortedSetCache[string]) (int, error) { return s.RemoveRangeByScore(ctx, 1, 3) }, "ae"},
-			{func(s caches.SortedSetCache[string]) (int, error) { return s.RemoveRangeByScore(ctx, 3, 1) }, "abcde"},
-			{func(s caches.SortedSetCache[string]) (int, error) { return s.RemoveRangeByScore(ctx, -inf, inf) }, ""},
-			{func(s caches.SortedSetCache[string]) (int, error) { return s.Trim(ctx, 2) }, "de"},
-			{func(s caches.SortedSetCache[string]) (int, error) { return s.Trim(ctx, 5) }, "abcde"},
-			{func(s caches.SortedSetCache[string]) (int, error) { return s.Trim(ctx, math.MaxInt) }, "abcde"},
-			{func(s caches.SortedSetCache[string]) (int, error) { return s.Trim(ctx, 0) }, ""},
+			{func(s caches.SortedSet[string]) (int, error) { return s.RemoveRange(ctx, 1, 2) }, "ade"},
+			{func(s caches.SortedSet[string]) (int, error) { return s.RemoveRange(ctx, -2, -1) }, "abc"},
+			{func(s caches.SortedSet[string]) (int, error) { return s.RemoveRange(ctx, 3, 1) }, "abcde"},
+			{func(s caches.SortedSet[string]) (int, error) { return s.RemoveRange(ctx, 0, -1) }, ""},
+			{func(s caches.SortedSet[string]) (int, error) { return s.RemoveRangeByScore(ctx, 1, 3) }, "ae"},
+			{func(s caches.SortedSet[string]) (int, error) { return s.RemoveRangeByScore(ctx, 3, 1) }, "abcde"},
+			{func(s caches.SortedSet[string]) (int, error) { return s.RemoveRangeByScore(ctx, -inf, inf) }, ""},
+			{func(s caches.SortedSet[string]) (int, error) { return s.Trim(ctx, 2) }, "de"},
+			{func(s caches.SortedSet[string]) (int, error) { return s.Trim(ctx, 5) }, "abcde"},
+			{func(s caches.SortedSet[string]) (int, error) { return s.Trim(ctx, math.MaxInt) }, "abcde"},
+			{func(s caches.SortedSet[string]) (int, error) { return s.Trim(ctx, 0) }, ""},
 		} {
 			s := board(t, ctx, conn, strconv.Itoa(i), "a", "b", "c", "d", "e")
 			require.Equal(t, 5-len(tt.want), ask(tt.remove(s)).ok(t), i)
@@ -291,8 +291,8 @@ func TestSortedSetScores(t *testing.T) {
 func TestSortedSetCorrupt(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		o := caches.Options{Prefix: "corrupt"}
-		texts := caches.SortedSetCache[string]{Options: o}.On(conn).Key("it")
-		ints := caches.SortedSetCache[int]{Options: o}.On(conn).Key("it")
+		texts := caches.SortedSetCache[string](o).On(conn).Key("it")
+		ints := caches.SortedSetCache[int](o).On(conn).Key("it")
 		require.Equal(t, 1, ask(texts.Add(ctx, scored("three", 3))).ok(t))
 		for name, err := range map[string]error{
 			"Range": errOf(ints.Range(ctx, 0, -1)), "Copy": errOf(ints.Copy(ctx)), "All": errEnd2(ints.All(ctx)),
@@ -307,7 +307,7 @@ func TestSortedSetCorrupt(t *testing.T) {
 
 // ties puts n members of one score between lower and higher ones, and returns
 // all of them in order.
-func ties(t *testing.T, ctx context.Context, s caches.SortedSetCache[string], n int) []caches.Scored[string] {
+func ties(t *testing.T, ctx context.Context, s caches.SortedSet[string], n int) []caches.Scored[string] {
 	t.Helper()
 	items := []caches.Scored[string]{scored("low", math.Inf(-1)), scored("lower", -1)}
 	for i := range n {
@@ -385,25 +385,25 @@ func TestSortedSetAllInfinities(t *testing.T) {
 // another score, among a thousand of one score.
 func TestSortedSetAllWhileChanged(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		for name, change := range map[string]func(s caches.SortedSetCache[string], i int, item caches.Scored[string]) []string{
-			"remove what was seen": func(s caches.SortedSetCache[string], i int, item caches.Scored[string]) []string {
+		for name, change := range map[string]func(s caches.SortedSet[string], i int, item caches.Scored[string]) []string{
+			"remove what was seen": func(s caches.SortedSet[string], i int, item caches.Scored[string]) []string {
 				require.Equal(t, 1, ask(s.Remove(ctx, item.Member)).ok(t))
 				return nil
 			},
-			"remove what a page may end with": func(s caches.SortedSetCache[string], i int, item caches.Scored[string]) []string {
+			"remove what a page may end with": func(s caches.SortedSet[string], i int, item caches.Scored[string]) []string {
 				if i%125 == 124 {
 					require.Equal(t, 1, ask(s.Remove(ctx, item.Member)).ok(t))
 				}
 				return nil
 			},
-			"rescore what was seen": func(s caches.SortedSetCache[string], i int, item caches.Scored[string]) []string {
+			"rescore what was seen": func(s caches.SortedSet[string], i int, item caches.Scored[string]) []string {
 				if i%125 == 124 { // to below, or above, all others: then it may be seen again
 					ask(s.Add(ctx, scored(item.Member, float64(100-200*(i%2))))).ok(t)
 					return []string{item.Member}
 				}
 				return nil
 			},
-			"pop at both ends": func(s caches.SortedSetCache[string], i int, _ caches.Scored[string]) []string {
+			"pop at both ends": func(s caches.SortedSet[string], i int, _ caches.Scored[string]) []string {
 				if i%100 != 99 {
 					return nil
 				}
@@ -413,7 +413,7 @@ func TestSortedSetAllWhileChanged(t *testing.T) {
 				}
 				return gone
 			},
-			"add on all sides": func(s caches.SortedSetCache[string], i int, _ caches.Scored[string]) []string {
+			"add on all sides": func(s caches.SortedSet[string], i int, _ caches.Scored[string]) []string {
 				if i%10 != 9 {
 					return nil
 				}
@@ -422,8 +422,8 @@ func TestSortedSetAllWhileChanged(t *testing.T) {
 				return added
 			},
 		} {
-			for direction, iterate := range map[string]func(caches.SortedSetCache[string], context.Context) (iter.Seq2[string, float64], func() error){
-				"All": caches.SortedSetCache[string].All, "Backward": caches.SortedSetCache[string].Backward,
+			for direction, iterate := range map[string]func(caches.SortedSet[string], context.Context) (iter.Seq2[string, float64], func() error){
+				"All": caches.SortedSet[string].All, "Backward": caches.SortedSet[string].Backward,
 			} {
 				s := board(t, ctx, conn, name+direction)
 				want := ties(t, ctx, s, 1000)
@@ -453,7 +453,7 @@ func TestSortedSetAllWhileChanged(t *testing.T) {
 // Members that are there all the time are seen, whatever other callers do.
 func TestSortedSetAllWhileWritten(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		s := caches.SortedSetCache[int]{Options: caches.Options{Prefix: "busy"}}.On(conn).Key("sorted")
+		s := caches.SortedSetCache[int]{Prefix: "busy"}.On(conn).Key("sorted")
 		disturbed(t, ctx, 1000,
 			func(ctx context.Context, from, to int) error {
 				items := make([]caches.Scored[int], 0, to-from)
@@ -496,9 +496,9 @@ func TestSortedSetAllStops(t *testing.T) {
 		require.Equal(t, 250, seen, "the page that was there")
 
 		ties(t, ctx, s, 1000)
-		sliding := caches.SortedSetCache[string]{Options: caches.Options{Prefix: "board", TTL: ownTTL, TTLPolicy: caches.SlideOnRead}}.On(conn).Key("stops")
+		sliding := caches.SortedSetCache[string]{Prefix: "board", TTL: ownTTL, TTLPolicy: caches.SlideOnRead}.On(conn).Key("stops")
 		all, end = sliding.All(ctx)
-		text := caches.Cache[string]{Options: caches.Options{Prefix: "board"}}.On(conn).Key("stops")
+		text := caches.Cache[string]{Prefix: "board"}.On(conn).Key("stops")
 		for range all {
 			require.NoError(t, text.Set(ctx, "text"))
 		}
@@ -543,7 +543,7 @@ func TestSortedSetChunk(t *testing.T) {
 
 // requireChunks requires that Chunk gives want, in full slices but for the
 // last. Each chunk is given to each, then spoiled: it is the caller's.
-func requireChunks(t *testing.T, ctx context.Context, s caches.SortedSetCache[string], limit, offset, size int, want []caches.Scored[string], each func(chunk []caches.Scored[string])) {
+func requireChunks(t *testing.T, ctx context.Context, s caches.SortedSet[string], limit, offset, size int, want []caches.Scored[string], each func(chunk []caches.Scored[string])) {
 	t.Helper()
 	if size == 0 {
 		size = 250
@@ -597,7 +597,7 @@ func TestSortedSetChunkWhileChanged(t *testing.T) {
 
 func TestSortedSetLarge(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		s := caches.SortedSetCache[int]{Options: caches.Options{Prefix: "large", TTL: time.Hour}}.On(conn).Key("sorted")
+		s := caches.SortedSetCache[int]{Prefix: "large", TTL: time.Hour}.On(conn).Key("sorted")
 		want := make(map[int]float64, many)
 		for i := range many {
 			want[i] = float64(i * 7 % many)
@@ -616,7 +616,7 @@ func TestSortedSetLarge(t *testing.T) {
 		require.Equal(t, many, seen)
 		for policy, want := range map[caches.TTLPolicy]time.Duration{caches.SlideOnRead: ownTTL, caches.FromCreation: otherTTL} {
 			require.NoError(t, s.Touch(ctx, otherTTL))
-			again := caches.SortedSetCache[int]{Options: caches.Options{Prefix: "large", TTL: ownTTL, TTLPolicy: policy}}.On(conn).Key("sorted")
+			again := caches.SortedSetCache[int]{Prefix: "large", TTL: ownTTL, TTLPolicy: policy}.On(conn).Key("sorted")
 			pages, end := again.Chunk(ctx, 0, 0, 2500)
 			for range pages { // each page starts the time again
 				requireTTL(t, ctx, s, want, policy.String())

@@ -80,7 +80,7 @@ func restOf(p *driver.Pipeline) (errs []error) {
 // stay; see Clear. Its error says that some may still be found; see
 // [Conn.InvalidateTags]. O(1) for each shard, UNLINK, all shards at once.
 func (c Cache[T]) InvalidateAll(ctx context.Context) error {
-	return c.Options.invalidateAll(ctx, "Cache.InvalidateAll", nil)
+	return (*Options)(&c).invalidateAll(ctx, "Cache.InvalidateAll", nil)
 }
 
 func (o *Options) invalidateAll(ctx context.Context, op string, fn *observer) error {
@@ -103,9 +103,9 @@ func (o *Options) invalidateAll(ctx context.Context, op string, fn *observer) er
 	return err
 }
 
-// A TaggedCache is one value that carries tags; see [Cache.Tagged].
-type TaggedCache[T any] struct {
-	object Cache[T]
+// A Tagged is one value that carries tags; see [Cache.Tagged].
+type Tagged[T any] struct {
+	object Value[T]
 	tags   []string
 }
 
@@ -118,16 +118,16 @@ type TaggedCache[T any] struct {
 // The value is kept in an envelope, with the stamps of its tags, and lives for the
 // type's time to live from each Set, under [FromCreation] as well. An entry
 // carries 65,534 tags at most.
-func (c Cache[T]) Tagged(tags ...string) TaggedCache[T] {
-	return TaggedCache[T]{c, sortedTags(tags)}
+func (v Value[T]) Tagged(tags ...string) Tagged[T] {
+	return Tagged[T]{v, sortedTags(tags)}
 }
 
 // String returns the full key; see [Object].
-func (t TaggedCache[T]) String() string { return t.object.String() }
+func (t Tagged[T]) String() string { return t.object.String() }
 
 // Get returns the value, or [ErrMiss]. O(1), MGET of the value and the stamps:
 // one round trip, all shards at once.
-func (t TaggedCache[T]) Get(ctx context.Context) (T, error) {
+func (t Tagged[T]) Get(ctx context.Context) (T, error) {
 	var zero T
 	s, err := newSubject(ctx, &t.object.Object, "Tagged.Get", t.tags)
 	if err != nil {
@@ -145,14 +145,14 @@ func (t TaggedCache[T]) Get(ctx context.Context) (T, error) {
 
 // GetOr is Get with def in place of [ErrMiss]. Faults are still errors, beside
 // def.
-func (t TaggedCache[T]) GetOr(ctx context.Context, def T) (T, error) {
+func (t Tagged[T]) GetOr(ctx context.Context, def T) (T, error) {
 	return orDefault(def)(t.Get(ctx))
 }
 
 // Set stores v under the tags as they stand now: what was invalidated while the
 // caller made v does not show in it, which is what [Cached] is for. Two round
 // trips: SET NX GET of the stamps, then SET with PX.
-func (t TaggedCache[T]) Set(ctx context.Context, v T) error {
+func (t Tagged[T]) Set(ctx context.Context, v T) error {
 	s, err := newSubject(ctx, &t.object.Object, "Tagged.Set", t.tags)
 	if err != nil {
 		return err
@@ -160,7 +160,7 @@ func (t TaggedCache[T]) Set(ctx context.Context, v T) error {
 	return s.end(ctx, NoLookup, &finding{}, t.set(ctx, s, v))
 }
 
-func (t TaggedCache[T]) set(ctx context.Context, s *subject, v T) error {
+func (t Tagged[T]) set(ctx context.Context, s *subject, v T) error {
 	payload, err := t.object.opts.serializer().Marshal(v)
 	if err != nil {
 		return err
@@ -185,4 +185,4 @@ func (t TaggedCache[T]) set(ctx context.Context, s *subject, v T) error {
 }
 
 // Delete removes the value; see [Cache.Delete].
-func (t TaggedCache[T]) Delete(ctx context.Context) error { return t.object.Delete(ctx) }
+func (t Tagged[T]) Delete(ctx context.Context) error { return t.object.Delete(ctx) }

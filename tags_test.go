@@ -184,7 +184,7 @@ func newRacer(t *testing.T, dsn string, rounds int, unguarded bool) *racer {
 	}
 	of := func(slow bool) (*caches.CachedFunc[int, int64], *caches.Conn) {
 		conn := open(t, dsn)
-		f := caches.Cached(caches.Cache[int64]{Options: caches.Options{Prefix: "race", TTL: time.Minute}}.On(conn),
+		f := caches.Cached(caches.Cache[int64]{Prefix: "race", TTL: time.Minute}.On(conn),
 			func(_ context.Context, i int) (int64, error) {
 				v := r.rows[i].row.Load()
 				if slow {
@@ -306,7 +306,7 @@ func TestTagsUnderEviction(t *testing.T) {
 	const entries, tags = 4000, 40
 	var row, acked [tags]atomic.Int64
 	padding := strings.Repeat("x", 2000)
-	f := caches.Cached(caches.Cache[string]{Options: caches.Options{Prefix: "evicted", TTL: time.Minute}}.On(open(t, server.DSN()+patience)),
+	f := caches.Cached(caches.Cache[string]{Prefix: "evicted", TTL: time.Minute}.On(open(t, server.DSN()+patience)),
 		func(_ context.Context, i int) (string, error) {
 			return fmt.Sprint(row[i%tags].Load(), " ", padding), nil
 		},

@@ -3,54 +3,91 @@ package caches
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/gocaches/caches/driver"
 )
 
-// Cache is a type of cached values, and one value of it: Key makes the object
-// at a key, and the operations are on that object.
+// Cache is a type of cached values of T: its fields say where the values are
+// kept and for how long, and [Cache.Key] returns the value at a key.
 //
-//	var profiles = caches.Cache[Profile]{Options: caches.Options{Prefix: "profile", TTL: time.Hour}}
+//	var profiles = caches.Cache[Profile]{Prefix: "profile", TTL: time.Hour}
 //	…
 //	p, err := profiles.Key(42).Get(ctx)
 //
 // A Cache is a description, not a connection: making one reads no environment
-// and touches no server, so a Cache is often a package-level variable. It is
-// immutable, cheap to copy and safe for concurrent use. Its value is a Redis
-// string.
-type Cache[T any] struct {
-	// Options say where objects of the type are kept, and for how long.
-	Options Options
-	Object
-}
+// and contacts no server, so a Cache is often a package-level variable. It is
+// cheap to copy and, like any value that is not modified, safe for concurrent
+// use. Its fields are those of [Options].
+type Cache[T any] Options
 
-// Key returns the object whose key is the prefix and parts, joined by dots:
-// profile.42. On an object that has a key, the parts go behind that key. Parts
-// are strings, bytes, numbers, bools, encoding.TextMarshalers, [RawKey] and
-// [HashTag]; all are kept, zero and empty ones too. Any other part is the error
-// of every operation. Key() without parts is the prefix alone.
-func (c Cache[T]) Key(parts ...any) Cache[T] {
-	c.Object = c.Object.derive(c.Options, parts)
-	return c
-}
+// Key returns the value whose key is the prefix followed by parts, joined by
+// dots, such as profile.42. Parts are strings, bytes, numbers, bools,
+// encoding.TextMarshalers, [RawKey] and [HashTag]. Every part is kept, including
+// zero and empty ones. A part of another type is the error of every operation.
+// Key() without parts is the prefix alone.
+func (c Cache[T]) Key(parts ...any) Value[T] { return Value[T]{(*Options)(&c).object(parts)} }
 
-// On returns c pinned to conn, whatever Options and the context say; nil takes
-// the pin away.
+// On returns a copy of c that uses conn, whatever Connection and the context
+// say. Nil removes an earlier conn.
 func (c Cache[T]) On(conn *Conn) Cache[T] {
-	c.Options.conn, c.Object = conn, c.Object.on(conn)
+	c.conn = conn
 	return c
 }
 
-// Fresh returns c with reads that ask the server, where Options.Near would have
-// them ask nobody. What they read is kept near for others.
-func (c Cache[T]) Fresh() Cache[T] {
-	c.Options.fresh, c.Object = true, c.Object.afresh()
+// Under returns the type of the values whose keys lie under that of c.Key(parts...):
+// its Prefix is that key. [GetMany] and Clear then concern the values of one user,
+// say. Statistics count them as values of c. They are not kept near.
+func (c Cache[T]) Under(parts ...any) Cache[T] {
+	o := c.Key(parts...)
+	c.field, c.err = (*Options)(&c).typeName(), o.err
+	c.Prefix = o.key
 	return c
 }
+
+// WithTTL returns a copy of c whose TTL is ttl.
+func (c Cache[T]) WithTTL(ttl time.Duration) Cache[T] {
+	c.TTL = ttl
+	return c
+}
+
+// Fresh returns a copy of c whose reads bypass the near cache. The values they
+// read still refresh it.
+func (c Cache[T]) Fresh() Cache[T] {
+	c.fresh = true
+	return c
+}
+
+// Clear removes every value under the prefix, on all shards, and returns how
+// many. It walks the whole keyspace of each server (SCAN and UNLINK): it is for
+// tests and for repair. Values stored meanwhile may stay.
+func (c Cache[T]) Clear(ctx context.Context) (int64, error) {
+	return (*Options)(&c).clear(ctx, "Cache.Clear")
+}
+
+// Value is one cached value of T: a Redis string at a key. [Cache.Key] returns
+// it. A Value is immutable, cheap to copy and safe for concurrent use. It holds
+// nothing of the stored data. The zero Value has no key: its operations return
+// [ErrNoKey].
+type Value[T any] struct{ Object }
+
+// Key returns the value whose key is that of v followed by parts; see
+// [Cache.Key].
+func (v Value[T]) Key(parts ...any) Value[T] { return Value[T]{v.below(parts)} }
+
+// On returns a copy of v that uses conn; see [Cache.On].
+func (v Value[T]) On(conn *Conn) Value[T] { return Value[T]{v.on(conn)} }
+
+// WithTTL returns a copy of v with a time to live of its own: ttl replaces that
+// of the type, as [Options] describes it.
+func (v Value[T]) WithTTL(ttl time.Duration) Value[T] { return Value[T]{v.withTTL(ttl)} }
+
+// Fresh returns a copy of v whose reads bypass the near cache; see [Cache.Fresh].
+func (v Value[T]) Fresh() Value[T] { return Value[T]{v.afresh()} }
 
 // Get returns the value, or [ErrMiss]. O(1), GET (GETEX under [SlideOnRead]),
 // and with Options.Near PTTL beside it, or nothing.
-func (c Cache[T]) Get(ctx context.Context) (T, error) {
+func (c Value[T]) Get(ctx context.Context) (T, error) {
 	if v, ok := nearHit[T](ctx, &c.Object, "Cache.Get"); ok {
 		return v, nil
 	}
@@ -102,7 +139,7 @@ func readStored[T any](q *query, s Serializer) (T, error) {
 
 // GetOr is Get with def in place of [ErrMiss]. Faults are still errors, beside
 // def.
-func (c Cache[T]) GetOr(ctx context.Context, def T) (T, error) {
+func (c Value[T]) GetOr(ctx context.Context, def T) (T, error) {
 	return orDefault(def)(c.Get(ctx))
 }
 
@@ -111,7 +148,7 @@ func (c Cache[T]) GetOr(ctx context.Context, def T) (T, error) {
 // returned. It does not keep callers from loading at the same time: that is
 // what [Cached] is for. An error of load is returned as it is, and nothing is
 // stored. Two round trips at most, GET and SET NX GET.
-func (c Cache[T]) GetOrSet(ctx context.Context, load func(context.Context) (T, error)) (T, error) {
+func (c Value[T]) GetOrSet(ctx context.Context, load func(context.Context) (T, error)) (T, error) {
 	v, err := c.Get(ctx)
 	if !errors.Is(err, ErrMiss) {
 		return v, err
@@ -127,20 +164,20 @@ func (c Cache[T]) GetOrSet(ctx context.Context, load func(context.Context) (T, e
 }
 
 // Set stores v. O(1), SET with PX.
-func (c Cache[T]) Set(ctx context.Context, v T) error {
+func (c Value[T]) Set(ctx context.Context, v T) error {
 	_, _, err := c.set(ctx, "Cache.Set", v)
 	return err
 }
 
 // Add stores v if there is no value, and reports whether it did. O(1), SET NX.
-func (c Cache[T]) Add(ctx context.Context, v T) (added bool, err error) {
+func (c Value[T]) Add(ctx context.Context, v T) (added bool, err error) {
 	_, added, err = c.set(ctx, "Cache.Add", v, "NX")
 	return added, err
 }
 
 // Replace stores v if there is a value, and reports whether it did. O(1),
 // SET XX.
-func (c Cache[T]) Replace(ctx context.Context, v T) (replaced bool, err error) {
+func (c Value[T]) Replace(ctx context.Context, v T) (replaced bool, err error) {
 	_, replaced, err = c.set(ctx, "Cache.Replace", v, "XX")
 	return replaced, err
 }
@@ -148,13 +185,13 @@ func (c Cache[T]) Replace(ctx context.Context, v T) (replaced bool, err error) {
 // Swap stores v and returns the value before it; loaded reports whether there
 // was one. One that does not decode is replaced all the same, and [ErrCorrupt].
 // O(1), SET GET.
-func (c Cache[T]) Swap(ctx context.Context, v T) (previous T, loaded bool, err error) {
+func (c Value[T]) Swap(ctx context.Context, v T) (previous T, loaded bool, err error) {
 	return c.set(ctx, "Cache.Swap", v, "GET")
 }
 
 // set is SET with the given flags. Without GET among them, ok reports whether v
 // was stored; with it, whether there was a value before, which is old.
-func (c Cache[T]) set(ctx context.Context, op string, v T, flags ...string) (old T, ok bool, err error) {
+func (c Value[T]) set(ctx context.Context, op string, v T, flags ...string) (old T, ok bool, err error) {
 	var q query
 	if err := q.begin(ctx, &c.Object, op, 0); err != nil {
 		return old, false, err
@@ -214,7 +251,7 @@ func appendSet[T any](q *query, s Serializer, v T, flags ...string) error {
 func creates(flags []string) bool { return len(flags) > 0 && flags[0] == "NX" }
 
 // Take removes the value and returns it, or [ErrMiss]. O(1), GETDEL.
-func (c Cache[T]) Take(ctx context.Context) (T, error) {
+func (c Value[T]) Take(ctx context.Context) (T, error) {
 	var zero T
 	var q query
 	if err := q.begin(ctx, &c.Object, "Cache.Take", 0); err != nil {
@@ -231,7 +268,7 @@ func (c Cache[T]) Take(ctx context.Context) (T, error) {
 // Delete removes the value. That there was none is no error. A result that a
 // [Cached] function computes meanwhile is not kept. O(1), UNLINK of the key and
 // of the lease beside it.
-func (c Cache[T]) Delete(ctx context.Context) error {
+func (c Value[T]) Delete(ctx context.Context) error {
 	var q query
 	if err := q.begin(ctx, &c.Object, "Delete", 0); err != nil {
 		return err
@@ -240,11 +277,4 @@ func (c Cache[T]) Delete(ctx context.Context) error {
 	q.cmd("UNLINK").Key(sideKey(q.front, q.key, leaseEnd))
 	_, err := q.int(ctx)
 	return err
-}
-
-// Clear removes every value under the prefix, on all shards, and returns how
-// many. It walks the whole keyspace of each server (SCAN and UNLINK): it is for
-// tests and for repair. Values stored meanwhile may stay.
-func (c Cache[T]) Clear(ctx context.Context) (int64, error) {
-	return c.Options.clear(ctx, "Cache.Clear")
 }

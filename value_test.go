@@ -45,7 +45,8 @@ func TestCacheKeepsEmptyValues(t *testing.T) {
 
 func keepsValue[T any](t *testing.T, ctx context.Context, conn *caches.Conn, v T, s caches.Serializer) {
 	t.Helper()
-	c := caches.Cache[T]{Options: caches.Options{Prefix: "empty", Serializer: s}}.On(conn).Key(fmt.Sprintf("%T %T", v, s), fmt.Sprint(v))
+	typ := caches.Cache[T]{Prefix: "empty", Serializer: s}.On(conn).Under(fmt.Sprintf("%T %T", v, s), fmt.Sprint(v))
+	c := typ.Key()
 	_, err := c.Get(ctx)
 	require.ErrorIs(t, err, caches.ErrMiss)
 	require.NoError(t, c.Set(ctx, v))
@@ -55,14 +56,14 @@ func keepsValue[T any](t *testing.T, ctx context.Context, conn *caches.Conn, v T
 	exists, err := c.Exists(ctx)
 	require.NoError(t, err)
 	require.True(t, exists)
-	many, err := caches.GetMany(ctx, c, []string{"below"})
+	many, err := caches.GetMany(ctx, typ, []string{"below"})
 	require.NoError(t, err)
 	require.Empty(t, many)
 }
 
 func TestCacheOperations(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		c := caches.Cache[string]{Options: caches.Options{Prefix: "ops", TTL: time.Hour}}.On(conn).Key("it")
+		c := caches.Cache[string]{Prefix: "ops", TTL: time.Hour}.On(conn).Key("it")
 
 		// Nothing is there.
 		_, err := c.Get(ctx)
@@ -131,7 +132,7 @@ func TestCacheOperations(t *testing.T) {
 
 func TestCacheGetOrSet(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		c := caches.Cache[string]{Options: caches.Options{Prefix: "gos", TTL: time.Hour}}.On(conn)
+		c := caches.Cache[string]{Prefix: "gos", TTL: time.Hour}.On(conn)
 		loads := 0
 		load := func(context.Context) (string, error) { loads++; return "loaded", nil }
 
@@ -169,9 +170,9 @@ func TestCacheGetOrSet(t *testing.T) {
 // where, and not what.
 func TestCacheCorruptAndWrongType(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		text := caches.Cache[string]{Options: caches.Options{Prefix: "bad", Serializer: caches.Raw}}.On(conn)
-		c := caches.Cache[account]{Options: caches.Options{Prefix: "bad", TTL: time.Hour}}.On(conn)
-		spoil := func(key string) caches.Cache[account] {
+		text := caches.Cache[string]{Prefix: "bad", Serializer: caches.Raw}.On(conn)
+		c := caches.Cache[account]{Prefix: "bad", TTL: time.Hour}.On(conn)
+		spoil := func(key string) caches.Value[account] {
 			require.NoError(t, text.Key(key).Set(ctx, `{"Name":"hunter2`))
 			return c.Key(key)
 		}
@@ -216,7 +217,7 @@ func TestCacheCorruptAndWrongType(t *testing.T) {
 		require.NotContains(t, err.Error(), "4711")
 
 		// Another data type is an error of every operation that reads …
-		_, err = caches.SetCache[string]{Options: c.Options}.On(conn).Key("set").Add(ctx, "member")
+		_, err = caches.SetCache[string](c).Key("set").Add(ctx, "member")
 		require.NoError(t, err)
 		other := c.Key("set")
 		_, err = other.Get(ctx)
@@ -228,10 +229,9 @@ func TestCacheCorruptAndWrongType(t *testing.T) {
 		_, _, err = other.Swap(ctx, def)
 		require.ErrorIs(t, err, caches.ErrWrongType)
 		require.ErrorContains(t, err, `"bad.set"`)
-		slide := other
-		slide.Options.TTLPolicy = caches.SlideOnRead
-		slide = caches.Cache[account]{Options: slide.Options}.On(conn).Key("set")
-		_, err = slide.Get(ctx)
+		slide := c
+		slide.TTLPolicy = caches.SlideOnRead
+		_, err = slide.Key("set").Get(ctx)
 		require.ErrorIs(t, err, caches.ErrWrongType)
 		// … and Set replaces it, as SET does.
 		require.NoError(t, other.Set(ctx, def))
@@ -243,9 +243,9 @@ func TestCacheCorruptAndWrongType(t *testing.T) {
 
 func TestCacheRefusesValues(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		c := caches.Cache[any]{Options: caches.Options{Prefix: "refuse", TTL: time.Hour}}.On(conn)
-		raw := caches.Cache[any]{Options: caches.Options{Prefix: "refuse", TTL: time.Hour, Serializer: caches.Raw}}.On(conn)
-		for i, key := range []caches.Cache[any]{c.Key("json"), raw.Key("raw")} {
+		c := caches.Cache[any]{Prefix: "refuse", TTL: time.Hour}.On(conn)
+		raw := caches.Cache[any]{Prefix: "refuse", TTL: time.Hour, Serializer: caches.Raw}.On(conn)
+		for i, key := range []caches.Value[any]{c.Key("json"), raw.Key("raw")} {
 			bad := []any{make(chan int), nil}[i]
 			require.Error(t, key.Set(ctx, bad))
 			_, err := key.Add(ctx, bad)
@@ -265,7 +265,7 @@ func TestCacheRefusesValues(t *testing.T) {
 
 func TestCacheNoKey(t *testing.T) {
 	ctx, conn := t.Context(), open(t, "locmem://")
-	c := caches.Cache[string]{Options: caches.Options{Prefix: "nokey"}}.On(conn)
+	c := caches.Value[string]{}.On(conn)
 	load := func(context.Context) (string, error) { return "x", nil }
 	for name, op := range map[string]func() error{
 		"Get":       func() error { _, err := c.Get(ctx); return err },
@@ -323,7 +323,7 @@ func expires(t *testing.T, ctx context.Context, o interface {
 
 type expiryRow struct {
 	op  string
-	run func(ctx context.Context, typ, o caches.CounterCache[int64]) error
+	run func(ctx context.Context, typ caches.CounterCache[int64], o caches.Counter[int64]) error
 	// The expiry after it, by policy: write, creation, read.
 	absent, touched, persisted [3]time.Duration
 	// The same for a type without a time to live.
@@ -353,41 +353,44 @@ func expiryRows() []expiryRow {
 	persists := expiryRow{absent: each(gone), touched: each(forever), persisted: each(forever), endless: each(forever)}
 	moves := expiryRow{absent: each(gone), touched: each(20 * time.Minute), persisted: each(20 * time.Minute), endless: each(20 * time.Minute)}
 
-	type c = caches.CounterCache[int64]
-	row := func(r expiryRow, op string, run func(ctx context.Context, typ, o c) error) expiryRow {
+	type (
+		c  = caches.Counter[int64]
+		ct = caches.CounterCache[int64]
+	)
+	row := func(r expiryRow, op string, run func(ctx context.Context, typ ct, o c) error) expiryRow {
 		r.op, r.run = op, run
 		return r
 	}
 	one := func(context.Context) (int64, error) { return 1, nil }
 	return []expiryRow{
-		row(reads, "Get", func(ctx context.Context, _, o c) error { _, err := o.Get(ctx); return err }),
-		row(reads, "GetOr", func(ctx context.Context, _, o c) error { _, err := o.GetOr(ctx, 1); return err }),
-		row(reads, "GetMany", func(ctx context.Context, typ, _ c) error {
-			_, err := caches.GetMany(ctx, typ.Values(), []string{"k"})
+		row(reads, "Get", func(ctx context.Context, _ ct, o c) error { _, err := o.Get(ctx); return err }),
+		row(reads, "GetOr", func(ctx context.Context, _ ct, o c) error { _, err := o.GetOr(ctx, 1); return err }),
+		row(reads, "GetMany", func(ctx context.Context, typ ct, _ c) error {
+			_, err := caches.GetMany(ctx, typ.Cache(), []string{"k"})
 			return err
 		}),
-		row(loads, "GetOrSet", func(ctx context.Context, _, o c) error { _, err := o.GetOrSet(ctx, one); return err }),
-		row(writes, "Set", func(ctx context.Context, _, o c) error { return o.Set(ctx, 1) }),
-		row(writes, "Swap", func(ctx context.Context, _, o c) error { _, _, err := o.Swap(ctx, 1); return err }),
-		row(writes, "SetMany", func(ctx context.Context, typ, _ c) error {
-			return caches.SetMany(ctx, typ.Values(), map[string]int64{"k": 1})
+		row(loads, "GetOrSet", func(ctx context.Context, _ ct, o c) error { _, err := o.GetOrSet(ctx, one); return err }),
+		row(writes, "Set", func(ctx context.Context, _ ct, o c) error { return o.Set(ctx, 1) }),
+		row(writes, "Swap", func(ctx context.Context, _ ct, o c) error { _, _, err := o.Swap(ctx, 1); return err }),
+		row(writes, "SetMany", func(ctx context.Context, typ ct, _ c) error {
+			return caches.SetMany(ctx, typ.Cache(), map[string]int64{"k": 1})
 		}),
-		row(counts, "Incr", func(ctx context.Context, _, o c) error { _, err := o.Incr(ctx, 1); return err }),
-		row(counts, "Decr", func(ctx context.Context, _, o c) error { _, err := o.Decr(ctx, 1); return err }),
-		row(replaces, "Replace", func(ctx context.Context, _, o c) error { _, err := o.Replace(ctx, 1); return err }),
-		row(creates, "Add", func(ctx context.Context, _, o c) error { _, err := o.Add(ctx, 1); return err }),
-		row(removes, "Take", func(ctx context.Context, _, o c) error { _, err := o.Take(ctx); return err }),
-		row(removes, "Delete", func(ctx context.Context, _, o c) error { return o.Delete(ctx) }),
-		row(removes, "DeleteMany", func(ctx context.Context, typ, _ c) error {
-			_, err := caches.DeleteMany(ctx, typ.Values(), []string{"k"})
+		row(counts, "Incr", func(ctx context.Context, _ ct, o c) error { _, err := o.Incr(ctx, 1); return err }),
+		row(counts, "Decr", func(ctx context.Context, _ ct, o c) error { _, err := o.Decr(ctx, 1); return err }),
+		row(replaces, "Replace", func(ctx context.Context, _ ct, o c) error { _, err := o.Replace(ctx, 1); return err }),
+		row(creates, "Add", func(ctx context.Context, _ ct, o c) error { _, err := o.Add(ctx, 1); return err }),
+		row(removes, "Take", func(ctx context.Context, _ ct, o c) error { _, err := o.Take(ctx); return err }),
+		row(removes, "Delete", func(ctx context.Context, _ ct, o c) error { return o.Delete(ctx) }),
+		row(removes, "DeleteMany", func(ctx context.Context, typ ct, _ c) error {
+			_, err := caches.DeleteMany(ctx, typ.Cache(), []string{"k"})
 			return err
 		}),
-		row(leaves, "Exists", func(ctx context.Context, _, o c) error { _, err := o.Exists(ctx); return err }),
-		row(leaves, "ExpiresIn", func(ctx context.Context, _, o c) error { _, err := o.ExpiresIn(ctx); return err }),
-		row(renews, "Touch(0)", func(ctx context.Context, _, o c) error { return o.Touch(ctx, 0) }),
-		row(moves, "Touch(20m)", func(ctx context.Context, _, o c) error { return o.Touch(ctx, 20*time.Minute) }),
-		row(persists, "Touch(Forever)", func(ctx context.Context, _, o c) error { return o.Touch(ctx, caches.Forever) }),
-		row(persists, "Persist", func(ctx context.Context, _, o c) error { return o.Persist(ctx) }),
+		row(leaves, "Exists", func(ctx context.Context, _ ct, o c) error { _, err := o.Exists(ctx); return err }),
+		row(leaves, "ExpiresIn", func(ctx context.Context, _ ct, o c) error { _, err := o.ExpiresIn(ctx); return err }),
+		row(renews, "Touch(0)", func(ctx context.Context, _ ct, o c) error { return o.Touch(ctx, 0) }),
+		row(moves, "Touch(20m)", func(ctx context.Context, _ ct, o c) error { return o.Touch(ctx, 20*time.Minute) }),
+		row(persists, "Touch(Forever)", func(ctx context.Context, _ ct, o c) error { return o.Touch(ctx, caches.Forever) }),
+		row(persists, "Persist", func(ctx context.Context, _ ct, o c) error { return o.Persist(ctx) }),
 	}
 }
 
@@ -402,7 +405,7 @@ func TestExpiryOfEveryOperation(t *testing.T) {
 					t.Helper()
 					why := fmt.Sprintf("%s of a type with %v, policy %v, %s before", row.op, ttl, policy, from)
 					o := caches.Options{Prefix: fmt.Sprintf("%s.%v.%v.%s", row.op, policy, ttl, from), TTL: ttl, TTLPolicy: policy}
-					typ := caches.CounterCache[int64]{Options: o}.On(conn)
+					typ := caches.CounterCache[int64](o).On(conn)
 					object := typ.Key("k")
 					prepare(t, ctx, object, from)
 					err := row.run(ctx, typ, object)
@@ -422,7 +425,7 @@ func TestExpiryOfEveryOperation(t *testing.T) {
 }
 
 // prepare brings an object into a state.
-func prepare(t *testing.T, ctx context.Context, o caches.CounterCache[int64], s state) {
+func prepare(t *testing.T, ctx context.Context, o caches.Counter[int64], s state) {
 	t.Helper()
 	if s == absent {
 		return
@@ -454,12 +457,12 @@ func TestExpiryFromConnection(t *testing.T) {
 				{caches.Forever, caches.Forever},
 			} {
 				o := caches.Options{Prefix: "conn." + row.ttl.String(), TTL: row.ttl}
-				v := caches.Cache[string]{Options: o}.On(conn)
+				v := caches.Cache[string](o).On(conn)
 				require.NoError(t, v.Key("set").Set(ctx, "x"))
 				expires(t, ctx, v.Key("set"), row.want, "Set")
 				require.NoError(t, caches.SetMany(ctx, v, map[string]string{"many": "x"}))
 				expires(t, ctx, v.Key("many"), row.want, "SetMany")
-				n := caches.CounterCache[int]{Options: o}.On(conn).Key("count")
+				n := caches.CounterCache[int](o).On(conn).Key("count")
 				_, err := n.Incr(ctx, 1)
 				require.NoError(t, err)
 				expires(t, ctx, n, row.want, "Incr")
@@ -477,7 +480,7 @@ func TestExpiryFromConnection(t *testing.T) {
 
 func TestExpiryNegative(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		c := caches.Cache[string]{Options: caches.Options{Prefix: "neg", TTL: -time.Second}}.On(conn)
+		c := caches.Cache[string]{Prefix: "neg", TTL: -time.Second}.On(conn)
 		o := c.Key("x")
 		for name, err := range map[string]error{
 			"Set":     o.Set(ctx, "v"),
@@ -488,7 +491,7 @@ func TestExpiryNegative(t *testing.T) {
 		}
 		_, err := o.Add(ctx, "v")
 		require.ErrorContains(t, err, "negative")
-		good := caches.Cache[string]{Options: caches.Options{Prefix: "neg"}}.On(conn).Key("x")
+		good := caches.Cache[string]{Prefix: "neg"}.On(conn).Key("x")
 		exists, err := good.Exists(ctx)
 		require.NoError(t, err)
 		require.False(t, exists, "nothing was stored")
@@ -508,13 +511,13 @@ func TestExpirySubMillisecond(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
 			o := caches.Options{Prefix: "short." + policy.String(), TTL: time.Nanosecond, TTLPolicy: policy}
-			c := caches.Cache[string]{Options: o}.On(conn)
+			c := caches.Cache[string](o).On(conn)
 			require.NoError(t, c.Key("set").Set(ctx, "v"))
 			added, err := c.Key("add").Add(ctx, "v")
 			require.NoError(t, err)
 			require.True(t, added)
 			require.NoError(t, caches.SetMany(ctx, c, map[string]string{"many": "v"}))
-			_, err = caches.CounterCache[int]{Options: o}.On(conn).Key("count").Incr(ctx, 1)
+			_, err = caches.CounterCache[int](o).On(conn).Key("count").Incr(ctx, 1)
 			require.NoError(t, err)
 			for _, key := range []string{"set", "add", "many", "count"} {
 				require.Eventually(t, func() bool {
@@ -528,7 +531,7 @@ func TestExpirySubMillisecond(t *testing.T) {
 
 func TestExpiryEnds(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		c := caches.Cache[string]{Options: caches.Options{Prefix: "ends", TTL: 60 * time.Millisecond}}.On(conn).Key("x")
+		c := caches.Cache[string]{Prefix: "ends", TTL: 60 * time.Millisecond}.On(conn).Key("x")
 		require.NoError(t, c.Set(ctx, "v"))
 		require.Eventually(t, func() bool {
 			_, err := c.Get(ctx)
@@ -543,7 +546,7 @@ func TestExpiryEnds(t *testing.T) {
 func TestClear(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		typ := func(prefix string) caches.Cache[int] {
-			return caches.Cache[int]{Options: caches.Options{Prefix: prefix, TTL: time.Hour}}.On(conn)
+			return caches.Cache[int]{Prefix: prefix, TTL: time.Hour}.On(conn)
 		}
 		fill := func(c caches.Cache[int]) {
 			items := map[int]int{}
@@ -607,8 +610,8 @@ func TestClearOfOneVersion(t *testing.T) {
 	conn, err := caches.OpenWith(&caches.ConnOptions{Prefix: "app", Version: "v1"}, "locmem://")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, conn.Close()) })
-	c1 := caches.Cache[int]{Options: caches.Options{Prefix: "p"}}.On(conn)
-	c2 := caches.Cache[int]{Options: caches.Options{Prefix: "p", Version: "v2"}}.On(conn)
+	c1 := caches.Cache[int]{Prefix: "p"}.On(conn)
+	c2 := caches.Cache[int]{Prefix: "p", Version: "v2"}.On(conn)
 	require.Equal(t, "app.v1.p.x", c1.Key("x").String())
 	require.Equal(t, "app.v2.p.x", c2.Key("x").String())
 	require.NoError(t, c1.Key("x").Set(ctx, 1))
@@ -627,7 +630,7 @@ func TestClearOfOneVersion(t *testing.T) {
 func TestConnOfAnObject(t *testing.T) {
 	ctx := t.Context()
 	first, second := open(t, "locmem://"), open(t, "locmem://")
-	c := caches.Cache[string]{Options: caches.Options{Prefix: "pin"}}
+	c := caches.Cache[string]{Prefix: "pin"}
 	require.NoError(t, c.Key("x").On(first).Set(ctx, "first"))
 	require.NoError(t, c.On(second).Key("x").Set(ctx, "second"))
 	v, err := c.Key("x").Get(caches.WithConn(ctx, first))
@@ -640,7 +643,7 @@ func TestConnOfAnObject(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, map[string]string{"x": "first"}, many)
 
-	named := caches.Cache[string]{Options: caches.Options{Prefix: "pin", Connection: "nobody-configured-this"}}
+	named := caches.Cache[string]{Prefix: "pin", Connection: "nobody-configured-this"}
 	_, err = named.Key("x").Get(ctx)
 	require.ErrorIs(t, err, caches.ErrNoConnection)
 	require.Equal(t, "pin.x", named.Key("x").String())

@@ -158,7 +158,7 @@ func openOurCluster(addrs []string) (clusterClient, error) {
 		return nil, err
 	}
 	o := caches.Options{Prefix: keyPrefix, TTL: lifetime, Serializer: caches.Raw}
-	return ourCluster{conn, caches.Cache[[]byte]{Options: o}.On(conn)}, nil
+	return ourCluster{conn, caches.Cache[[]byte](o).On(conn)}, nil
 }
 
 func (o ourCluster) getOne(ctx context.Context, d *data, i int) error {

@@ -155,9 +155,9 @@ func newOurLoader(addr string, s *source, t tier) (*ourLoader, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := caches.Cache[User]{Options: caches.Options{Prefix: "ours", TTL: lifetime}}.On(conn)
+	c := caches.Cache[User]{Prefix: "ours", TTL: lifetime}.On(conn)
 	if t == fromMemory {
-		c.Options.Near = &caches.Near{MaxEntries: 2 * keys, MaxAge: lifetime}
+		c.Near = &caches.Near{MaxEntries: 2 * keys, MaxAge: lifetime}
 	}
 	return &ourLoader{conn, caches.Cached(c, s.load, &caches.CachedOptions[int, User]{Name: "user"})}, nil
 }

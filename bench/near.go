@@ -104,11 +104,11 @@ type reader struct {
 // nearReaders returns those that read values, without a function. They all read
 // the same.
 func nearReaders(addr string, conn *caches.Conn) (all []reader, closeAll func(), err error) {
-	far := caches.Cache[User]{Options: caches.Options{Prefix: "near", TTL: lifetime}}.On(conn)
+	far := caches.Cache[User]{Prefix: "near", TTL: lifetime}.On(conn)
 	kept := far
-	kept.Options.Near = &caches.Near{MaxEntries: 2 * keys, MaxAge: lifetime}
+	kept.Near = &caches.Near{MaxEntries: 2 * keys, MaxAge: lifetime}
 	names := make([]string, keys)
-	nears, fars := make([]caches.Cache[User], keys), make([]caches.Cache[User], keys)
+	nears, fars := make([]caches.Value[User], keys), make([]caches.Value[User], keys)
 	for i := range keys {
 		if err := far.Key(i).Set(context.Background(), userOf(i)); err != nil {
 			return nil, nil, err

@@ -43,7 +43,7 @@ func object(b bench) error {
 
 // benchCache describes the objects whose keys are those of the data.
 func benchCache(conn *caches.Conn) caches.Cache[string] {
-	return caches.Cache[string]{Options: caches.Options{Prefix: keyPrefix, TTL: time.Hour, Serializer: caches.Raw}}.On(conn)
+	return caches.Cache[string]{Prefix: keyPrefix, TTL: time.Hour, Serializer: caches.Raw}.On(conn)
 }
 
 func getObject(conn *caches.Conn, d *data) op {
@@ -56,7 +56,7 @@ func getObject(conn *caches.Conn, d *data) op {
 }
 
 func getHeld(conn *caches.Conn, d *data) op {
-	var held []caches.Cache[string]
+	var held []caches.Value[string]
 	for i := range keyCount {
 		held = append(held, benchCache(conn).Key(keyBase+i))
 	}

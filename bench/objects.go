@@ -100,8 +100,8 @@ func locmem(b bench) error {
 		return err
 	}
 	defer bare.StopAllGoroutines()
-	c := caches.Cache[string]{Options: caches.Options{Prefix: "profile", Serializer: caches.Raw}}.On(conn)
-	names, objects, order := make([]string, keys), make([]caches.Cache[string], keys), rand.Perm(keys)
+	c := caches.Cache[string]{Prefix: "profile", Serializer: caches.Raw}.On(conn)
+	names, objects, order := make([]string, keys), make([]caches.Value[string], keys), rand.Perm(keys)
 	for i := range keys {
 		names[i], objects[i] = "profile."+strconv.Itoa(i), c.Key(i)
 		bare.Set(names[i], small)
@@ -143,11 +143,11 @@ func fill(set op) error {
 }
 
 func plain(conn *caches.Conn) caches.Cache[string] {
-	return caches.Cache[string]{Options: caches.Options{Prefix: "profile", TTL: time.Hour, Serializer: caches.Raw}}.On(conn)
+	return caches.Cache[string]{Prefix: "profile", TTL: time.Hour, Serializer: caches.Raw}.On(conn)
 }
 
 func users(conn *caches.Conn) caches.Cache[User] {
-	return caches.Cache[User]{Options: caches.Options{Prefix: "user", TTL: time.Hour}}.On(conn)
+	return caches.Cache[User]{Prefix: "user", TTL: time.Hour}.On(conn)
 }
 
 func setString(conn *caches.Conn) op {

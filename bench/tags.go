@@ -233,7 +233,7 @@ type ourTagger struct {
 }
 
 func newOurTagger(conn *caches.Conn) tagger {
-	return ourTagger{conn, caches.Cache[User]{Options: caches.Options{Prefix: "tagged", TTL: lifetime}}.On(conn)}
+	return ourTagger{conn, caches.Cache[User]{Prefix: "tagged", TTL: lifetime}.On(conn)}
 }
 
 func (t ourTagger) set(ctx context.Context, id int, tags []string) error {
@@ -252,7 +252,7 @@ func (t ourTagger) invalidate(ctx context.Context, tag string) error {
 type untagged struct{ cache caches.Cache[User] }
 
 func newUntagged(conn *caches.Conn) tagger {
-	return untagged{caches.Cache[User]{Options: caches.Options{Prefix: "untagged", TTL: lifetime}}.On(conn)}
+	return untagged{caches.Cache[User]{Prefix: "untagged", TTL: lifetime}.On(conn)}
 }
 
 func (t untagged) set(ctx context.Context, id int, _ []string) error {

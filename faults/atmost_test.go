@@ -130,9 +130,9 @@ func (a *audit) command(args ...string) func(ctx context.Context) (int64, error)
 // countObjects adds counters that are counted by objects.
 func (a *audit) countObjects(conn *caches.Conn, id int) {
 	o := caches.Options{Prefix: "o", TTL: time.Duration(id%2) * time.Hour} // with one, by a script
-	counter := caches.CounterCache[int64]{Options: o}.On(conn).Key("n", id)
-	dict := caches.DictCache[string, int64]{Options: o}.On(conn).Key("h", id)
-	board := caches.SortedSetCache[string]{Options: o}.On(conn).Key("z", id)
+	counter := caches.CounterCache[int64](o).On(conn).Key("n", id)
+	dict := caches.DictCache[string, int64](o).On(conn).Key("h", id)
+	board := caches.SortedSetCache[string](o).On(conn).Key("z", id)
 	a.count("CounterCache.Incr "+counter.String(),
 		func(ctx context.Context) (int64, error) { return counter.Incr(ctx, 1) }, "GET", counter.String())
 	a.count("DictCache.Incr "+dict.String(),

@@ -79,12 +79,12 @@ type attempt struct {
 }
 
 var (
-	words    = caches.Cache[string]{Options: caches.Options{Prefix: "word"}}
-	dicts    = caches.DictCache[string, int]{Options: caches.Options{Prefix: "dict"}}
-	sets     = caches.SetCache[int]{Options: caches.Options{Prefix: "set"}}
-	boards   = caches.SortedSetCache[string]{Options: caches.Options{Prefix: "board"}}
-	counters = caches.CounterCache[int64]{Options: caches.Options{Prefix: "counter"}}
-	gates    = caches.SentinelCache{Options: caches.Options{Prefix: "gate", TTL: time.Minute}}
+	words    = caches.Cache[string]{Prefix: "word"}
+	dicts    = caches.DictCache[string, int]{Prefix: "dict"}
+	sets     = caches.SetCache[int]{Prefix: "set"}
+	boards   = caches.SortedSetCache[string]{Prefix: "board"}
+	counters = caches.CounterCache[int64]{Prefix: "counter"}
+	gates    = caches.SentinelCache{Prefix: "gate", TTL: time.Minute}
 )
 
 var attempts = []attempt{

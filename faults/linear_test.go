@@ -293,7 +293,7 @@ func newField(t *testing.T, through func(driver.Store) driver.Store) *field {
 // history records one.
 func (f *field) history(t *testing.T, n int, faulty bool) *history {
 	choices := random(t.Name(), n)
-	gates := caches.SentinelCache{Options: caches.Options{Prefix: "gates"}}
+	gates := caches.SentinelCache{Prefix: "gates"}
 	h := &history{
 		t: t, n: n, store: f.store, gates: gates.On(f.conn),
 		begun: time.Now(), operations: make(map[string][]porcupine.Operation),

@@ -192,7 +192,7 @@ func newLoad(t testing.TB, s *redigo.Store, workers, size int) *load {
 	conn, err := caches.NewConn(map[string]driver.Store{"store": s}, nil)
 	require.NoError(t, err)
 	l := &load{store: s, seed: t.Name(), turns: make(chan struct{}, 2)}
-	l.values = caches.Cache[string]{Options: caches.Options{Prefix: t.Name(), Serializer: caches.Raw}}.On(conn)
+	l.values = caches.Cache[string]{Prefix: t.Name(), Serializer: caches.Raw}.On(conn)
 	for i := range workers {
 		l.registers = append(l.registers, &register{key: l.values.Key(i).String(), size: size})
 	}

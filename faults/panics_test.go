@@ -105,19 +105,19 @@ type victim struct {
 // encoded by then.
 func victims(conn *caches.Conn) []victim {
 	o := caches.Options{Prefix: "victim", TTL: time.Hour}
-	values := caches.Cache[doc]{Options: o}.On(conn)
-	plain := caches.Cache[string]{Options: o}.On(conn)
+	values := caches.Cache[doc](o).On(conn)
+	plain := caches.Cache[string](o).On(conn)
 	keyed := func(s caches.Serializer) caches.Cache[doc] {
-		c := caches.Cache[doc]{Options: o}
-		c.Options.Serializer = s
+		c := caches.Cache[doc](o)
+		c.Serializer = s
 		return c.On(conn)
 	}
 	own, packed := keyed(moody{}), keyed(caches.Compressed(moody{}, nil))
-	dict := caches.DictCache[word, doc]{Options: o}.On(conn).Key("dict")
-	set := caches.SetCache[word]{Options: o}.On(conn).Key("set")
-	board := caches.SortedSetCache[word]{Options: o}.On(conn).Key("board")
-	gate := caches.SentinelCache{Options: o}.On(conn)
-	counter := caches.CounterCache[int]{Options: o}.On(conn)
+	dict := caches.DictCache[word, doc](o).On(conn).Key("dict")
+	set := caches.SetCache[word](o).On(conn).Key("set")
+	board := caches.SortedSetCache[word](o).On(conn).Key("board")
+	gate := caches.SentinelCache{Prefix: o.Prefix, TTL: o.TTL, Connection: o.Connection, Version: o.Version}.On(conn)
+	counter := caches.CounterCache[int](o).On(conn)
 	drop := func(_ any, err error) error { return err }
 	load := func(owner string, m mood) func(context.Context) (doc, error) {
 		return func(context.Context) (doc, error) {

@@ -392,12 +392,12 @@ type operation struct {
 
 func operations(conn *caches.Conn) []operation {
 	o := caches.Options{Prefix: "o", TTL: time.Hour}
-	value := caches.Cache[string]{Options: o}.On(conn)
-	counter := caches.CounterCache[int]{Options: o}.On(conn).Key("c")
-	dict := caches.DictCache[string, int]{Options: o}.On(conn).Key("d")
-	set := caches.SetCache[string]{Options: o}.On(conn).Key("s")
-	board := caches.SortedSetCache[string]{Options: o}.On(conn).Key("z")
-	gate := caches.SentinelCache{Options: o}.On(conn).Key("g")
+	value := caches.Cache[string](o).On(conn)
+	counter := caches.CounterCache[int](o).On(conn).Key("c")
+	dict := caches.DictCache[string, int](o).On(conn).Key("d")
+	set := caches.SetCache[string](o).On(conn).Key("s")
+	board := caches.SortedSetCache[string](o).On(conn).Key("z")
+	gate := caches.SentinelCache{Prefix: o.Prefix, TTL: o.TTL, Connection: o.Connection, Version: o.Version}.On(conn).Key("g")
 	two := func(_ any, err error) error { return err }
 	return []operation{
 		{"Cache.Get", func(ctx context.Context) error { return two(value.Key("v").Get(ctx)) }},

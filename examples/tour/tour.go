@@ -19,30 +19,30 @@ import (
 var (
 	// The gate of the indexing lets one tour in, and then none for a day. A
 	// tour that dies inside holds it for its lease, ten seconds.
-	gate = caches.SentinelCache{Options: options("gate", day), Lease: 10 * time.Second}
+	gate = caches.SentinelCache{Version: runtime.Version(), Prefix: "tour.gate", TTL: day, Lease: 10 * time.Second}
 
 	// What is known of the index as a whole: one value.
-	index = caches.Cache[Index]{Options: options("index", 2*day)}
+	index = caches.Cache[Index](options("index", 2*day))
 
 	// What go list says of each package: a value under each import path, here
 	// a struct, as JSON.
-	packages = caches.Cache[Package]{Options: options("package", 2*day)}
+	packages = caches.Cache[Package](options("package", 2*day))
 
 	// The imports of each package: a set under each import path.
-	imports = caches.SetCache[string]{Options: options("imports", 2*day)}
+	imports = caches.SetCache[string](options("imports", 2*day))
 
 	// All packages, ranked by how many others import them: one sorted set.
-	ranking = caches.SortedSetCache[string]{Options: options("ranking", 2*day)}
+	ranking = caches.SortedSetCache[string](options("ranking", 2*day))
 
 	// A sentence about each package: one dict from import paths to sentences.
-	synopses = caches.DictCache[string, string]{Options: options("synopses", 2*day)}
+	synopses = caches.DictCache[string, string](options("synopses", 2*day))
 
 	// How often each package was asked for: a counter under each import path.
 	// Its day begins with the first question; further ones do not prolong it.
-	queries = caches.CounterCache[int64]{Options: fromCreation(options("queries", day))}
+	queries = caches.CounterCache[int64](fromCreation(options("queries", day)))
 
 	// goDoc, remembered: Get runs it only where its result is not among apis.
-	apis     = caches.Cache[API]{Options: options("api", 2*day)}
+	apis     = caches.Cache[API](options("api", 2*day))
 	describe = caches.Cached(apis, goDoc, &caches.CachedOptions[string, API]{Name: "go-doc"})
 )
 
