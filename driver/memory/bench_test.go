@@ -13,15 +13,15 @@ import (
 
 const benchEntries = 10_000
 
-// BenchmarkGet reads 100 bytes through Do, beside the same read of an otter
-// cache alone. Far from the bound the policy is not told of reads; in a full
-// store it is, as an otter cache that is full records them, and both do the
-// policy's work themselves instead of in a goroutine that is not measured.
+// BenchmarkGet compares reading 100 bytes through Do with the same read from an otter
+// cache. Far from its bound a store does not tell the policy of reads. A full store
+// does, as a full otter cache records reads. Both do the work of the policy in the
+// caller, so that it is measured.
 //
-//	otter     a bare GetIfPresent
-//	do        Do of a command that was made before
-//	store     the command made, done, and its reply read
-//	expiring  the same of a key with a deadline: the clock is read as well
+//	otter     GetIfPresent of an otter cache
+//	do        Do of a command made in advance
+//	store     making the command, Do, and reading the reply
+//	expiring  the same for a key with a deadline, which also reads the clock
 func BenchmarkGet(b *testing.B) {
 	value := bytes.Repeat([]byte("x"), 100)
 	for _, fill := range []int{100, benchEntries} {
@@ -53,7 +53,7 @@ func BenchmarkGet(b *testing.B) {
 	}
 }
 
-// benchDo leaves out the making of the command and the reading of the reply.
+// benchDo measures Do without making the command and reading the reply.
 func benchDo(b *testing.B, s *memory.Store, key string) {
 	ctx := context.Background()
 	p := driver.NewPipeline(driver.ReadOnly)
@@ -98,7 +98,7 @@ func set(b *testing.B, s *memory.Store, p *driver.Pipeline, key string, value []
 	}
 }
 
-// BenchmarkSet overwrites, and makes keys in a store that is full.
+// BenchmarkSet overwrites keys, and adds keys to a full store.
 func BenchmarkSet(b *testing.B) {
 	value := bytes.Repeat([]byte("x"), 100)
 	keys := make([]string, 4*benchEntries)
@@ -120,7 +120,7 @@ func BenchmarkSet(b *testing.B) {
 	}
 }
 
-// BenchmarkSorted asks for ranks in a sorted set of 100 000 members.
+// BenchmarkSorted runs commands on a sorted set of 100,000 members.
 func BenchmarkSorted(b *testing.B) {
 	s := open(b, memory.Options{})
 	add := []string{"ZADD", "board"}

@@ -7,13 +7,13 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// A line is a command and the reply that it must have.
+// A line is a command and its expected reply.
 type line struct{ command, reply string }
 
 const wrongType = "-WRONGTYPE Operation against a key holding the wrong kind of value"
 
-// sessions are conversations that begin with an empty server. They hold on a
-// Store and on a real Redis.
+// sessions are sequences of commands, each on an empty server. They are run on a Store
+// and on a real Redis.
 var sessions = map[string][]line{
 	"server": {
 		{"PING", "+PONG"},
@@ -482,7 +482,7 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// TestCommandsOfRedis holds that the sessions say what Redis does.
+// TestCommandsOfRedis checks the expected replies of the sessions on a real Redis.
 func TestCommandsOfRedis(t *testing.T) {
 	conn := startRedis(t)
 	for name, lines := range sessions {

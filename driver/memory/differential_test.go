@@ -17,12 +17,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestDifferential runs one random plan on a real Redis and on a Store: the
-// same commands over few keys, fields, members and values, so that they meet,
-// well-formed and not. Every reply must be the same, and so must what is
-// stored in the end.
+// TestDifferential runs a random plan on a real Redis and on a Store: valid and
+// malformed commands over a few keys, fields, members and values, so that they
+// interact. All replies must be equal, and so must the data at the end.
 //
-// CACHES_TEST_PLAN is the number of commands, CACHES_TEST_SEED replays a plan.
+// CACHES_TEST_PLAN is the number of commands. CACHES_TEST_SEED replays a plan.
 func TestDifferential(t *testing.T) {
 	conn := startRedis(t)
 	store := open(t, memory.Options{})
@@ -53,14 +52,14 @@ func envInt(t *testing.T, name string, otherwise int64) int64 {
 	return n
 }
 
-// A step of a plan is one command, or several that are a transaction.
+// A step of a plan is one command, or a transaction of several.
 type step struct {
 	commands [][]string
 	atomic   bool
 }
 
-// compareBatch sends a batch to Redis in one round trip, then runs it on the
-// store step by step: what Redis has drawn at random is known by then.
+// compareBatch sends a batch to Redis in one round trip. It then runs the batch on the
+// store step by step, as the random choices of Redis are known by then.
 func compareBatch(t *testing.T, conn *server, store *memory.Store, batch []step) {
 	for _, s := range batch {
 		if s.atomic {
@@ -104,9 +103,9 @@ func receive(t *testing.T, conn redis.Conn) string {
 	return renderRedis(reply)
 }
 
-// receiveTransaction reads the replies of MULTI, n commands and EXEC, as the
-// replies that a Pipeline has: those of the commands; where one was refused,
-// its refusal and EXECABORT for the others.
+// receiveTransaction reads the replies of MULTI, n commands and EXEC. It returns the
+// replies that a Pipeline has: one for each command, or if one was refused, its
+// error and EXECABORT for the others.
 func receiveTransaction(t *testing.T, conn redis.Conn, n int) []string {
 	require.Equal(t, "+OK", receive(t, conn))
 	queued := make([]string, n)
@@ -129,8 +128,8 @@ func receiveTransaction(t *testing.T, conn redis.Conn, n int) []string {
 	return queued
 }
 
-// compareStep runs c on the store and compares. A random pop is not run: what
-// Redis has popped must be there, and is taken out.
+// compareStep runs c on the store and compares the replies. Instead of a random pop it
+// removes the members that Redis has popped, which must exist.
 func compareStep(t *testing.T, conn *server, store *memory.Store, c []string, want string) {
 	if c[0] != "SPOP" || want == "nil" || want == "[]" || want[0] == '-' {
 		conn.compare(t, c, want, run(t, store, 0, c)[0])
@@ -145,7 +144,7 @@ func compareStep(t *testing.T, conn *server, store *memory.Store, c []string, wa
 	conn.compare(t, rem, fmt.Sprint(":", len(rem)-2), run(t, store, 0, rem)[0])
 }
 
-// compare compares as much of a reply as is determined.
+// compare compares the parts of a reply that are deterministic.
 func (s *server) compare(t *testing.T, c []string, want, got string) {
 	t.Helper()
 	if !s.same(c, want, got) {
@@ -168,7 +167,7 @@ func (s *server) same(c []string, want, got string) bool {
 		return sorted(want) == sorted(got)
 	case "HGETALL", "HSCAN":
 		return slices.Equal(pairs(want), pairs(got))
-	case "ZSCAN": // writes large integers in the way of the set's encoding
+	case "ZSCAN": // the format of large integers depends on the encoding of the set
 		return slices.Equal(pairs(plainIntegers(want)), pairs(plainIntegers(got)))
 	case "SRANDMEMBER", "HRANDFIELD", "ZRANDMEMBER":
 		return len(elements(want)) == len(elements(got))
@@ -180,7 +179,7 @@ func (s *server) same(c []string, want, got string) bool {
 
 var floats = regexp.MustCompile(`"-?[0-9][-+.e0-9]*"`)
 
-// shortest writes floats with as few digits as tell them apart.
+// shortest writes floats in their shortest form.
 func shortest(reply string) string {
 	return floats.ReplaceAllStringFunc(reply, func(quoted string) string {
 		f, err := strconv.ParseFloat(strings.Trim(quoted, `"`), 64)
@@ -204,8 +203,7 @@ func plainIntegers(array string) string {
 	})
 }
 
-// pairs sorts an array of pairs, written one after the other. A cursor before them
-// stands first.
+// pairs sorts a flat array of pairs. A cursor in front of them stays first.
 func pairs(array string) []string {
 	e := elements(array)
 	var out []string
@@ -219,8 +217,8 @@ func pairs(array string) []string {
 	return out
 }
 
-// near compares times, which the two sides have read at different moments:
-// deadlines of one plan are at least 500 s apart from each other and from now.
+// near compares times that the two sides have read at different moments. The deadlines
+// of a plan are at least 500 s apart from each other and from now.
 func near(command, want, got string) bool {
 	a, err1 := strconv.ParseInt(strings.TrimPrefix(want, ":"), 10, 64)
 	b, err2 := strconv.ParseInt(strings.TrimPrefix(got, ":"), 10, 64)
@@ -231,7 +229,7 @@ func near(command, want, got string) bool {
 	return err1 == nil && err2 == nil && a > 0 && b > 0 && max(a-b, b-a) <= slack
 }
 
-// compareData compares everything that is stored.
+// compareData compares all stored data.
 func compareData(t *testing.T, conn *server, store *memory.Store) {
 	dump := map[string][]string{
 		`+string`: {"GET"}, `+hash`: {"HGETALL"}, `+set`: {"SMEMBERS"}, `+zset`: {"ZRANGE", "0", "-1", "WITHSCORES"},
@@ -250,7 +248,7 @@ func compareData(t *testing.T, conn *server, store *memory.Store) {
 	}
 }
 
-// A plan draws commands.
+// A plan is a source of random commands.
 type plan struct {
 	r    *rand.Rand
 	base int64 // Unix time at which the plan was made
@@ -268,7 +266,7 @@ func (p *plan) batch(n int) []step {
 			for range p.r.IntN(4) {
 				s.commands = append(s.commands, p.command())
 			}
-			// What is drawn at random cannot be followed inside a transaction.
+			// Random choices within a transaction cannot be repeated on the store.
 			s.commands = slices.DeleteFunc(s.commands, func(c []string) bool { return c[0] == "SPOP" })
 			s.atomic = len(s.commands) > 0
 			if !s.atomic {
@@ -280,16 +278,16 @@ func (p *plan) batch(n int) []step {
 	return batch
 }
 
-// templates are the commands, their arguments by one letter each:
+// templates are the commands. One letter stands for an argument:
 //
-//	k any key   s h e z l  a key of strings, hashes, sets, sorted sets, or of
-//	sorted sets whose scores are all 0 (mostly: one in eight is any key)
+//	k any key   s h e z l  a key of a string, hash, set, sorted set, or sorted
+//	set whose scores are all 0 (one in eight is any key)
 //	v value  f field  m member  n integer  d float  c count  i rank
 //	b bound of scores  x bound of members  t seconds  u milliseconds
-//	T U the same since 1970  A B the same, not past  p pattern  j COUNT  y cursor
+//	T U the same as Unix time  A B the same, in the future  p pattern  j COUNT  y cursor
 //
-// and anything else as it is. A part in parentheses is there or not, "+" after
-// a letter repeats it; "fv+" repeats the pair.
+// Any other word stands for itself. A part in parentheses is optional. A "+" after a
+// letter repeats it; "fv+" repeats the pair.
 var templates = strings.Split(strings.TrimSpace(`
 PING
 PING v
@@ -477,7 +475,7 @@ var alphabet = map[string][]string{
 	"p": {"*", "*1", "s*", "?", "[ab]", "[^a]*", "[a-c]", "f[0-2]", "h?", "\\a", "a*b", "*a*", "[a", "", "**", "s[", "a\\", "[^", "[c-a]", "[\\]a]", "*[be]*"},
 }
 
-// command draws one.
+// command returns a random command.
 func (p *plan) command() []string {
 	if p.r.IntN(200) == 0 {
 		return p.bulk()
@@ -522,9 +520,9 @@ func (p *plan) argument(letter string) string {
 	return letter
 }
 
-// absolute draws a time since 1970 that is far from all relative ones. A past
-// one deletes the key; SET stores such keys, which DBSIZE of Redis counts
-// until it happens to look at them, so there it is left out.
+// absolute returns a random Unix time that is far from all relative ones. A past time
+// deletes the key, but SET stores such a key, and DBSIZE of Redis counts it until it
+// is next looked up. So past times are not used with SET.
 func (p *plan) absolute(past bool, scale int64) string {
 	if past && p.r.IntN(4) == 0 {
 		return pick(p, []string{"0", "1", "-1", "-9223372036854775808", "x"})
@@ -532,8 +530,8 @@ func (p *plan) absolute(past bool, scale int64) string {
 	return strconv.FormatInt((p.base+10_000*int64(1+p.r.IntN(4)))*scale, 10)
 }
 
-// bulk draws a command with so many members that Redis leaves its encoding for
-// small collections.
+// bulk returns a random command with so many members that Redis does not use its
+// encoding for small collections.
 func (p *plan) bulk() []string {
 	n := 150 + p.r.IntN(150)
 	switch p.r.IntN(4) {

@@ -8,7 +8,7 @@ import (
 	"github.com/gocaches/caches/driver/memory"
 )
 
-// A Store takes commands as a Redis server does.
+// A Store runs commands like a Redis server.
 func ExampleStore() {
 	store, err := memory.Open(memory.Options{MaxEntries: 1000})
 	if err != nil {
@@ -36,7 +36,7 @@ func ExampleStore() {
 	// caches: server says WRONGTYPE Operation against a key holding the wrong kind of value
 }
 
-// All Stores of one name in a process hold the same data.
+// All Stores of a name have the same data.
 func ExampleShared() {
 	a, _ := memory.Shared("sessions", memory.Options{})
 	b, _ := memory.Shared("sessions", memory.Options{})

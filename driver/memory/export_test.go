@@ -6,17 +6,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Stored returns how many keys are in memory, expired ones included.
+// Stored returns the number of keys in memory, including expired ones.
 func Stored(s *Store) int {
 	s.space.mu.RLock()
 	defer s.space.mu.RUnlock()
 	return len(s.space.order)
 }
 
-// SetMaxString sets how long a string APPEND makes at most.
+// SetMaxString sets the length limit of APPEND.
 func SetMaxString(s *Store, n int) { s.space.maxString = n }
 
-// Check holds that everything that space keeps twice agrees.
+// Check checks that the fields of the space are consistent with each other.
 func Check(t testing.TB, st *Store) {
 	t.Helper()
 	s := st.space

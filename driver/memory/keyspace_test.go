@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A clock is a time that a test moves.
+// A clock is a time that a test sets.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -82,9 +82,9 @@ func TestExpiredKeyIsMadeAnew(t *testing.T) {
 	}
 }
 
-// TestExpiredKeysAreReclaimed holds that keys which nobody reads again do not
-// stay: writes of other keys remove them. MaxEntries would hide a leak, so it
-// is far away, and Keep keys are not bounded at all.
+// TestExpiredKeysAreReclaimed checks that writes to other keys remove expired keys that
+// are never read again. MaxEntries is large, as it would hide a leak, and does not
+// apply to Keep keys.
 func TestExpiredKeysAreReclaimed(t *testing.T) {
 	c := newClock()
 	s := open(t, memory.Options{Clock: c.Now})
@@ -124,8 +124,8 @@ func TestBound(t *testing.T) {
 	require.Greater(t, s.Len(), 90)
 }
 
-// TestBoundKeepsWhatIsUsed holds that eviction is not at random: keys that are
-// read all the time survive a flood of others.
+// TestBoundKeepsWhatIsUsed checks that keys in constant use survive the addition of
+// many others, so that eviction is not random.
 func TestBoundKeepsWhatIsUsed(t *testing.T) {
 	s := open(t, memory.Options{MaxEntries: 200})
 	for i := range 20 {
@@ -147,7 +147,7 @@ func TestBoundKeepsWhatIsUsed(t *testing.T) {
 func TestKeepIsNotEvicted(t *testing.T) {
 	c := newClock()
 	s := open(t, memory.Options{MaxEntries: 50, Clock: c.Now})
-	one(t, s, "SET before v") // bounded, then written by a Keep pipeline
+	one(t, s, "SET before v") // bounded until a Keep pipeline writes it
 	for i := range 200 {
 		run(t, s, driver.Keep, words(fmt.Sprint("SET kept", i, " v NX PX 1000")))
 	}
@@ -168,8 +168,8 @@ func TestKeepIsNotEvicted(t *testing.T) {
 	require.Equal(t, "nil", one(t, s, "GET kept3"))
 }
 
-// TestTransactionSeesNoEviction holds that keys do not vanish between two
-// commands of one transaction, though it makes more than the bound allows.
+// TestTransactionSeesNoEviction checks that no key is evicted between two commands of a
+// transaction, even if it adds more keys than the bound allows.
 func TestTransactionSeesNoEviction(t *testing.T) {
 	s := open(t, memory.Options{MaxEntries: 10})
 	var commands [][]string
@@ -187,8 +187,8 @@ func TestTransactionSeesNoEviction(t *testing.T) {
 	require.LessOrEqual(t, s.Len(), 10)
 }
 
-// TestLongPipelineIsBounded holds that a pipeline which is no transaction does
-// not first make all of its keys and then evict: it would hold them all.
+// TestLongPipelineIsBounded checks that a pipeline that is not a transaction evicts as
+// it goes: otherwise it would keep all of its keys in memory.
 func TestLongPipelineIsBounded(t *testing.T) {
 	s := open(t, memory.Options{MaxEntries: 10})
 	var commands [][]string
@@ -214,8 +214,8 @@ func TestFlushOfFullStore(t *testing.T) {
 	require.Equal(t, `["0" ["k1"]]`, one(t, s, "SCAN 0"))
 }
 
-// TestScanResumed holds the promise of SCAN: what is there from the first call
-// to the last is seen, whatever happens to the others in between.
+// TestScanResumed checks the guarantee of SCAN: it returns every element that is present
+// from the first call to the last, despite changes of the others.
 func TestScanResumed(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -272,10 +272,11 @@ func TestScanCursorBeyondTheEnd(t *testing.T) {
 	require.Equal(t, `["0" ["b" "a"]]`, one(t, s, "SCAN 18446744073709551615"))
 }
 
-// TestRandomMembersAreUniform draws one of eight members 8000 times, and three of
-// eight, and pops one of eight anew each time. Each member is expected 1000, 3000
-// and 1000 times, with standard deviations of 30, 43 and 30: the limits are more
-// than six of them away, which an honest draw exceeds less than once in 1e7 runs.
+// TestRandomMembersAreUniform chooses one of eight members 8000 times, chooses three of
+// eight, and pops one of eight from a new set each time. The expected counts for each
+// member are 1000, 3000 and 1000, with standard deviations of 30, 43 and 30. The limits
+// are more than six deviations away, which a uniform choice exceeds less than once in
+// 1e7 runs.
 func TestRandomMembersAreUniform(t *testing.T) {
 	s := open(t, memory.Options{})
 	one(t, s, "SADD s 0 1 2 3 4 5 6 7")
@@ -327,8 +328,8 @@ func TestPopAll(t *testing.T) {
 	require.Equal(t, ":0", one(t, s, "EXISTS s"))
 }
 
-// TestCollectionShrinks empties large collections but for a few members, which
-// must survive what is done to give the memory back.
+// TestCollectionShrinks removes most members of large collections and checks that the
+// others survive the release of memory.
 func TestCollectionShrinks(t *testing.T) {
 	s := open(t, memory.Options{})
 	for i := range 5000 {
@@ -341,9 +342,9 @@ func TestCollectionShrinks(t *testing.T) {
 	memory.Check(t, s)
 }
 
-// TestConcurrent runs all kinds of commands from many goroutines on few keys,
-// with eviction and expiry under way, and holds that transactions stay whole
-// and the key space consistent.
+// TestConcurrent runs all kinds of commands from many goroutines on a few keys, with
+// eviction and expiry. It checks that transactions are atomic and the key space is
+// consistent.
 func TestConcurrent(t *testing.T) {
 	s := open(t, memory.Options{MaxEntries: 100})
 	seed := uint64(time.Now().UnixNano())
@@ -368,7 +369,7 @@ func TestConcurrent(t *testing.T) {
 				case 5:
 					one(t, s, "DEL "+key+" set"+key)
 				case 6:
-					// Both or neither: they are written and read together.
+					// Both keys or neither: a transaction writes both.
 					run(t, s, driver.Atomic|driver.Keep, words("INCR left"), words("INCR right"))
 					got := run(t, s, driver.Atomic, words("GET left"), words("GET right"))
 					require.Equal(t, got[0], got[1])
@@ -387,8 +388,8 @@ func TestConcurrent(t *testing.T) {
 	require.LessOrEqual(t, s.Len(), 100+22)
 }
 
-// TestConcurrentClose holds that a pipeline that meets Close runs whole or not
-// at all.
+// TestConcurrentClose checks that a pipeline concurrent with Close runs completely or
+// not at all.
 func TestConcurrentClose(t *testing.T) {
 	for range 50 {
 		s, err := memory.Open(memory.Options{})

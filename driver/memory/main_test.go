@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// open opens a Store that ends with the test.
+// open returns a Store that is closed at the end of the test.
 func open(t testing.TB, o memory.Options) *memory.Store {
 	t.Helper()
 	s, err := memory.Open(o)
@@ -27,8 +27,7 @@ func open(t testing.TB, o memory.Options) *memory.Store {
 	return s
 }
 
-// run gives the commands to a store as one pipeline and returns the replies in
-// the form of render.
+// run runs commands as one pipeline and returns the rendered replies.
 func run(t testing.TB, s driver.Store, mode driver.Mode, commands ...[]string) []string {
 	t.Helper()
 	p := driver.NewPipeline(mode)
@@ -45,7 +44,7 @@ func run(t testing.TB, s driver.Store, mode driver.Mode, commands ...[]string) [
 	return replies
 }
 
-// one runs a single command, words apart by spaces, "”" for an empty one.
+// one runs a single command, given as words separated by spaces; "”" is an empty word.
 func one(t testing.TB, s driver.Store, command string) string {
 	t.Helper()
 	return run(t, s, 0, words(command))[0]
@@ -65,15 +64,15 @@ func appendCommand(p *driver.Pipeline, c []string) {
 	p.Cmd(c[0])
 	for i, arg := range c[1:] {
 		if i == 0 {
-			p.Key(arg) // where it is no key nobody looks at that
+			p.Key(arg) // has no effect for an argument that is not a key
 		} else {
 			p.String(arg)
 		}
 	}
 }
 
-// render writes a reply as one line: +status, -error, :integer, "string",
-// nil, and [array].
+// render formats a reply as one line: +status, -error, :integer, "string", nil or
+// [array].
 func render(t testing.TB, r driver.Reply) string {
 	t.Helper()
 	switch r.Kind() {
@@ -104,7 +103,7 @@ func render(t testing.TB, r driver.Reply) string {
 	return strconv.Quote(string(b))
 }
 
-// renderRedis is render for what redigo returns.
+// renderRedis is like render, for a reply of redigo.
 func renderRedis(reply any) string {
 	switch r := reply.(type) {
 	case nil:
@@ -127,7 +126,7 @@ func renderRedis(reply any) string {
 	return fmt.Sprintf("%T", reply)
 }
 
-// elements takes a rendered array apart; inner arrays are as if written out.
+// elements splits a rendered array. It flattens inner arrays.
 func elements(array string) (parts []string) {
 	for {
 		array = strings.TrimLeft(array, "[] ")
@@ -149,15 +148,15 @@ func sorted(array string) string {
 	return "[" + strings.Join(e, " ") + "]"
 }
 
-// A server is a connection to a redis-server, and how that differs from Redis
-// 7.0, of which the replies of a Store are.
+// A server is a connection to a redis-server, with its differences from Redis 7.0,
+// which a Store follows.
 type server struct {
 	redis.Conn
 	shortest bool // scores have the fewest digits: 0.1, not 0.10000000000000001
 	left     []func(c []string) bool
 }
 
-// startRedis starts a redis-server of the test's own.
+// startRedis starts a redis-server for the test.
 func startRedis(t testing.TB) *server {
 	t.Helper()
 	conn, err := redis.Dial("unix", testutil.Redis(t, &testutil.RedisOptions{Unix: true}).Addr())
@@ -176,9 +175,8 @@ func startRedis(t testing.TB) *server {
 	return s
 }
 
-// quirks are commands that later releases answer in another way: each by an
-// example and the reply of Redis 7.0 to it, and by all commands like it. No
-// object of caches uses any.
+// quirks are commands with other replies in later releases: an example with its reply in
+// Redis 7.0, and a function that matches all such commands. Package caches uses none of them.
 var quirks = []struct {
 	command []string
 	reply   string
@@ -204,7 +202,7 @@ var quirks = []struct {
 	}},
 }
 
-// differs reports whether the server answers a command in another way.
+// differs reports whether the server has another reply to a command than Redis 7.0.
 func (s *server) differs(c []string) bool {
 	return slices.ContainsFunc(s.left, func(match func(c []string) bool) bool { return match(c) })
 }

@@ -151,7 +151,7 @@ func TestStoresCopies(t *testing.T) {
 	value := []byte("one")
 	p.Cmd("SET").Key("s").Bytes(value).Cmd("HSET").Key("h").String("f").Bytes(value).Cmd("SADD").Key("m").Bytes(value)
 	require.NoError(t, s.Do(context.Background(), p))
-	for i, b := range p.Frames() { // the caller may use the buffer for something else
+	for i, b := range p.Frames() { // the caller may reuse the buffer
 		if b == 'o' {
 			p.Frames()[i] = 'X'
 		}
@@ -274,8 +274,8 @@ func TestAppendIsBounded(t *testing.T) {
 	require.Equal(t, ":10", one(t, s, "APPEND a x"))
 }
 
-// TestGetAlone holds that a pipeline that is one GET, which has a way of its
-// own, answers like one that is more.
+// TestGetAlone checks that a pipeline of one GET, which has its own code path, has the
+// same reply as a longer one.
 func TestGetAlone(t *testing.T) {
 	c := newClock()
 	s := open(t, memory.Options{Clock: c.Now})
@@ -299,6 +299,6 @@ func TestReadsDoNotAllocate(t *testing.T) {
 			}
 		})
 		p.Free()
-		require.Less(t, allocs, 1.0, read) // not 0: the race detector empties pools now and then
+		require.Less(t, allocs, 1.0, read) // not 0, as the race detector empties pools at times
 	}
 }
