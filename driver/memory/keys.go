@@ -2,7 +2,7 @@ package memory
 
 // This file has the commands on the server and on keys of any type. Some replies of
 // Redis depend on its background work: DBSIZE counts expired keys that are still
-// in memory. The replies here are those after that work.
+// in memory. Here the replies are as if that work were done.
 
 import (
 	"bytes"

@@ -14,8 +14,8 @@
 // many. They are evicted between commands, never within a transaction or a
 // script. Keys written by [driver.Keep] pipelines are exempt.
 //
-// An expired key is absent from the millisecond in which it expires, and its
-// memory is freed by later writes. The package starts no goroutines.
+// A key is absent as soon as it has expired, to the millisecond. Later writes free
+// its memory. The package starts no goroutines.
 //
 // # Cost
 //
