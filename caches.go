@@ -13,30 +13,30 @@ import (
 	"sync/atomic"
 )
 
-// A Registry is a set of connections by name. The zero Registry is empty and
-// ready to use. It is safe for concurrent use; objects look their connection up
-// at every operation, in some 20 ns and without a lock.
+// A Registry is a set of named connections. The zero Registry is empty and ready
+// to use. A Registry is safe for concurrent use. Objects look up their connection
+// at every operation, which takes some 20 ns and no lock.
 type Registry struct {
 	mu sync.Mutex // held by writers
-	// entries is replaced whole, never changed: readers take no lock.
+	// The map is replaced, never modified, so readers take no lock.
 	entries atomic.Pointer[map[string]entry]
 }
 
-// An entry is what a name stands for: a connection, or why there is none.
+// An entry is the connection of a name, or the error in its place.
 type entry struct {
 	conn *Conn
 	err  error
 }
 
 // The default registry. It is not made at import: the environment is read when
-// the first object asks for its connection.
+// an object first looks up its connection.
 var (
 	standard   atomic.Pointer[Registry]
 	standardMu sync.Mutex // held while standard is made, so that it is made once
 )
 
-// Default returns the registry of objects that are not pinned to a connection:
-// the one given to [SetDefault], else FromEnv(nil), read once, now if need be.
+// Default returns the registry in which objects look up their connections: the
+// one passed to [SetDefault], or else FromEnv(nil), which is made on first use.
 func Default() *Registry {
 	if r := standard.Load(); r != nil {
 		return r
@@ -51,30 +51,32 @@ func Default() *Registry {
 	return r
 }
 
-// SetDefault makes r the default registry. Nil has the environment read anew
-// when the default is next asked for. The registry that r replaces stays open.
+// SetDefault makes r the default registry. If r is nil, the next call of [Default]
+// reads the environment again. The previous default registry stays open.
 func SetDefault(r *Registry) {
 	standardMu.Lock()
 	defer standardMu.Unlock()
 	standard.Store(r)
 }
 
-// FromEnv returns a registry of the connections in environ, "NAME=value" each,
-// as [os.Environ] has them. Nil means the environment of this process.
+// FromEnv returns a registry of the connections configured by environ, a list of
+// "NAME=value" strings such as [os.Environ] returns. Nil means the environment of
+// this process.
 //
-// CACHES_DSN and every CACHES_DSN_<suffix> is a [DSN]. Its connection is named
-// by the DSN's fragment, else by the suffix in lower case (CACHES_DSN_SESSIONS
-// is "sessions") unless that is a number (CACHES_DSN_2), else it is the default
-// one, "". DSNs of one name are the shards of one connection. An empty value is
-// none; of a name that is there twice the last counts.
+// CACHES_DSN and every CACHES_DSN_<suffix> hold a [DSN]. The name of its
+// connection is the DSN's fragment, or else the suffix in lower case
+// (CACHES_DSN_SESSIONS is "sessions"), or "", the default connection, if there is
+// no suffix or it is a number (CACHES_DSN_2). DSNs with the same name are the
+// shards of one connection. An empty variable counts as not set. If a variable
+// occurs twice, the last value is used.
 //
 // CACHES_TTL, CACHES_PREFIX, CACHES_VERSION, CACHES_TIMEOUT,
-// CACHES_CONNECT_TIMEOUT and CACHES_CONNS stand in for the options of the same
-// names where a connection's DSNs leave them out.
+// CACHES_CONNECT_TIMEOUT and CACHES_CONNS are defaults for the DSN options of the
+// same names.
 //
-// FromEnv dials nothing and does not fail: a connection whose DSN is wrong has
-// the error for whoever asks for it, and the others work. A program that wants
-// to know at its start calls [Registry.Ping].
+// FromEnv does not dial or fail. If a DSN is invalid, [Registry.Connection] returns
+// its error for that connection, and the others work. Call [Registry.Ping] to
+// check all of them when the program starts.
 func FromEnv(environ []string) *Registry {
 	if environ == nil {
 		return fromVariables(variables(os.Environ()), processSettings())
@@ -83,8 +85,8 @@ func FromEnv(environ []string) *Registry {
 	return fromVariables(vars, environSettings(vars))
 }
 
-// fromVariables opens what there is now, rather than at the first use of a name:
-// opening dials nothing, and a wrong DSN is then in Ping's report at the start.
+// fromVariables opens all connections now, not at their first use: opening does
+// not dial, and Ping can report every invalid DSN when the program starts.
 func fromVariables(vars map[string]string, defaults settings) *Registry {
 	entries := make(map[string]entry)
 	for name, g := range groupSources(envSources(vars)) {
@@ -96,9 +98,9 @@ func fromVariables(vars map[string]string, defaults settings) *Registry {
 	return r
 }
 
-// NewRegistry returns a registry of the connections that dsns describe: DSNs of
-// one name are the shards of one connection. It dials nothing and reads no
-// environment. Its error joins those of all DSNs that are wrong.
+// NewRegistry returns a registry of the connections that dsns describe. DSNs with
+// the same name are the shards of one connection. NewRegistry does not dial or
+// read the environment. Its error joins the errors of all invalid DSNs.
 func NewRegistry(dsns ...string) (*Registry, error) {
 	r := &Registry{}
 	if err := r.Configure(dsns...); err != nil {
@@ -107,9 +109,9 @@ func NewRegistry(dsns ...string) (*Registry, error) {
 	return r, nil
 }
 
-// Configure configures the connections that dsns describe, in place of those
-// that had the same names, which it closes. Connections of other names stay. On
-// an error nothing has changed.
+// Configure adds the connections that dsns describe. It replaces and closes
+// connections with the same names, and keeps all others. If it returns an error,
+// nothing has changed.
 func (r *Registry) Configure(dsns ...string) error {
 	opened := make(map[string]entry)
 	var errs []error
@@ -126,8 +128,8 @@ func (r *Registry) Configure(dsns ...string) error {
 	return nil
 }
 
-// replace puts entries in place of those of the same names and returns those
-// that are then in use no more. A connection may have several names.
+// replace sets entries and returns the replaced entries whose connections have
+// no name left: a connection may have several names.
 func (r *Registry) replace(entries map[string]entry) (unused map[string]entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -146,8 +148,7 @@ func (r *Registry) replace(entries map[string]entry) (unused map[string]entry) {
 	return unused
 }
 
-// all returns the entries of this moment, which nobody changes; nil while there
-// is none.
+// all returns the current entries, or nil. The map must not be modified.
 func (r *Registry) all() map[string]entry {
 	if p := r.entries.Load(); p != nil {
 		return *p
@@ -155,8 +156,8 @@ func (r *Registry) all() map[string]entry {
 	return nil
 }
 
-// closeAll closes connections that nobody will use. Closing gives nothing back
-// that could be lost, so that its errors are of no use to the caller.
+// closeAll closes connections that are no longer used. It ignores errors, since
+// closing a connection loses no data.
 func closeAll(entries map[string]entry) {
 	for _, e := range entries {
 		if e.conn != nil {
@@ -165,8 +166,8 @@ func closeAll(entries map[string]entry) {
 	}
 }
 
-// Connection returns the connection of a name; "" is the default one. Its error
-// says what is wrong with the connection's DSN, or is [ErrNoConnection], which
+// Connection returns the connection with the given name; "" is the default one.
+// The error is that of an invalid DSN, or [ErrNoConnection] with a message that
 // names the variable to set.
 func (r *Registry) Connection(name string) (*Conn, error) {
 	e, ok := r.all()[name]
@@ -176,8 +177,8 @@ func (r *Registry) Connection(name string) (*Conn, error) {
 	return e.conn, e.err
 }
 
-// SetConnection makes c the connection of a name. Nil takes the name away. The
-// connection that had the name stays open, so that a test can put it back.
+// SetConnection gives a name to c, or removes the name if c is nil. The connection
+// that had the name stays open, so that a test can restore it.
 func (r *Registry) SetConnection(name string, c *Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -191,8 +192,7 @@ func (r *Registry) SetConnection(name string, c *Conn) {
 	r.entries.Store(&next)
 }
 
-// missing says what to do about a name that nothing configures. The variable is
-// spelled out, since that is where most look first.
+// missing returns the error for an unconfigured name. It names the variable to set.
 func (r *Registry) missing(name string) error {
 	var set, others string
 	switch {
@@ -200,7 +200,7 @@ func (r *Registry) missing(name string) error {
 		set = "CACHES_DSN"
 	case allIn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") && !allIn(name, digits):
 		set = "CACHES_DSN_" + strings.ToUpper(name)
-	default: // no variable can be called that
+	default: // no variable can have that name
 		set = "CACHES_DSN_1, or any other number, to a DSN that ends in #" + name + ","
 	}
 	if names := r.Names(); len(names) > 0 {
@@ -209,13 +209,13 @@ func (r *Registry) missing(name string) error {
 	return fmt.Errorf("%w %s: set %s or call Configure%s", ErrNoConnection, title(name), set, others)
 }
 
-// Names returns the names of all connections in order, also of those whose DSN
-// is wrong.
+// Names returns the sorted names of all connections, including any with an invalid
+// DSN.
 func (r *Registry) Names() []string { return slices.Sorted(maps.Keys(r.all())) }
 
-// Ping asks every shard of every connection for an answer (PING), all at once.
-// Its error joins those of all that gave none, each with the name of its
-// connection and shard, and those of DSNs that are wrong.
+// Ping sends PING to every shard of every connection, all at once. Its error joins
+// the errors of all shards that failed, each with the names of its connection and
+// shard, and of all invalid DSNs.
 func (r *Registry) Ping(ctx context.Context) error {
 	return r.each(func(e entry) error {
 		if e.err != nil {
@@ -225,8 +225,8 @@ func (r *Registry) Ping(ctx context.Context) error {
 	})
 }
 
-// Close closes all connections, also those that were set. They keep their
-// names, and operations on them fail with [ErrUnavailable].
+// Close closes all connections, including connections added by SetConnection. They
+// keep their names, and operations on them fail with [ErrUnavailable].
 func (r *Registry) Close() error {
 	return r.each(func(e entry) error {
 		if e.conn == nil {
@@ -236,10 +236,9 @@ func (r *Registry) Close() error {
 	})
 }
 
-// each calls f for all entries at once and joins the errors in the order of
-// the names.
+// each calls f for all entries at once and joins the errors, sorted by name.
 func (r *Registry) each(f func(entry) error) error {
-	entries := r.all() // once: a name that came since has no entry here
+	entries := r.all() // only once, so that every name has its entry
 	names := slices.Sorted(maps.Keys(entries))
 	errs := make([]error, len(names))
 	var wg sync.WaitGroup
@@ -257,42 +256,42 @@ func (r *Registry) each(f func(entry) error) error {
 // String returns the names of the connections.
 func (r *Registry) String() string { return "caches.Registry(" + quoteAll(r.Names()) + ")" }
 
-// GoString returns String.
+// GoString returns the same as String.
 func (r *Registry) GoString() string { return r.String() }
 
-// LogValue returns the names to package log/slog.
+// LogValue implements [slog.LogValuer]. It returns the names of the connections.
 func (r *Registry) LogValue() slog.Value { return slog.AnyValue(r.Names()) }
 
-// Configure is [Registry.Configure] on the default registry.
+// Configure calls [Registry.Configure] on the default registry.
 func Configure(dsns ...string) error { return Default().Configure(dsns...) }
 
-// Connection is [Registry.Connection] on the default registry.
+// Connection calls [Registry.Connection] on the default registry.
 func Connection(name string) (*Conn, error) { return Default().Connection(name) }
 
-// SetConnection is [Registry.SetConnection] on the default registry.
+// SetConnection calls [Registry.SetConnection] on the default registry.
 func SetConnection(name string, c *Conn) { Default().SetConnection(name, c) }
 
-// Names is [Registry.Names] on the default registry.
+// Names calls [Registry.Names] on the default registry.
 func Names() []string { return Default().Names() }
 
-// Ping is [Registry.Ping] on the default registry.
+// Ping calls [Registry.Ping] on the default registry.
 func Ping(ctx context.Context) error { return Default().Ping(ctx) }
 
-// Close is [Registry.Close] on the default registry.
+// Close calls [Registry.Close] on the default registry.
 func Close() error { return Default().Close() }
 
-// connKey is the key of a Conn in a context.
+// connKey is the context key of a *Conn.
 type connKey struct{}
 
-// WithConn returns a context under which operations go to c, whatever
-// connection their objects name, unless they are pinned to one. Nil takes an
-// outer c back.
+// WithConn returns a context in which operations use c instead of the connection
+// that their objects name, unless On pins the objects to another. A nil c cancels
+// an outer WithConn.
 func WithConn(ctx context.Context, c *Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, c)
 }
 
-// resolve finds the connection of an operation: pinned, else the context's,
-// else the default registry's of that name.
+// resolve returns the connection of an operation: pinned, or else that of the
+// context, or else the one with the given name in the default registry.
 func resolve(ctx context.Context, pinned *Conn, name string) (*Conn, error) {
 	if pinned != nil {
 		return pinned, nil

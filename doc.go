@@ -1,96 +1,98 @@
-// Package caches is a set of typed cache objects that feel like Go's own data
-// structures and live in Redis: a value ([Cache]), a counter ([CounterCache]), a
-// dict ([DictCache]), a set ([SetCache]), a sorted set ([SortedSetCache]), a gate
-// for one-time work ([SentinelCache]), and functions that remember their results
-// ([Cached]).
+// Package caches provides typed cache objects that feel like Go's own data
+// structures and are stored in Redis: values ([Cache]), counters
+// ([CounterCache]), dicts ([DictCache]), sets ([SetCache]), sorted sets
+// ([SortedSetCache]) and gates for one-time work ([SentinelCache]). It also has
+// functions that remember their results ([Cached]).
 //
 // # Objects
 //
-// A type of object is a value, usually in a package-level variable. Key makes
-// the object at a key, and the operations are on that object:
+// A type of objects, such as a [Cache], is usually a package-level variable. Its
+// Key method returns the object at a key, such as a [Value], and the object has
+// the operations:
 //
 //	var profiles = caches.Cache[Profile]{Prefix: "profile", TTL: time.Hour}
 //
 //	err := profiles.Key(42).Set(ctx, Profile{Name: "Ada"}) // at profile.42
 //	p, err := profiles.Key(42).Get(ctx)
 //
-// Types and objects are descriptions, not connections: making one reads nothing,
-// touches no server and cannot fail. They are immutable, cheap to copy, safe for
-// concurrent use, and hold nothing of what is stored. An object of one's own is a
-// struct that embeds one, and [Bind] makes a struct of many objects under one
-// key. [GetMany], [SetMany] and [DeleteMany] work on many values in one round
-// trip per shard.
+// Types and objects are descriptions, not connections: making one contacts no
+// server and cannot fail. They are immutable, cheap to copy and safe for
+// concurrent use, and hold no stored data. To define your own object, embed one
+// in a struct. [Bind] makes a struct of several objects under one key. [GetMany],
+// [SetMany] and [DeleteMany] work on many values, in one round trip per shard.
 //
 // # Connections
 //
-// Connections configure themselves from the environment, on first use: CACHES_DSN
-// is the default one, CACHES_DSN_SESSIONS the one named "sessions", and several
-// DSNs of one name (CACHES_DSN_1, CACHES_DSN_2, …) are shards of one connection.
-// [DSN] has the grammar. In code they come from [Configure], [Open], [OpenPool] and [NewConn];
-// Options.Connection names the connection of a type, On pins an object to one,
-// and [WithConn] all objects of a context. Opening never dials. Without any
-// configuration, operations return [ErrNoConnection]; there is no silent
-// localhost.
+// Connections are configured from the environment on first use. CACHES_DSN is
+// the default connection, CACHES_DSN_SESSIONS the one named "sessions". Several
+// DSNs with the same name (CACHES_DSN_1, CACHES_DSN_2, …) are the shards of one
+// connection. [DSN] describes the syntax. In code, use [Configure], [Open],
+// [OpenPool] or [NewConn].
 //
-// Several servers are one connection as shards, as a Redis Cluster
-// ("redis+cluster://") or as a master that Sentinels name ("redis+sentinel://"). A
-// connection that names the shards of before a change of them finds what is
-// still there.
+// Options.Connection names the connection of a type. On pins a type or an object
+// to a connection, and [WithConn] sets the connection of a context. Opening a
+// connection never dials. If no connection is configured, operations return
+// [ErrNoConnection]; localhost is never assumed.
 //
-// "locmem://" is a store in this process: development and tests need no server.
-// "dummy://" stores nothing, which turns caching off.
+// A connection can also be to a Redis Cluster ("redis+cluster://"), or to a
+// master that Sentinels name ("redis+sentinel://"). If the shards change,
+// ConnOptions.Previous lets it find the keys on their previous shards.
 //
-// # Functions that remember
+// "locmem://" stores data in this process, so development and tests need no
+// server. "dummy://" stores nothing, which turns caching off.
 //
-// [Cached] makes a function remember its results: computed once however many
-// callers in however many processes miss one, invalidated by argument, by tag
-// ([InvalidateTags]) or all together, refreshed before they expire, and answered
-// by the function itself while the server cannot be asked. A result that was
-// invalidated while it was computed is not kept. [Cache.Tagged] gives tags to
-// values of one's own.
+// # Functions that remember their results
+//
+// [Cached] makes a function remember its results. A missing result is computed
+// once, however many callers in however many processes ask for it. Results can
+// be invalidated by argument, by tag ([InvalidateTags]) or all together, and
+// refreshed before they expire. If the server is unavailable, the function is
+// called instead. A result that is invalidated during its computation is not
+// kept. [Cache.Tagged] gives tags to other values.
 //
 // # Batches
 //
-// A [Batch] collects operations of any objects, and calls of cached functions;
-// they travel together, and each gives its result to a [Promise].
+// A [Batch] collects operations on any objects and calls of cached functions,
+// and sends their commands together. Each result is a [Promise].
 //
 // # Near values
 //
-// Options.Near keeps what was read in this process, decoded, until the server
-// says that it has changed; see [Near].
+// Options.Near keeps values, decoded, in this process after they are read, until
+// the server reports that they have changed; see [Near].
 //
-// # What is going on
+// # Observability
 //
-// [Conn.Stats] has counts of each type and shard. [Hooks] hear of each call;
-// [LogHooks] writes to log/slog.
+// [Conn.Stats] returns counts for each type and shard. [Hooks] observe each
+// call; [LogHooks] writes to log/slog.
 //
 // # Misses and errors
 //
-// [ErrMiss] is the answer that there is nothing. Any other error is a fault, and a
-// fault is never disguised as a miss: [ErrUnavailable] when nothing was run,
-// [ErrUnknownOutcome] when it is not known, *[ServerError] when the server
-// refused. GetOr has a default for a miss, [Cached] answers even when the server
-// does not. Every error of an object's operation is an *[OpError] that
-// names the operation and the key; of an operation on many keys, a *[KeysError].
+// [ErrMiss] reports that there is no value. Any other error is a fault, and a
+// fault is never reported as a miss: it is [ErrUnavailable] if nothing was run,
+// [ErrUnknownOutcome] if a command may have run, or a *[ServerError] if the
+// server replied with an error. GetOr returns a default on a miss. [Cached]
+// functions return a result even if the server is unavailable.
+//
+// Every error of an object's operation is an *[OpError], which names the
+// operation and the key, or, for many keys, a *[KeysError].
 //
 // # Time to live
 //
-// Every type has one: Options.TTL, else the connection's, else none. [TTLPolicy]
-// says when it starts again. A write that can create a key carries its expiry in
-// the same command, script or transaction, so that no crash leaves a key that
-// lives for ever, and a write that fails leaves the key as it was.
+// The time to live of a type is Options.TTL, or else that of the connection, or
+// else unlimited. [TTLPolicy] says when it restarts. A write that can create a
+// key sets its expiry in the same command, script or transaction, so a crash
+// cannot leave a key that never expires. A failed write leaves the key unchanged.
 //
 // # Keys
 //
-// A key is the prefix and the parts given to Key, joined by dots. The join is
-// injective: a dot inside a part is escaped, so the text of a user can never name
-// somebody else's entry, nor choose a shard or slot. [HashTag] keeps related keys
-// together, [RawKey] passes a ready-made key through.
+// A key is the prefix followed by the parts given to Key, joined by dots. A dot
+// inside a part is escaped, so that different parts always make different keys,
+// and user input can neither name another user's entry nor choose a shard or
+// slot. [HashTag] keeps related keys on one shard. [RawKey] is used unescaped.
 //
 // # Testing
 //
-// caches.Configure("locmem://") in TestMain is all that most tests need; a test
-// of its own connection opens one and passes it by [WithConn] or On. Package
-// testutil starts real Redis servers, breaks connections, and has the conformance
-// suite for stores of one's own.
+// Most tests need only caches.Configure("locmem://") in TestMain. A test with its
+// own connection passes it by [WithConn] or On. Package testutil starts real
+// Redis servers, breaks connections, and has a conformance suite for stores.
 package caches

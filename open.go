@@ -13,13 +13,13 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// Open returns the connection that dsns describe: each DSN, and each of its
-// hosts, is a shard. It reads what the DSNs name (TLS files) and dials nothing:
-// a server that is not there is found by the first operation, or [Conn.Ping].
+// Open returns the connection that dsns describe. Each host of each DSN is a
+// shard. Open reads the TLS files that the DSNs name but does not dial: the first
+// operation, or [Conn.Ping], reports a server that cannot be reached.
 func Open(dsns ...string) (*Conn, error) { return OpenWith(nil, dsns...) }
 
-// OpenWith is [Open] with options in code, which win over those of the DSNs.
-// Nil is none.
+// OpenWith is like [Open], with options that override those of the DSNs. A nil o
+// overrides nothing.
 func OpenWith(o *ConnOptions, dsns ...string) (*Conn, error) {
 	g := &group{}
 	for _, s := range codeSources(dsns) {
@@ -28,16 +28,15 @@ func OpenWith(o *ConnOptions, dsns ...string) (*Conn, error) {
 	return g.open(deref(o), settings{})
 }
 
-// OpenPool returns a connection over a pool of yours, whose Dial says where and
-// how; [redigo.FromPool] says what to set on it. Closing the connection does
-// not close the pool. Of the options only Name, Prefix, Version, TTL, Hooks, Timeout
-// and Router apply.
+// OpenPool returns a connection over the caller's pool, which must be set up as
+// [redigo.FromPool] describes. Closing the connection does not close the pool. Only
+// the options Name, Prefix, Version, TTL, Hooks, Timeout and Router apply.
 func OpenPool(pool *redis.Pool, o *ConnOptions) (*Conn, error) {
 	return OpenPools(map[string]*redis.Pool{"pool": pool}, o)
 }
 
-// OpenPools is [OpenPool] over several pools, the shards of the connection. The
-// keys of the map are their names for the router.
+// OpenPools is like [OpenPool] with several pools, one for each shard. The keys of
+// the map are the names of the shards.
 func OpenPools(pools map[string]*redis.Pool, o *ConnOptions) (*Conn, error) {
 	opts := deref(o)
 	if err := opts.check(); err != nil {
@@ -58,9 +57,9 @@ func OpenPools(pools map[string]*redis.Pool, o *ConnOptions) (*Conn, error) {
 	return NewConn(stores, &opts)
 }
 
-// NewConn returns a connection over any stores, its shards, which it closes
-// when it is closed. The keys of the map are their names for the router. Of the
-// options only Name, Prefix, Version, TTL, Hooks, Router, Previous (names of
+// NewConn returns a connection whose shards are the given stores. Closing the
+// connection closes them. The keys of the map are the names of the shards. Only
+// the options Name, Prefix, Version, TTL, Hooks, Router, Previous (names of
 // shards) and PreviousRouter apply.
 func NewConn(shards map[string]driver.Store, o *ConnOptions) (*Conn, error) {
 	all := make([]shard, 0, len(shards))
@@ -85,15 +84,14 @@ func NewConn(shards map[string]driver.Store, o *ConnOptions) (*Conn, error) {
 	return c, c.setPrevious(previous, deref(o))
 }
 
-// A group is the DSNs of one connection, and the errors of those that do not
-// parse.
+// A group is the DSNs of one connection, and the errors of its invalid DSNs.
 type group struct {
 	dsns []*DSN
 	errs []error
 }
 
-// add takes a DSN or the error in its place. A connection with a shard missing
-// would divide the keys among the rest, so that one error spoils the group.
+// add adds a DSN, or the error in its place. One error makes the whole connection
+// fail: with a shard missing, keys would be routed to the wrong shards.
 func (g *group) add(d *DSN, err error) {
 	if err != nil {
 		g.errs = append(g.errs, err)
@@ -102,7 +100,8 @@ func (g *group) add(d *DSN, err error) {
 	g.dsns = append(g.dsns, d)
 }
 
-// codeSources are DSNs given in code, named by their number in errors.
+// codeSources returns the sources of DSNs given in code. If there are several,
+// errors name each by its number.
 func codeSources(dsns []string) []source {
 	all := make([]source, len(dsns))
 	for i, text := range dsns {
@@ -113,7 +112,7 @@ func codeSources(dsns []string) []source {
 	return all
 }
 
-// parseSource parses a DSN; with an error, too, it returns one, see parseDSN.
+// parseSource parses a DSN. Like parseDSN, it returns a DSN even with an error.
 func parseSource(s source) (*DSN, error) {
 	d, err := parseDSN(s.text)
 	if err != nil && s.from != "" {
@@ -122,7 +121,7 @@ func parseSource(s source) (*DSN, error) {
 	return d, err
 }
 
-// groupSources parses all sources and puts those of one name together.
+// groupSources parses all sources and groups them by connection name.
 func groupSources(all []source) map[string]*group {
 	groups := make(map[string]*group)
 	for _, s := range all {
@@ -136,7 +135,7 @@ func groupSources(all []source) map[string]*group {
 	return groups
 }
 
-// open opens the connection of a group. o wins over the DSNs, and they over
+// open opens the connection of a group. o overrides the DSNs, which override
 // defaults.
 func (g *group) open(o ConnOptions, defaults settings) (*Conn, error) {
 	if err := errors.Join(g.errs...); err != nil {
@@ -157,8 +156,8 @@ func (g *group) open(o ConnOptions, defaults settings) (*Conn, error) {
 	return g.connect(o)
 }
 
-// connect opens the shards. If one fails, those opened before are closed: a
-// named store of this process would otherwise stay, with nobody to close it.
+// connect opens the shards. If one fails, it closes the shards already opened: a
+// named store in this process would otherwise never be closed.
 func (g *group) connect(o ConnOptions) (*Conn, error) {
 	var shards []shard
 	o.observer, o.own = newObserver(o.Hooks), o.OwnConns
@@ -186,8 +185,8 @@ func (g *group) connect(o ConnOptions) (*Conn, error) {
 	return conn, nil
 }
 
-// remember opens the previous shards that are not among the current ones. They
-// are reached as the first DSN says.
+// remember sets the previous shards of c, and opens any that is not a current
+// shard, with the options of the first DSN.
 func (g *group) remember(c *Conn, o ConnOptions) error {
 	var all []previousShard
 	var opened []shard
@@ -209,7 +208,8 @@ func (g *group) remember(c *Conn, o ConnOptions) error {
 	return nil
 }
 
-// previousShard finds or opens one previous shard.
+// previousShard finds the previous shard of a name among the current shards, or
+// opens it.
 func (g *group) previousShard(c *Conn, name string, o ConnOptions) (previousShard, error) {
 	if i := c.shardNamed(name); i >= 0 {
 		return previousShard{c.shards[i], i}, nil
@@ -224,7 +224,7 @@ func (g *group) previousShard(c *Conn, name string, o ConnOptions) (previousShar
 	}
 	d.Hosts, d.options.node = []string{host}, ""
 	for _, all := range g.dsns {
-		for _, own := range all.shards() { // it may have a name of its own now
+		for _, own := range all.shards() { // a current shard may have another name since
 			if len(own.Hosts) == 1 && own.Hosts[0] == host && own.DB == d.DB {
 				i := c.shardNamed(own.node())
 				return previousShard{shard{d.node(), c.shards[i].store}, i}, nil
@@ -237,11 +237,12 @@ func (g *group) previousShard(c *Conn, name string, o ConnOptions) (previousShar
 
 func closeShards(shards []shard) {
 	for _, s := range shards {
-		_ = s.store.Close() // nothing was written yet
+		_ = s.store.Close() // nothing has been written
 	}
 }
 
-// merge takes over what the DSNs of one connection say of it together.
+// merge sets, from the DSNs of one connection, options that o leaves unset. The
+// DSNs must not contradict each other.
 func (o *ConnOptions) merge(dsns []*DSN) error {
 	var router, previous, previousRouter string
 	err := errors.Join(
@@ -265,8 +266,8 @@ func (o *ConnOptions) merge(dsns []*DSN) error {
 	return err
 }
 
-// agree finds the one value that DSNs give an option; a DSN that leaves it out
-// agrees with all. The value goes to dst, unless code has set that.
+// agree sets *dst, unless it is set, to the value of an option in dsns. DSNs may
+// omit the option, but not give it different values.
 func agree[T comparable](dsns []*DSN, option string, dst *T, of func(*DSN) T) error {
 	var none, agreed T
 	for _, d := range dsns {
