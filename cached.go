@@ -17,83 +17,85 @@ import (
 	"github.com/gocaches/caches/internal/flight"
 )
 
-// CachedOptions tune [Cached]. The zero value, and nil, mean the defaults.
+// CachedOptions configures [Cached]. Nil and the zero value mean the defaults.
 type CachedOptions[A comparable, T any] struct {
-	// Name stands in the key of every result, behind the prefix of the cache.
-	// Empty means the function's own name; for functions whose name does not
-	// tell them apart (method values, closures, instances of generic
-	// functions) either Name or Key is required, and the first call says so.
+	// Name is part of the key of every result, after the prefix of the cache. Empty
+	// means the function's own name. A method value, a closure and an instance of a
+	// generic function have no name that tells them apart: they need a Name or a
+	// Key, and without one every call returns an error.
 	Name string
 
-	// Key returns the parts of the key of an argument's result, behind the
-	// prefix of the cache; see [Cache.Key]. Nil means Name and the argument,
-	// which then is a scalar, an encoding.TextMarshaler, or a struct or array
-	// of those, and not of an interface type: as text, 1 and "1" are one.
+	// Key returns the parts of the key of arg's result, after the prefix of the
+	// cache and Name, if set; see [Cache.Key]. Nil means Name and the text of the
+	// argument. The argument is then a scalar, an encoding.TextMarshaler, or a
+	// struct or array of them. It is not of an interface type: the text of 1 and of
+	// "1" is the same.
 	Key func(arg A) []any
 
-	// Tags are what an argument's result depends on: [InvalidateTags] of one of
-	// them invalidates it. They follow from the argument alone. Nil means none.
-	// Each shard that a tag lives on is asked at every read, all at once.
+	// Tags returns the tags of arg's result: [InvalidateTags] with one of them
+	// invalidates it. They must depend on arg alone. Nil means no tags. Every read
+	// asks each shard that holds one of the tags, all shards at once.
 	Tags func(arg A) []string
 
-	// Bypass reports that a result is not to be kept: it is returned, and the
-	// next call computes again. Nil keeps all.
+	// Bypass reports whether a result is returned but not stored, so that the next
+	// call computes it again. Nil means that all results are stored.
 	Bypass func(arg A, result T) bool
 
-	// Lock is the lease under which one process computes a result and the
-	// others wait for it. It is renewed while a caller waits; a process that
-	// dies is replaced when its lease ends, and a computation that nobody waits
-	// for any more is ended after it. Zero means 5 seconds, less than 10
-	// milliseconds is an error. Less than zero means that processes do not wait
-	// for each other: each computes by itself.
+	// Lock is the duration of the lease under which one process computes a result
+	// while the others wait for it. The lease is renewed while a caller waits. If
+	// the process dies, another takes over when the lease expires. A computation is
+	// canceled once no caller has waited for it for this long. Zero means 5
+	// seconds; a positive Lock of less than 10 milliseconds is an error. A negative
+	// Lock means that processes do not wait for each other: each computes its own
+	// result.
 	Lock time.Duration
 
-	// Negative are errors of the function that are remembered, as results are.
-	// The zero value remembers none.
+	// Negative are the errors of the function that are remembered as results are.
+	// The zero value means none.
 	Negative Negative
 
-	// Early is the β of probabilistic early expiration: a result is computed
-	// anew before it expires, by one caller in the background, the more likely
-	// the nearer the end is and the longer the computation takes. So a result
-	// that many ask for never expires under them. Zero means 1, which is
-	// optimal; more is earlier. Less than zero means never.
+	// Early is the β of probabilistic early expiration. One caller recomputes a
+	// result in the background before it expires, with a probability that grows
+	// toward its expiry and with the time that the computation takes: a result that
+	// is read often never expires. Zero means 1, which is optimal; more is earlier.
+	// Negative means never.
 	//
 	// The formula is XFetch of Vattani, Chierichetti and Lowenstein, "Optimal
 	// Probabilistic Cache Stampede Prevention", VLDB 2015
 	// (https://cseweb.ucsd.edu/~avattani/papers/cache_stampede.pdf).
 	Early float64
 
-	// Stale is for how long a result is kept after its time to live, to be
-	// served while it is computed anew in the background, or cannot be because
-	// the function fails. What was invalidated is never served. Zero, and less,
-	// means not at all. Types that live for ever, or with [SlideOnRead], have
-	// no use for it.
+	// Stale is how long a result is kept after its TTL. It is served while a new
+	// one is computed in the background, or while the function fails. A result that
+	// was invalidated is never served. Zero or less means not at all. Stale has no
+	// effect on types without a TTL or with [SlideOnRead].
 	Stale time.Duration
 
-	// Jitter is the part of the time to live by which it is shortened at most,
-	// at random, so that results that were stored together do not expire
-	// together. Zero means 0.05; less than zero means none; it is 0.9 at most.
+	// Jitter is the largest fraction by which a TTL is shortened, at random, so
+	// that results stored together do not expire together. Zero means 0.05;
+	// negative means none. It is capped at 0.9.
 	Jitter float64
 
-	// Fallback bounds how many calls of the function run at once, in this
-	// process, while the server cannot be asked. The others wait for their
-	// turn, until their context ends. Zero means 32, less than zero no bound.
+	// Fallback is the maximum number of concurrent calls of the function in this
+	// process while the server cannot be asked. Further calls wait for their turn
+	// until their context is done. Zero means 32; negative means no limit.
 	Fallback int
 
-	// Hook hears of the function's calls, beside the connection's [Hooks]. Nil
-	// means none.
+	// Hook observes the function's calls, in addition to the [Hooks] of the
+	// connection. Nil means none.
 	Hook *Hooks
 }
 
-// Negative says which errors of a [Cached] function are remembered: those that
-// are results, such as that there is no such user.
+// Negative says which errors of a [Cached] function are remembered. They are
+// results in their own right, such as "no such user".
 type Negative struct {
-	// Errors are the errors to remember. One that [errors.Is] finds to be one of
-	// them is, by its text, and later calls return the one of Errors itself.
+	// Errors are the errors to remember. If [errors.Is] matches an error of the
+	// function to one of them, the text of that one is stored, and later calls
+	// return that element of Errors.
 	Errors []error
 
-	// TTL is how long they are remembered, but never for longer than results
-	// are. Zero means 10 seconds. Less than zero is an error.
+	// TTL is how long errors are remembered, at most as long as results. Zero means
+	// 10 seconds; negative is an error.
 	TTL time.Duration
 }
 
@@ -102,37 +104,36 @@ const (
 	defaultNegative    = 10 * time.Second
 	defaultJitter      = 0.05
 	defaultFallback    = 32
-	// maxAhead bounds how many results one function computes at once before
-	// anybody misses them.
+	// maxAhead is how many results one function computes ahead of time at once.
 	maxAhead = 16
-	// retryPause is for how long a computation ahead of time that failed is not
-	// tried again, by any process.
+	// retryPause is the pause after a failed computation ahead of time, in all
+	// processes.
 	retryPause = time.Second
 )
 
-// CachedFunc is a function that remembers its results; see [Cached]. It is safe
-// for concurrent use.
+// CachedFunc is a function that remembers its results; see [Cached]. It is safe for
+// concurrent use.
 type CachedFunc[A comparable, T any] struct {
 	cache    Cache[T]
 	fn       func(context.Context, A) (T, error)
 	opts     CachedOptions[A, T] // with the defaults filled in
-	bad      error               // what is wrong with them
+	bad      error               // the error in opts, if any
 	flight   *flight.Group[T, fence]
 	name     func() (string, error)
 	observer *observer
-	fallback chan struct{} // one for each run while the server cannot be asked; nil without bound
-	early    chan struct{} // one for each run ahead of time
+	fallback chan struct{} // a slot for each run without the server; nil for no limit
+	early    chan struct{} // a slot for each run ahead of time
 
-	// Tests that show what the guard is for take it out: results then stand on
-	// what there is at their end, not at their beginning.
+	// Set by tests that show why the guard exists. Results then depend on the lease
+	// and stamps at the end of the computation, not at its beginning.
 	unguarded bool
 }
 
-// maxLoads bounds how many missing results one GetMany computes at a time.
+// maxLoads is how many missing results one GetMany computes at a time.
 const maxLoads = 16
 
-// Cached returns fn, with results that are remembered in c: under the prefix,
-// for the time to live and with the serializer of c.
+// Cached returns fn with its results remembered in c: under the prefix, with the
+// TTL and with the serializer of c.
 //
 //	var loadUser = caches.Cached(profiles, func(ctx context.Context, id int) (Profile, error) {
 //		return db.LoadProfile(ctx, id)
@@ -141,31 +142,32 @@ const maxLoads = 16
 //		Tags: func(id int) []string { return []string{"users"} },
 //	})
 //
-// A result is computed once however many callers miss it at the same time: the
-// callers of this process wait for one run, and one process at a time computes;
-// where that fails, those that waited for it each compute once by themselves.
-// Who waits is woken, and leaves when its own context ends. The context of fn has
-// the values of the first caller's and does not end with it; it ends when nobody
-// has waited for the lease of [CachedOptions.Lock]. A panic of fn is raised in
-// the callers of its process. A call of a cached function within fn that would
-// wait for its own result, by itself or over runs of this process that others have
-// begun, is an error.
+// A missing result is computed once, however many callers ask for it: the callers
+// in one process share one run, and one process computes at a time. If that run
+// fails, each process that waited for it computes the result once itself.
 //
-// Each result lives for the type's time to live from when it was computed, under
-// [FromCreation] as well; under [SlideOnRead] it lives as long as it is asked for.
+// Waiting callers are woken when the result is ready; each stops waiting when its
+// own context is done. The context passed to fn carries the first caller's values
+// but not its cancellation. It is canceled once no caller has waited for it for
+// [CachedOptions.Lock]. A panic of fn is raised in every caller that waits in its
+// process. A call within fn that would wait for its own result, directly or through
+// other runs of this process, returns an error.
 //
-// A result that was invalidated while fn ran, by its key, a tag or its namespace,
-// is returned to those who called before and is not kept. A value that Set
-// stores directly meanwhile is replaced by the result. Errors of fn are
-// returned, and not remembered but for those of Negative.
+// The TTL of a result is that of c. It starts when the result has been computed,
+// also with [FromCreation]; with [SlideOnRead] every read restarts it.
 //
-// Callers that waited for one call share its result: where T holds references,
-// such as a map, treat it as read-only.
+// A result that is invalidated while fn runs, by its key, a tag or its namespace,
+// is returned to the callers that asked before the invalidation and is not stored.
+// A value stored directly by Set in the meantime is replaced by the result. Errors
+// of fn are returned and, except for the errors of Negative, not remembered.
 //
-// When the server cannot be asked, fn still answers: once for all who wait in
-// this process, a bounded number of runs at a time, and nothing is written back;
-// [Hooks] are told. What no later try could mend is an error: a connection that
-// is not configured, a result that does not serialize.
+// Callers that waited for one run share its result: if T holds references, such as
+// a map, treat it as read-only.
+//
+// If the server cannot be asked, fn still answers: once for all waiting callers of
+// this process, with a limited number of runs at a time. Nothing is then stored,
+// and [Hooks] are told. A fault that no retry can fix is an error: a connection
+// that is not configured, a result that cannot be serialized.
 func Cached[A comparable, T any](c Cache[T], fn func(context.Context, A) (T, error), o *CachedOptions[A, T]) *CachedFunc[A, T] {
 	f := &CachedFunc[A, T]{cache: c, fn: fn, flight: new(flight.Group[T, fence]), early: make(chan struct{}, maxAhead)}
 	if o != nil {
@@ -180,7 +182,7 @@ func Cached[A comparable, T any](c Cache[T], fn func(context.Context, A) (T, err
 	return f
 }
 
-// fill puts the defaults in place, and refuses what makes no sense.
+// fill sets the defaults and rejects invalid options.
 func (o *CachedOptions[A, T]) fill() error {
 	o.Lock = cmp.Or(o.Lock, defaultCachedLease)
 	o.Early = cmp.Or(o.Early, 1)
@@ -201,8 +203,8 @@ func (o *CachedOptions[A, T]) fill() error {
 	return nil
 }
 
-// lease returns for how long a lease is claimed; also processes that do not wait
-// for each other have one, as a fence.
+// lease returns the duration of a claimed lease. Processes that do not wait for
+// each other claim one too, as a fence.
 func (o *CachedOptions[A, T]) lease() time.Duration {
 	if o.Lock < 0 {
 		return defaultCachedLease
@@ -210,8 +212,8 @@ func (o *CachedOptions[A, T]) lease() time.Duration {
 	return o.Lock
 }
 
-// Get returns the result for arg: the remembered one, or else fn's. A hit is one
-// round trip: MGET of the result and its stamps, all shards at once.
+// Get returns the remembered result for arg, or computes it. A hit is one round
+// trip: MGET of the result and its stamps, all shards at once.
 func (f *CachedFunc[A, T]) Get(ctx context.Context, arg A) (T, error) {
 	var zero T
 	s, err := f.subject(ctx, arg, "Cached.Get")
@@ -228,8 +230,8 @@ func (f *CachedFunc[A, T]) Get(ctx context.Context, arg A) (T, error) {
 	return f.settle(ctx, s, arg, seen, err)
 }
 
-// settle answers a call that has looked at the entry: with what it has seen,
-// where that counts, or with a computation.
+// settle answers a call after a look at the entry: with the value found, if it is
+// valid, or by a computation.
 func (f *CachedFunc[A, T]) settle(ctx context.Context, s *subject, arg A, seen found[T], fault error) (T, error) {
 	if fault == nil {
 		if v, err, ok := f.recall(seen); ok {
@@ -238,7 +240,7 @@ func (f *CachedFunc[A, T]) settle(ctx context.Context, s *subject, arg A, seen f
 				w.call(r, err)
 				return v, err
 			}
-			copied := seen.finding // for hooks: else seen would escape
+			copied := seen.finding // for hooks: otherwise seen would escape
 			f.tell(ctx, s, &report{result: r, finding: &copied, err: err})
 			return v, err
 		}
@@ -248,19 +250,19 @@ func (f *CachedFunc[A, T]) settle(ctx context.Context, s *subject, arg A, seen f
 	return f.miss(ctx, s, arg, seen.finding, fault)
 }
 
-// miss answers a call by a computation. It is apart from settle so that a hit
-// keeps all it needs on its stack.
+// miss answers a call by a computation. It is separate from settle so that all data
+// of a hit stays on the stack.
 func (f *CachedFunc[A, T]) miss(ctx context.Context, s *subject, arg A, seen finding, fault error) (T, error) {
 	l := &load[A, T]{f: f, s: s, arg: arg, seen: seen, fault: fault}
 	v, err := f.flight.Do(ctx, s.flightKey(), l.holds(ctx), l.run)
 	if err != nil && flight.Ended(ctx) {
-		fault = nil // it was the caller's time that was up
+		fault = nil // the caller's own context ended: not a fault of the server
 	}
 	f.tell(ctx, s, &report{result: Miss, finding: &seen, err: err, fault: fault, waited: time.Duration(l.waited.Load())})
 	return v, err
 }
 
-// recall returns what an entry says, if it says anything.
+// recall returns the result or the error of an entry, if the entry is valid.
 func (f *CachedFunc[A, T]) recall(seen found[T]) (v T, err error, ok bool) {
 	switch {
 	case seen.reason == MissExpired && (f.opts.Stale == 0 || seen.negative):
@@ -275,17 +277,17 @@ func (f *CachedFunc[A, T]) recall(seen found[T]) (v T, err error, ok bool) {
 			return v, known, true
 		}
 	}
-	return v, nil, false // of another version of the program
+	return v, nil, false // stored by another version of the program
 }
 
 func (f *CachedFunc[A, T]) bypasses(arg A, v T) bool {
 	return f.opts.Bypass != nil && f.opts.Bypass(arg, v)
 }
 
-// GetMany returns the results for all of args. The remembered ones are read
-// together, in one round trip per shard (MGET, all shards at once); the others
-// are computed, up to 16 at a time. Results are returned beside an error, which
-// joins the errors of those arguments that have none.
+// GetMany returns the results for args. Remembered results are read together, in
+// one round trip per shard (MGET, all shards at once); the others are computed, up
+// to 16 at a time. The error joins the errors of the arguments that have no result;
+// the results of the others are returned beside it.
 func (f *CachedFunc[A, T]) GetMany(ctx context.Context, args []A) (map[A]T, error) {
 	subjects, unfit := f.subjects(ctx, args, "Cached.GetMany")
 	found, failed := f.getMany(ctx, subjects)
@@ -296,7 +298,7 @@ func (f *CachedFunc[A, T]) GetMany(ctx context.Context, args []A) (map[A]T, erro
 	return found, errors.Join(errs...)
 }
 
-// subjects returns where the results for args are, and why some have no place.
+// subjects returns the entry of each argument, or the error in the argument.
 func (f *CachedFunc[A, T]) subjects(ctx context.Context, args []A, op string) (subjects map[A]*subject, unfit map[A]error) {
 	subjects, unfit = make(map[A]*subject, len(args)), make(map[A]error)
 	for _, arg := range args {
@@ -310,7 +312,7 @@ func (f *CachedFunc[A, T]) subjects(ctx context.Context, args []A, op string) (s
 	return subjects, unfit
 }
 
-// getMany returns what there is for each argument: a result or an error.
+// getMany returns a result or an error for each argument.
 func (f *CachedFunc[A, T]) getMany(ctx context.Context, subjects map[A]*subject) (map[A]T, map[A]error) {
 	g := &getMany[A, T]{f: f, found: make(map[A]T, len(subjects)), slots: make(chan struct{}, maxLoads)}
 	seen, faults := lookMany[A, T](ctx, subjects)
@@ -331,16 +333,16 @@ func (f *CachedFunc[A, T]) getMany(ctx context.Context, subjects map[A]*subject)
 	return g.found, g.failed
 }
 
-// getMany is a GetMany under way.
+// getMany is a GetMany in progress.
 type getMany[A comparable, T any] struct {
 	f     *CachedFunc[A, T]
 	group sync.WaitGroup
 	slots chan struct{}
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	found  map[A]T
 	failed map[A]error
-	fell   any // what the function panicked with, raised again in the caller
+	fell   any // the panic value of the function, raised again in the caller
 }
 
 func (g *getMany[A, T]) keep(arg A, v T, err error) {
@@ -356,7 +358,7 @@ func (g *getMany[A, T]) keep(arg A, v T, err error) {
 	g.failed[arg] = err
 }
 
-// compute settles what was not remembered, on a goroutine of its own.
+// compute settles a missing result on its own goroutine.
 func (g *getMany[A, T]) compute(ctx context.Context, s *subject, arg A, seen found[T], fault error) {
 	g.slots <- struct{}{}
 	g.group.Go(func() {
@@ -375,10 +377,10 @@ func (g *getMany[A, T]) compute(ctx context.Context, s *subject, arg A, seen fou
 	})
 }
 
-// Invalidate forgets the result for arg. When it has returned nil, no call that
-// begins gets it, in any process (but for what others keep [Near], as long as the
-// news travels); a run that is under way answers those who wait
-// for it, and its result is not kept. O(1), UNLINK.
+// Invalidate removes the result for arg. Once it has returned nil, no later call in
+// any process gets that result; a process that keeps it [Near] may, until the news
+// of the change arrives. A run in progress still answers its waiting callers, but
+// its result is not stored. O(1), UNLINK.
 func (f *CachedFunc[A, T]) Invalidate(ctx context.Context, arg A) error {
 	s, err := f.subject(ctx, arg, "Cached.Invalidate")
 	if err != nil {
@@ -394,19 +396,18 @@ func (f *CachedFunc[A, T]) Invalidate(ctx context.Context, arg A) error {
 	return err
 }
 
-// InvalidateAll forgets all results of the function, and with them all that
-// other functions and [Cache.Tagged] objects keep under the Prefix of the cache;
+// InvalidateAll invalidates all results of the function, and with them all results
+// of other functions and all [Value.Tagged] values under the Prefix of the cache;
 // see [Cache.InvalidateAll].
 func (f *CachedFunc[A, T]) InvalidateAll(ctx context.Context) error {
 	return (*Options)(&f.cache).invalidateAll(ctx, "Cached.InvalidateAll", f.observer)
 }
 
-// Refresh computes the result for arg anew, remembers it and returns it. It
-// joins no run that is under way, which may have begun before what the caller
-// knows of, and the result of such a run is not kept. With an error of fn, what
-// was remembered stays; a result that could not be stored is returned beside the
-// error, and one that Bypass names takes the place of what was remembered by
-// removing it.
+// Refresh computes the result for arg again, stores it and returns it. It joins no
+// run in progress, because such a run may have begun before the change that the
+// caller knows of; the result of that run is not stored. If fn fails, the stored
+// result remains. If Bypass reports true, the stored result is removed. If the new
+// result cannot be stored, it is returned beside the error.
 func (f *CachedFunc[A, T]) Refresh(ctx context.Context, arg A) (T, error) {
 	s, err := f.subject(ctx, arg, "Cached.Refresh")
 	if err != nil {
@@ -419,16 +420,15 @@ func (f *CachedFunc[A, T]) Refresh(ctx context.Context, arg A) (T, error) {
 	return v, err
 }
 
-// Fresh returns f with look-ups that ask the server, where the Options.Near of
-// its cache would have them ask nobody. What they read is kept near for others.
-// Runs are joined as those of f are.
+// Fresh returns a copy of f whose reads bypass the near cache of Options.Near. The
+// values they read still refresh it. Runs are shared with f.
 func (f *CachedFunc[A, T]) Fresh() *CachedFunc[A, T] {
 	fresh := *f
 	fresh.cache = f.cache.Fresh()
 	return &fresh
 }
 
-// Func returns Get, in place of fn wherever fn was called.
+// Func returns f.Get as a function, to use in place of fn.
 func (f *CachedFunc[A, T]) Func() func(context.Context, A) (T, error) { return f.Get }
 
 // subject returns the entry of arg's result.
@@ -454,7 +454,7 @@ func (f *CachedFunc[A, T]) subject(ctx context.Context, arg A, op string) (*subj
 	return s, err
 }
 
-// object returns where the result for arg is kept.
+// object returns the object that holds the result for arg.
 func (f *CachedFunc[A, T]) object(arg A) (Value[T], error) {
 	if f.opts.Key != nil {
 		parts := f.opts.Key(arg)
@@ -479,7 +479,7 @@ func (f *CachedFunc[A, T]) object(arg A) (Value[T], error) {
 	return object, object.err
 }
 
-// findName returns the name that stands in the keys.
+// findName returns the name of the function in its keys.
 func (f *CachedFunc[A, T]) findName() (string, error) {
 	if t := reflect.TypeFor[A](); t.Kind() == reflect.Interface {
 		return "", fmt.Errorf("caches: Cached: the argument is of the interface type %v, whose values may share a text: give CachedOptions a Key", t)
@@ -502,16 +502,16 @@ func (f *CachedFunc[A, T]) label() string {
 	return runtime.FuncForPC(reflect.ValueOf(f.fn).Pointer()).Name()
 }
 
-// A report is what a call came to.
+// A report is the outcome of a call.
 type report struct {
 	result  Result
 	finding *finding
-	err     error // what the caller got
-	fault   error // in spite of which
+	err     error // returned to the caller
+	fault   error // of the server, if the caller was served in spite of it
 	waited  time.Duration
 }
 
-// tell counts a call, and tells those who want to hear of it.
+// tell counts a call and reports it to hooks.
 func (f *CachedFunc[A, T]) tell(ctx context.Context, s *subject, r *report) {
 	w := s.conn.witness(s.opts, f.observer)
 	w.call(r.result, r.err)
@@ -527,10 +527,10 @@ func (f *CachedFunc[A, T]) tell(ctx context.Context, s *subject, r *report) {
 	w.called(ctx, c)
 }
 
-// identifies reports whether the name of a function, "pkg.Load", stands for one
-// function only. "pkg.(*DB).Load-fm" is the method of any DB, "pkg.init.func1"
-// changes its number as code is added, "pkg.Gen[...]" is all instances of Gen,
-// and reflect.MakeFunc gives all that it makes one name.
+// identifies reports whether the name of a function, such as "pkg.Load", belongs to
+// one function only. "pkg.(*DB).Load-fm" is the method of any DB, "pkg.init.func1"
+// changes its number as code is added, "pkg.Gen[...]" is every instance of Gen, and
+// all functions of reflect.MakeFunc have one name.
 func identifies(base string) bool {
 	return base != "reflect.makeFuncStub" && !strings.HasSuffix(base, "-fm") && !strings.ContainsAny(base, "[(") && strings.Count(base, ".") == 1
 }

@@ -14,20 +14,20 @@ import (
 	"github.com/gocaches/caches/internal/flight"
 )
 
-// A load is one computation of a cached function's result: from the miss to the
-// entry that is stored, or not.
+// A load is one computation of a cached function's result, from the miss until the
+// entry is stored or given up.
 type load[A comparable, T any] struct {
 	f     *CachedFunc[A, T]
 	s     *subject
 	arg   A
-	seen  finding // of the entry, at the miss
-	fault error   // in whose place it is, where the entry could not be read
+	seen  finding // in the entry, at the miss
+	fault error   // why the entry could not be read; the load runs without the server
 
-	refresh bool          // by Refresh
-	ahead   bool          // before anybody misses it …
-	gap     time.Duration // … by so much
+	refresh bool          // the load is a Refresh
+	ahead   bool          // it runs in the background, before a miss …
+	gap     time.Duration // … at most this long before the result expires
 
-	waited atomic.Int64 // nanoseconds, for other processes
+	waited atomic.Int64 // nanoseconds spent waiting for other processes
 }
 
 // A fence is the basis of a result: the result answers a caller only if the token
@@ -44,9 +44,9 @@ func (s *subject) flightKey() flight.Key {
 	return flight.Key{Scope: s.conn, Name: s.front + s.key}
 }
 
-// holds returns the function that reports whether the result of a run in progress
-// counts for a caller that comes now: the lease under which it is computed and its
-// stamps are those of this moment.
+// holds returns a function that reports whether the result of a run in progress
+// answers a caller that comes now. It does if the lease and the stamps of the run
+// are still the current ones.
 func (l *load[A, T]) holds(ctx context.Context) func(fence) bool {
 	return func(basis fence) bool {
 		if l.fault != nil || basis.token == "" { // a run without the server is for callers that cannot ask it
@@ -56,7 +56,7 @@ func (l *load[A, T]) holds(ctx context.Context) func(fence) bool {
 		defer t.free()
 		l.s.ask(t, "", sideKey(l.s.front, l.s.key, leaseEnd), false)
 		if err := t.run(ctx); err != nil {
-			if flight.Ended(ctx) { // the caller's time is up: Do sees it
+			if flight.Ended(ctx) { // the caller's context has ended: Do sees it
 				return true
 			}
 			l.fault = l.s.fail(err)
@@ -67,7 +67,7 @@ func (l *load[A, T]) holds(ctx context.Context) func(fence) bool {
 	}
 }
 
-// run computes the result, or waits for the process that does.
+// run computes the result, or waits for the process that computes it.
 func (l *load[A, T]) run(ctx context.Context, call *flight.Run[T, fence]) (v T, err error) {
 	if l.fault != nil {
 		return l.unfenced(ctx, call)
@@ -82,7 +82,7 @@ func (l *load[A, T]) run(ctx context.Context, call *flight.Run[T, fence]) (v T, 
 		if err != nil {
 			return l.refused(ctx, call, err)
 		}
-		if c.token == "" || c.own && c.id != seen { // another entry than was seen
+		if c.token == "" || c.own && c.id != seen { // the entry is not the one seen
 			if v, err, ok := l.f.recall(c.found); ok {
 				if c.own {
 					_, fault := c.end(ctx, cedeEntry, 0, nil, 0)
@@ -106,11 +106,11 @@ func (l *load[A, T]) run(ctx context.Context, call *flight.Run[T, fence]) (v T, 
 	}
 }
 
-// claim claims the entry. Only the first claim of a run is tried by plain
-// commands: who has waited expects an entry to be there, and to claim it would
-// only keep others from it.
+// claim claims the entry. Only the first claim of a run tries plain commands. After
+// a wait, an entry is likely to be there, and a claim by plain commands would only
+// keep other callers from it.
 func (l *load[A, T]) claim(ctx context.Context, way, seen string, first bool) (claimed[T], error) {
-	ctx = context.WithoutCancel(ctx) // a claim that was broken off might leave a lease behind
+	ctx = context.WithoutCancel(ctx) // an interrupted claim might leave a lease behind
 	token, lost, life := newToken(tokenRunning), "", l.f.opts.lease()
 	if first && way == claimOrWait {
 		c, free, err := claimFree[T](ctx, l.s, token, life)
@@ -124,7 +124,7 @@ func (l *load[A, T]) claim(ctx context.Context, way, seen string, first bool) (c
 	return claimEntry[T](ctx, l.s, token, lost, way, seen, life)
 }
 
-// refused is the way of a computation whose claim failed.
+// refused answers a call after its claim has failed.
 func (l *load[A, T]) refused(ctx context.Context, call *flight.Run[T, fence], err error) (v T, _ error) {
 	if err = l.s.fail(err); !isFault(err) {
 		return v, err
@@ -133,8 +133,8 @@ func (l *load[A, T]) refused(ctx context.Context, call *flight.Run[T, fence], er
 	return l.unfenced(ctx, call)
 }
 
-// wait waits for the process that computes. It is false where that is of no use:
-// there will be no result, or nobody to say that there is.
+// wait waits for the process that computes the result. It returns false if waiting
+// is of no use: that process has no result, or the server cannot report one.
 func (l *load[A, T]) wait(ctx context.Context, c *lease) bool {
 	begun := time.Now()
 	word, err := c.wait(ctx)
@@ -142,13 +142,13 @@ func (l *load[A, T]) wait(ctx context.Context, c *lease) bool {
 	if err != nil && ctx.Err() == nil {
 		if server, ok := errors.AsType[*ServerError](err); !ok || server.Code != "ERR" {
 			l.swallow(ctx, l.s.fail(err))
-		} // else it is a store of this process, where nobody can wait
+		} // otherwise it is a store in this process, which cannot wait
 	}
 	return err == nil && word != wordFailed
 }
 
-// unfenced computes without the server: as many at a time as Fallback allows, and
-// nothing is kept.
+// unfenced computes without the server, at most Fallback runs at a time, and stores
+// nothing.
 func (l *load[A, T]) unfenced(ctx context.Context, call *flight.Run[T, fence]) (v T, err error) {
 	if slots := l.f.fallback; slots != nil && !call.Nested() {
 		select {
@@ -168,7 +168,7 @@ func (l *load[A, T]) unfenced(ctx context.Context, call *flight.Run[T, fence]) (
 	return v, err
 }
 
-// compute runs the function under a lease, and concludes it.
+// compute runs the function under a lease, then concludes the lease.
 func (l *load[A, T]) compute(ctx context.Context, call *flight.Run[T, fence], c *lease, stamps []stamp) (v T, err error) {
 	life := l.f.opts.lease()
 	if call != nil {
@@ -182,7 +182,7 @@ func (l *load[A, T]) compute(ctx context.Context, call *flight.Run[T, fence], c 
 	returned, begun := false, time.Now()
 	defer func() {
 		stop()
-		if !returned { // by a panic: the next caller must not wait for the lease's end
+		if !returned { // by a panic: the next caller must not wait until the lease expires
 			_, fault := c.end(ctx, leaveEntry, 0, nil, 0)
 			l.swallow(ctx, fault)
 		}
@@ -199,8 +199,8 @@ func (l *load[A, T]) compute(ctx context.Context, call *flight.Run[T, fence], c 
 	return v, err
 }
 
-// conclude keeps a result, or lets go of the lease. That a server could not take
-// it is the next caller's loss, not this one's; that it can never be stored is an
+// conclude stores a result or releases the lease. A server that cannot store it
+// costs the next caller, not this one. A result that can never be stored is an
 // error of the program.
 func (l *load[A, T]) conclude(ctx context.Context, c *lease, stamps []stamp, v T, err error, took time.Duration) (T, error) {
 	what, data, ms, wrong := l.verdict(ctx, stamps, v, err, took)
@@ -222,7 +222,9 @@ func (l *load[A, T]) conclude(ctx context.Context, c *lease, stamps []stamp, v T
 	return v, err
 }
 
-// verdict says what is to become of a result, and as what it is kept.
+// verdict returns the mode in which the lease ends and, for keepEntry, the entry
+// and its life in milliseconds. wrong is the error of a result that does not
+// serialize.
 func (l *load[A, T]) verdict(ctx context.Context, stamps []stamp, v T, err error, took time.Duration) (what string, data []byte, ms int64, wrong error) {
 	e := envelope{created: time.Now(), cost: took, stamps: stamps}
 	switch {
@@ -246,8 +248,8 @@ func (l *load[A, T]) verdict(ctx context.Context, stamps []stamp, v T, err error
 	return keepEntry, e.append(nil, l.s.front, l.s.key, data), ms, nil
 }
 
-// life says for how long an entry is fresh, and returns for how long it is kept,
-// in milliseconds, 0 without end.
+// life sets the time for which an entry is fresh, and returns the time for which it
+// is stored, in milliseconds; 0 means for ever.
 func (f *CachedFunc[A, T]) life(e *envelope, s *subject) int64 {
 	ms := s.ms
 	if e.negative {
@@ -267,7 +269,7 @@ func (f *CachedFunc[A, T]) life(e *envelope, s *subject) int64 {
 	return ms
 }
 
-// known returns which of the errors to remember err is, nil for none.
+// known returns the element of Negative.Errors that err matches, or nil.
 func (f *CachedFunc[A, T]) known(err error) error {
 	for _, known := range f.opts.Negative.Errors {
 		if errors.Is(err, known) {
@@ -277,7 +279,8 @@ func (f *CachedFunc[A, T]) known(err error) error {
 	return nil
 }
 
-// anew is the computation of Refresh: whoever computes loses the lease to it.
+// anew is the computation of Refresh: it takes the lease from a computation in
+// progress.
 func (l *load[A, T]) anew(ctx context.Context) (T, error) {
 	c, fault := l.takeOver(ctx)
 	key := l.s.flightKey()
@@ -296,12 +299,12 @@ func (l *load[A, T]) anew(ctx context.Context) (T, error) {
 	return v, err
 }
 
-// takeOver takes the lease from whoever has it. A caller who goes away meanwhile
-// leaves it to nobody, once it is there.
+// takeOver takes the lease, also from another holder. If the caller's context ends
+// meanwhile, the lease is released as soon as it has been claimed.
 func (l *load[A, T]) takeOver(ctx context.Context) (claimed[T], error) {
 	var c claimed[T]
 	var fault error
-	var fell any // what a user's Store panicked with, for the caller
+	var fell any // the panic value of a user's Store, for the caller
 	done, inner := make(chan struct{}), context.WithoutCancel(ctx)
 	go func() {
 		defer func() {
@@ -326,8 +329,8 @@ func (l *load[A, T]) takeOver(ctx context.Context) (claimed[T], error) {
 	return claimed[T]{}, fmt.Errorf("%w: %w", ErrUnavailable, flight.Reason(ctx))
 }
 
-// lookAhead has a result computed in the background that is about to expire, or
-// has, and says what the caller is served.
+// lookAhead starts a computation in the background if the result is about to expire
+// or has expired, and returns the kind of result that the caller is served.
 func (f *CachedFunc[A, T]) lookAhead(ctx context.Context, s *subject, arg A, seen found[T]) Result {
 	result := seen.hit()
 	var gap time.Duration
@@ -350,27 +353,27 @@ func (f *CachedFunc[A, T]) lookAhead(ctx context.Context, s *subject, arg A, see
 		if !f.flight.Ahead(ctx, s.flightKey(), f.opts.lease(), l.runAhead) {
 			<-f.early
 		}
-	default: // as many run already; a later caller will come
+	default: // all slots are taken; a later caller tries again
 	}
 	return result
 }
 
-// early draws by how much before the end a result is computed anew: cost·β·-ln(u),
+// early draws how long before its expiry a result is computed again: cost·β·-ln(u),
 // u even between 0 and 1. See [CachedOptions.Early].
 func early(cost time.Duration, beta, u float64) time.Duration {
 	return time.Duration(min(float64(cost)*beta*-math.Log(1-u), math.MaxInt64/2))
 }
 
-// clockSlack is by how much the server's count of what is left may differ from
-// ours, for the time that commands travel.
+// clockSlack is the allowed difference between the remaining life of an entry by
+// the server's clock and by ours, for the time that commands travel.
 const clockSlack = 20 * time.Millisecond
 
-// runAhead computes a result before anybody misses it, unless another process is
-// at it. Our clock may differ from that of whoever stored the entry: what is left
-// by the server's own is what counts.
+// runAhead computes a result before a caller misses it, unless another process
+// already does. Our clock may differ from the clock of the process that stored the
+// entry, so only the remaining life reported by the server counts.
 func (l *load[A, T]) runAhead(ctx context.Context, call *flight.Run[T, fence]) (v T, err error) {
 	defer func() {
-		if r := recover(); r != nil { // nobody waits whom it could reach
+		if r := recover(); r != nil { // no caller waits that it could reach
 			l.swallow(ctx, flight.Caught(r))
 		}
 		<-l.f.early
@@ -390,7 +393,7 @@ func (l *load[A, T]) runAhead(ctx context.Context, call *flight.Run[T, fence]) (
 	return l.compute(ctx, call, &c.lease, c.finding.stamps)
 }
 
-// swallow counts a fault, in spite of which callers are served, and tells of it.
+// swallow counts a fault that callers do not see, and reports it to hooks.
 func (l *load[A, T]) swallow(ctx context.Context, fault error) {
 	if fault == nil {
 		return
@@ -404,7 +407,7 @@ func (l *load[A, T]) swallow(ctx context.Context, fault error) {
 	}
 }
 
-// report counts a run of the function, and tells of it.
+// report counts a run of the function and reports it to hooks.
 func (l *load[A, T]) report(ctx context.Context, took time.Duration, err error, dropped bool) {
 	w := l.s.conn.witness(l.s.opts, l.f.observer)
 	w.load(took, err, dropped)
