@@ -14,7 +14,7 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// title names a connection in a message.
+// title returns a connection's name for use in messages.
 func title(name string) string {
 	if name == "" {
 		return "(the default one)"
@@ -30,7 +30,7 @@ func quoteAll(names []string) string {
 	return strings.Join(quoted, ", ")
 }
 
-// shardOf returns the index of the shard on which the key front+key lives.
+// shardOf returns the index of the shard of the key front+key.
 func (c *Conn) shardOf(front, key string) int {
 	if len(c.shards) == 1 {
 		return 0
@@ -38,8 +38,8 @@ func (c *Conn) shardOf(front, key string) int {
 	return c.route(front, key)
 }
 
-// group returns, for each shard, the indices of those keys that live on it, in
-// their order. A shard without any has nil.
+// group returns, for each shard, the indices of its keys in ascending order, nil
+// if it has none.
 func (c *Conn) group(front string, keys []string) [][]int {
 	groups := make([][]int, len(c.shards))
 	for i, key := range keys {
@@ -49,7 +49,7 @@ func (c *Conn) group(front string, keys []string) [][]int {
 	return groups
 }
 
-// do runs p on one shard.
+// do runs p on one shard. Keys still on their previous shards are moved first.
 func (c *Conn) do(ctx context.Context, shard int, p *driver.Pipeline) error {
 	if c.previous != nil {
 		if err := c.previous.Bring(ctx, shard, p); err != nil {
@@ -59,9 +59,9 @@ func (c *Conn) do(ctx context.Context, shard int, p *driver.Pipeline) error {
 	return c.shards[shard].store.Do(ctx, p)
 }
 
-// doEach runs ps[i] on shard i, all at once, and returns when all are done.
-// Nil entries are skipped. The result has the error of each, and is nil where
-// there was none. Each Pipeline is again the caller's alone.
+// doEach runs ps[i] on shard i, all at once, and returns when all are done, so the
+// caller may then free or reuse the pipelines. It skips nil entries. It returns
+// the error of each, or nil if there is none.
 func (c *Conn) doEach(ctx context.Context, ps []*driver.Pipeline) []error {
 	if c.previous == nil {
 		return doEach(ctx, c.shards, ps)
@@ -82,20 +82,20 @@ func (c *Conn) doEach(ctx context.Context, ps []*driver.Pipeline) []error {
 	return failed
 }
 
-// everyShard calls f for all shards at once and joins their errors, each with
-// the name of its shard, in the order of the shards.
+// everyShard calls f for all shards at once and joins the errors in the order of
+// the shards, each with the name of its shard.
 func (c *Conn) everyShard(f func(shard int) error) error { return everyOf(c.shards, f) }
 
-// everyServer calls f for all servers at once, those included that keys were
-// divided among before, and joins their errors as everyShard does.
+// everyServer calls f for all servers at once, including previous shards, and
+// joins the errors as everyShard does.
 func (c *Conn) everyServer(ctx context.Context, f func(s shard) error) error {
 	servers, err := c.servers(ctx)
 	return errors.Join(err, everyOf(servers, func(i int) error { return f(servers[i]) }))
 }
 
-// servers returns all shards, those included that keys were divided among
-// before, and in place of a cluster its masters. One that cannot say who they are
-// is an error, and left out.
+// servers returns all shards, including previous ones, with a cluster replaced by
+// its masters. A cluster whose masters cannot be determined is left out, and its
+// error is part of err.
 func (c *Conn) servers(ctx context.Context) (all []shard, err error) {
 	for _, s := range slices.Concat(c.shards, c.previous.others()) {
 		divided, ok := s.store.(driver.Cluster)
@@ -114,38 +114,38 @@ func (c *Conn) servers(ctx context.Context) (all []shard, err error) {
 	return all, err
 }
 
-// A Conn is a connection: one or more shards, and what their keys have in
-// common. It is made by [Open] and its like, by a [Registry] from DSNs, or over
-// stores of your own by [NewConn]. It is safe for concurrent use, and an object
-// finds its Conn by itself:
+// A Conn is a connection to one or more shards, with the prefix, version and
+// default time to live of their keys. [Open] and a [Registry] make one from DSNs,
+// [OpenPool] from redigo pools, and [NewConn] from any stores. A Conn is safe for
+// concurrent use. The Conn of an object is the first of these:
 //
-//   - the one that it was pinned to,
-//   - else that of the context, see [WithConn],
-//   - else the one that its options name in the default registry.
+//   - the Conn passed to On,
+//   - the Conn of the context; see [WithConn],
+//   - the Conn in the default registry with the name in Options.Connection.
 type Conn struct {
 	name   string
 	shards []shard // in the byte order of their names
 	route  func(front, key string) int
 
 	prefix string // with its dot, or empty
-	own    string // prefix, and the version with its dot
+	own    string // prefix followed by the version and its dot
 	ttl    time.Duration
 
-	observer *observer // nil where nobody hears of anything
+	observer *observer // nil without hooks
 	tallies  *tallies
 	near     *nearConn
-	previous *previousRing   // nil if keys were never divided in another way
-	waiters  chan struct{}   // one for each call that waits for a lease on a connection of its own
-	open     context.Context // ends with Close, as those waits then do
+	previous *previousRing   // nil without previous shards
+	waiters  chan struct{}   // one element per call that waits for a lease on its own connection
+	open     context.Context // canceled by Close, which ends these waits
 	shut     context.CancelFunc
 }
 
-// shardNamed returns the index of a shard, -1 for none.
+// shardNamed returns the index of a shard, or -1.
 func (c *Conn) shardNamed(name string) int {
 	return slices.IndexFunc(c.shards, func(s shard) bool { return s.name == name })
 }
 
-// newConn makes a Conn of shards whose names are still unchecked.
+// newConn returns a Conn with the given shards. It checks their names.
 func newConn(shards []shard, o ConnOptions) (*Conn, error) {
 	if len(shards) == 0 {
 		return nil, errors.New("caches: a connection needs at least one shard")
@@ -155,7 +155,7 @@ func newConn(shards []shard, o ConnOptions) (*Conn, error) {
 	}
 	c := &Conn{name: o.Name, shards: shards, prefix: dotted(o.Prefix), ttl: o.TTL, observer: o.observer, tallies: new(tallies), near: new(nearConn)}
 	c.open, c.shut = context.WithCancel(context.Background())
-	// Each that waits has a connection of its own: half of them is for the others.
+	// A waiting call occupies a connection: half of them stay free for other calls.
 	c.waiters = make(chan struct{}, min(cmp.Or(o.own, defaultOwn)/2, maxWaiters))
 	if c.observer == nil {
 		c.observer = newObserver(o.Hooks)
@@ -170,7 +170,7 @@ func newConn(shards []shard, o ConnOptions) (*Conn, error) {
 	return c, nil
 }
 
-// dotted ends what stands before a key, like every part, with a dot.
+// dotted returns s with a dot, unless it is empty.
 func dotted(s string) string {
 	if s == "" {
 		return ""
@@ -178,9 +178,9 @@ func dotted(s string) string {
 	return s + "."
 }
 
-// front returns what stands before every key of a version: the connection's
-// prefix and the version, each with a dot. An empty version is the connection's
-// own, and then nothing is allocated.
+// front returns the beginning of all keys of a version: the connection's prefix
+// and the version, each with a dot. An empty version means the connection's own;
+// front then allocates nothing.
 func (c *Conn) front(version string) string {
 	if version == "" {
 		return c.own
@@ -188,14 +188,14 @@ func (c *Conn) front(version string) string {
 	return c.prefix + version + "."
 }
 
-// defaultTTL returns the time to live of objects that do not say, 0 for none.
+// defaultTTL returns the default time to live of objects, or 0 for none.
 func (c *Conn) defaultTTL() time.Duration { return c.ttl }
 
-// Name returns the connection's name, empty for the default one.
+// Name returns the connection's name, which is empty for the default connection.
 func (c *Conn) Name() string { return c.name }
 
-// Shards returns the names of the shards in byte order, in which a [Router]
-// counts them. It makes a new slice.
+// Shards returns a new slice of the names of the shards in byte order, the order
+// in which a [Router] counts them.
 func (c *Conn) Shards() []string {
 	names := make([]string, len(c.shards))
 	for i, s := range c.shards {
@@ -204,8 +204,8 @@ func (c *Conn) Shards() []string {
 	return names
 }
 
-// ShardOf returns the name of the shard on which a key lives. Key is the full
-// key, as the String method of an object on this connection returns it.
+// ShardOf returns the name of the shard of a key. The key must be complete, as
+// returned by the String method of an object on this connection.
 func (c *Conn) ShardOf(key string) string { return c.shards[c.shardOf("", key)].name }
 
 // String returns the connection's name and the names of its shards.
@@ -213,16 +213,18 @@ func (c *Conn) String() string {
 	return "caches.Conn(" + title(c.name) + ": " + strings.Join(c.Shards(), ", ") + ")"
 }
 
-// GoString returns String.
+// GoString returns the same as String.
 func (c *Conn) GoString() string { return c.String() }
 
-// LogValue returns name and shards to package log/slog.
+// LogValue implements [slog.LogValuer]. It returns the connection's name and the
+// names of its shards.
 func (c *Conn) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("name", c.name), slog.Any("shards", c.Shards()))
 }
 
-// Close closes the stores of all shards. Calls under way end with a definite
-// outcome, later ones fail with [ErrUnavailable]. A second Close does nothing.
+// Close closes the stores of all shards. Calls in progress end with a definite
+// outcome. Later calls fail with [ErrUnavailable]. Closing a Conn again does
+// nothing.
 func (c *Conn) Close() error {
 	c.near.close()
 	c.shut()
@@ -230,23 +232,22 @@ func (c *Conn) Close() error {
 	return everyOf(servers, func(i int) error { return servers[i].store.Close() })
 }
 
-// Ping asks all shards for an answer at once (PING), of a Redis Cluster every
-// master, and the shards of before where there are any. Its error joins those of
-// the servers that gave none, each with the shard's name.
+// Ping sends PING to all shards at once, including previous shards, and to every
+// master of a Redis Cluster. Its error joins the errors of the servers that
+// failed, each with the name of its shard.
 func (c *Conn) Ping(ctx context.Context) error {
 	return c.everyServer(ctx, func(s shard) error { return simple(ctx, s, driver.ReadOnly, "PING") })
 }
 
-// UnsafeFlush removes all keys of the databases that the shards live in, those
-// of other programs as well (FLUSHDB). The connection's prefix does not narrow
-// it. Its error joins those of the shards where it failed; the others are empty
-// then.
+// UnsafeFlush removes all keys in the databases of all shards (FLUSHDB), including
+// keys of other programs and keys without the connection's prefix. Its error
+// joins the errors of the shards that failed; the other shards are then empty.
 func (c *Conn) UnsafeFlush(ctx context.Context) error {
 	defer c.near.flush()
 	return c.everyServer(ctx, func(s shard) error { return simple(ctx, s, 0, "FLUSHDB") })
 }
 
-// simple runs a command whose reply says no more than that it ran.
+// simple runs a command without arguments, whose reply is a status.
 func simple(ctx context.Context, s shard, mode driver.Mode, name string) error {
 	p := driver.NewPipeline(mode)
 	defer p.Free()
@@ -257,9 +258,9 @@ func simple(ctx context.Context, s shard, mode driver.Mode, name string) error {
 	return p.Next().OK()
 }
 
-// Stats returns what the connection has counted so far. The counts are read one
-// after the other, so that a call under way may show in some of them only. To
-// count costs an operation some 10 ns and allocates nothing.
+// Stats returns the current counts of the connection. They are read one after
+// another, so a call in progress may be included in only some of them. Counting
+// costs an operation some 10 ns and no allocation.
 func (c *Conn) Stats() Stats {
 	s := Stats{Types: make(map[string]TypeStats), Shards: make(map[string]driver.Stats)}
 	for name, t := range c.tallies.all() {
@@ -273,14 +274,14 @@ func (c *Conn) Stats() Stats {
 	return s
 }
 
-// maxWaiters bounds the connections of their own on which calls wait for leases:
-// others need some, too.
+// maxWaiters is the most dedicated connections on which calls wait for leases, so
+// that other calls have some, too.
 const maxWaiters = 32
 
-// eachShard writes one pipeline for each shard with a group of keys, sends them
-// all at once, and reads the replies, one shard after the other on the caller's
-// goroutine. It returns the error of each shard, by its index. An error of
-// write, which is bad input, is that of all: nothing is sent to any.
+// eachShard calls write for each shard with a group of keys, sends the pipelines
+// all at once, and calls read for one shard after another. Both run on the
+// caller's goroutine. It returns the error of each shard by its index. An error
+// of write means bad input: nothing is sent, and all these shards have it.
 func eachShard(ctx context.Context, conn *Conn, mode driver.Mode, groups [][]int, write, read func(p *driver.Pipeline, group []int) error) []error {
 	ps := make([]*driver.Pipeline, len(groups))
 	errs := make([]error, len(groups))

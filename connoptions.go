@@ -8,85 +8,86 @@ import (
 	"time"
 )
 
-// ConnOptions are what code says about a connection. It wins over the DSN. The
-// zero value, like nil, says nothing.
+// ConnOptions are options of a connection that are given in code. They override
+// those of the DSN. The zero value, like nil, overrides nothing.
 type ConnOptions struct {
-	// Name is what the connection is called. Empty means the DSN's name.
+	// Name is the name of the connection. Empty means the DSN's.
 	Name string
 
-	// Prefix and Version stand before every key, with a dot behind each: the
-	// options "prefix" and "version". Empty means the DSN's.
+	// Prefix and Version precede every key, each followed by a dot: the options
+	// "prefix" and "version". Empty means the DSN's.
 	Prefix, Version string
 
-	// Previous are the shards among which keys were divided before the shards
-	// of this connection were added or removed, and PreviousRouter by what: nil
-	// means Router. Each is the name of a shard, or "host:port" of a server that
-	// is none any more and is reached as the others are: the option "previous".
-	// What is still where it was is found, and moved, with what is left of its
-	// time to live, when somebody asks for it: a read of a key whose place has
-	// changed first asks the old one, once in each process. Deletes and
-	// invalidations concern both. All processes should change at about the same
-	// time: one that does not know the new shards goes on writing to the old ones.
-	// Drop the option when what was stored before has expired, or been moved: while
-	// it is there, keys that may be at a server that does not answer fail. It needs
-	// Redis, and the rights +dump and +restore. None means that nothing has changed.
+	// Previous lists the shards that the connection had before shards were added
+	// or removed: the option "previous". Each is the name of a shard, or the
+	// "host:port" of a server that is no longer a shard, which is contacted with
+	// the options of the first DSN. PreviousRouter is the router they had; nil
+	// means Router.
+	//
+	// A key that is still on its previous shard is moved, with the rest of its
+	// time to live, when an operation asks for it. If the shard of a key has
+	// changed, its first read in each process asks the previous shard first.
+	// Deletes and invalidations apply to both shards. Change all processes at
+	// about the same time: a process without the new shards keeps writing to the
+	// old ones. Drop the option once all old keys have expired or moved: until
+	// then, operations on keys that may be on an unresponsive server fail.
+	// Previous needs Redis and the permissions +dump and +restore. Empty means
+	// that the shards have not changed.
 	Previous       []string
 	PreviousRouter Router
 
-	// TTL is the time to live of objects that do not say their own. Zero means
-	// the DSN's, [Forever] none. Less than zero is an error.
+	// TTL is the time to live of objects whose type sets none. Zero means the
+	// DSN's, [Forever] no expiry. A negative TTL is an error.
 	TTL time.Duration
 
-	// Router divides the keys among several shards. Nil means the DSN's, else
+	// Router divides the keys among several shards. Nil means the DSN's, or else
 	// [CRC32].
 	Router Router
 
-	// Credentials is asked for user and password at each dial, so that they
-	// can change while the program runs. The DSN's own are then not used. Nil
-	// means the DSN's.
+	// Credentials, if not nil, supplies the username and password for each dial,
+	// so that they can change while the program runs. The DSN's are then ignored.
 	Credentials func(ctx context.Context) (username, password string, err error) `json:"-"`
 
-	// TLS is for rediss instead of the options tls_*. It is an error with
-	// redis, which would go without; other schemes have no use for it.
+	// TLS replaces the options tls_* of a scheme with TLS. It is an error with
+	// redis, redis+cluster and redis+sentinel. Other schemes ignore it.
 	TLS *tls.Config `json:"-"`
 
-	// Timeout is of one call whose context has no nearer deadline,
-	// ConnectTimeout of dialling. Zero means the DSN's, else 1 s. Less than
-	// zero is an error.
+	// Timeout limits one call whose context has no earlier deadline.
+	// ConnectTimeout limits dialing. Zero means the DSN's, or else 1 s. A negative
+	// timeout is an error.
 	Timeout, ConnectTimeout time.Duration
 
-	// Conns is the number of connections to one server that calls share. Zero
-	// means the DSN's ("conns"), else 1, which is the fastest where the server
-	// is what limits. Less than zero is an error.
+	// Conns is the number of shared connections to one server. Zero means the
+	// DSN's ("conns"), or else 1, which is the fastest if the server is the
+	// bottleneck. A negative number is an error.
 	Conns int
 
-	// OwnConns is the most connections to one server that calls have for
-	// themselves: those that send more than 1 MiB, or block, and all of them
-	// for half a second after this process was found to be short of
-	// processors. Zero means the DSN's ("maxsize"), else 64. Less than zero is
-	// an error.
+	// OwnConns is the maximum number of dedicated connections to one server, for
+	// calls that send more than 1 MiB or block, and for all calls during half a
+	// second after this process was found to be short of processors. Zero means
+	// the DSN's ("maxsize"), or else 64. A negative number is an error.
 	OwnConns int
 
-	// ClientName is what CLIENT LIST shows of the connections. Empty means the
-	// DSN's.
+	// ClientName is the name that CLIENT LIST shows. Empty means the DSN's.
 	ClientName string
 
-	// Replicas has replicas answer what only reads: the option "replicas" of
-	// Redis Cluster and Redis Sentinel. They may be behind the last write. What
-	// slides a time to live and what vouches for a result is asked of masters.
+	// Replicas sends commands that only read to replicas: the option "replicas" of
+	// Redis Cluster and Redis Sentinel. Replicas may lag behind the last write.
+	// Reads that restart a time to live or validate a result use masters.
 	Replicas bool
 
-	// Map, if it is not nil, gives the address to dial for one that a server of
-	// a Redis Cluster or a Sentinel has named, both host:port: behind NAT, servers
-	// know themselves by other addresses. Many goroutines call it at once.
+	// Map, if not nil, returns the address to dial for an address that a server of
+	// a Redis Cluster or a Sentinel has announced, both host:port: behind NAT,
+	// servers announce addresses that cannot be reached. Map must be safe for
+	// concurrent use.
 	Map func(address string) string `json:"-"`
 
-	// Hooks hear of what goes on. Nil means none; [LogHooks] makes some that
+	// Hooks observe the connection. Nil means none. [LogHooks] returns Hooks that
 	// write to a log.
 	Hooks *Hooks `json:"-"`
 
-	observer *observer // of Hooks, made before the stores that tell it their state
-	own      int       // most connections of their own that calls get, zero for the default
+	observer *observer // of Hooks; made before the stores, which report their state to it
+	own      int       // maximum number of dedicated connections, zero for the default
 }
 
 const defaultOwn = 64
@@ -98,7 +99,7 @@ func deref(o *ConnOptions) ConnOptions {
 	return *o
 }
 
-// check refuses what no DSN could say either.
+// check reports values that a DSN could not have either.
 func (o *ConnOptions) check() error {
 	switch {
 	case o.TTL < 0:

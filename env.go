@@ -11,17 +11,17 @@ import (
 	"github.com/kelseyhightower/envconfig"
 )
 
-// The environment. CACHES_DSN and CACHES_DSN_<suffix> are connections; a few
-// scalar variables are their defaults.
+// The environment: CACHES_DSN and CACHES_DSN_<suffix> are connections, and a few
+// scalar variables are defaults for their options.
 
-// A source is one DSN and where it came from, for errors.
+// A source is the text of one DSN, and its origin for errors.
 type source struct {
-	from   string // "CACHES_DSN_2", or "DSN 2" of those given in code
-	suffix string // of the variable
+	from   string // "CACHES_DSN_2", or "DSN 2" if given in code
+	suffix string // of the variable's name
 	text   string
 }
 
-// name returns the connection that a DSN of s belongs to.
+// name returns the name of the connection of d, which is the DSN of s.
 func (s source) name(d *DSN) string {
 	if d.Name != "" || allIn(s.suffix, digits) {
 		return d.Name
@@ -29,8 +29,8 @@ func (s source) name(d *DSN) string {
 	return strings.ToLower(s.suffix)
 }
 
-// variables reads an environment. As for a command that is run with it, the
-// last value of a name counts, and an empty one is none.
+// variables returns the CACHES_ variables of an environment. If a name occurs
+// twice, the last value is used, as by package os/exec; an empty one is dropped.
 func variables(environ []string) map[string]string {
 	vars := make(map[string]string)
 	for _, v := range environ {
@@ -47,8 +47,8 @@ func variables(environ []string) map[string]string {
 	return vars
 }
 
-// envSources returns the DSNs among vars: CACHES_DSN, then the numbered ones by
-// number, gaps or not, then the named ones.
+// envSources returns the DSNs in vars: CACHES_DSN, then the numbered ones by
+// number, with or without gaps, then the named ones.
 func envSources(vars map[string]string) []source {
 	var all []source
 	for name, value := range vars {
@@ -64,7 +64,7 @@ func envSources(vars map[string]string) []source {
 	return all
 }
 
-// number is where a suffix stands: none, then numbers, then names.
+// number is the sort key of a suffix: none first, then numbers, then names.
 func number(suffix string) uint64 {
 	n, err := strconv.ParseUint(suffix, 10, 64)
 	switch {
@@ -76,9 +76,9 @@ func number(suffix string) uint64 {
 	return n + 1
 }
 
-// settings are the scalar variables, as text: each is an option of a DSN and is
-// read by the option's own rules. (A typed field would also have envconfig
-// repeat the value in its error.)
+// settings are the scalar variables. They stay text, since each is parsed as the
+// DSN option of its name. Besides, envconfig repeats the value of a typed field
+// in its error.
 type settings struct {
 	TTL            string
 	Prefix         string
@@ -88,15 +88,15 @@ type settings struct {
 	Conns          string
 }
 
-// processSettings reads the scalars of this process's environment. It panics
-// only if a field of settings is of a type that envconfig cannot set.
+// processSettings reads the settings from this process's environment. It panics
+// only if settings has a field that envconfig cannot set.
 func processSettings() (s settings) {
 	envconfig.MustProcess("caches", &s)
 	return s
 }
 
-// environSettings reads the scalars of an environment that was handed in, which
-// envconfig cannot: it asks the process.
+// environSettings reads the settings from vars, which envconfig cannot do: it
+// reads only the environment of the process.
 func environSettings(vars map[string]string) settings {
 	return settings{
 		TTL:            vars["CACHES_TTL"],
@@ -108,9 +108,9 @@ func environSettings(vars map[string]string) settings {
 	}
 }
 
-// fill sets in the DSNs of one connection what they leave out. What is said of
-// the connection on one shard counts for all; timeouts and the like are each
-// shard's own.
+// fill sets the options that the DSNs of one connection omit. A shared option
+// applies to the whole connection, so it is left alone if any DSN sets it; the
+// others belong to each shard.
 func (s settings) fill(dsns []*DSN) error {
 	for _, v := range []struct {
 		option, value string
@@ -135,7 +135,7 @@ func (s settings) fill(dsns []*DSN) error {
 	return nil
 }
 
-// fill sets an option where the scheme has it.
+// fill sets an option if the scheme has it.
 func (d *DSN) fill(option, value string) error {
 	o := optionNamed(option)
 	if o.in&d.of.scope == 0 {

@@ -2,9 +2,9 @@ package caches
 
 import "context"
 
-// A witness counts what befalls one type on one connection, and tells those who
-// want to hear of it: the connection's hooks and the cached function's. It is
-// for calls of several steps; a query is its own.
+// A witness counts the calls on one type and connection, and reports them to the
+// hooks of the connection and of the cached function. It is for calls of several
+// steps; a query reports for itself.
 type witness struct {
 	*tally
 	conn     *Conn
@@ -12,17 +12,17 @@ type witness struct {
 	typeName string
 }
 
-// witness returns who sees what happens to a type on c.
+// witness returns the witness of a type on c.
 func (c *Conn) witness(o *Options, fn *observer) witness {
 	return witness{c.tallies.of(o.typeName()), c, fn, o.typeName()}
 }
 
-// heard reports whether anybody wants to know: a CallInfo is made for them only.
+// heard reports whether there are hooks. A CallInfo is made only if there are.
 func (w witness) heard() bool { return w.conn.observer != nil || w.fn != nil }
 
-// called, failed, loaded and invalidated tell of a call, the fault in a call, a
-// run of a cached function's function, and an invalidation. They count nothing,
-// and fill in what the witness knows.
+// called, failed, loaded and invalidated report a call, the fault of a call, a run
+// of a cached function's own function, and an invalidation. They count nothing.
+// They set the fields Conn and Type of c.
 func (w witness) called(ctx context.Context, c *CallInfo) { w.tell(ctx, c, (*observer).called) }
 
 func (w witness) failed(ctx context.Context, c *CallInfo) { w.tell(ctx, c, (*observer).failed) }
@@ -39,7 +39,7 @@ func (w witness) tell(ctx context.Context, c *CallInfo, what func(*observer, con
 	what(w.fn, ctx, c)
 }
 
-// hitIf is the result of a look-up that found a value or not.
+// hitIf returns Hit if a look-up found a value, or else Miss.
 func hitIf(found bool) Result {
 	if found {
 		return Hit
@@ -47,7 +47,7 @@ func hitIf(found bool) Result {
 	return Miss
 }
 
-// invalidation counts an invalidation and tells of it.
+// invalidation counts an invalidation and reports it.
 func (w witness) invalidation(ctx context.Context, c *CallInfo) {
 	w.add(countInvalidation, 1)
 	if c.Err != nil {
