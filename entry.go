@@ -12,18 +12,18 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// A subject is one entry under a call: where it is, and what vouches for it.
+// A subject is one entry during a call: its place, and the stamps that validate it.
 type subject struct {
 	conn  *Conn
 	opts  *Options
 	op    string
-	front string // what the connection puts before the key
+	front string // the connection's prefix of the key
 	key   string
 	shard int
-	ms    int64 // the type's time to live in milliseconds, 0 for none
-	slide bool  // reads start it again
+	ms    int64 // the TTL of the type in milliseconds, 0 for none
+	slide bool  // reads restart the TTL
 	tags  []string
-	extra time.Duration // for how much longer an entry is kept than it is fresh
+	extra time.Duration // how long an entry is kept after it is no longer fresh
 	begun time.Time
 }
 
@@ -49,12 +49,12 @@ func newSubject(ctx context.Context, o *Object, op string, tags []string) (*subj
 	return s, nil
 }
 
-// fail says which operation on which key err befell.
+// fail wraps err in an OpError with the operation and the key.
 func (s *subject) fail(err error) error {
 	return &OpError{Op: s.op, Key: s.front + s.key, Err: classify(err)}
 }
 
-// end counts a call and tells of it; it returns the call's error.
+// end counts a call, reports it to hooks and returns its error.
 func (s *subject) end(ctx context.Context, r Result, f *finding, err error) error {
 	if err != nil {
 		err = s.fail(err)
@@ -76,8 +76,7 @@ func (s *subject) info() *CallInfo {
 	return &CallInfo{Op: s.op, Shard: s.conn.shards[s.shard].name, Key: s.front + s.key, Tags: s.tags, Elapsed: time.Since(s.begun)}
 }
 
-// stamps returns how many stamps vouch for the entry; stampAt, where one is:
-// that of the namespace first.
+// stamps returns the number of stamps that validate the entry.
 func (s *subject) stamps() int { return 1 + len(s.tags) }
 
 func (s *subject) stampAt(i int) (front, key string, shard int) {
@@ -92,17 +91,17 @@ func (s *subject) stampAt(i int) (front, key string, shard int) {
 type trip struct {
 	conn *Conn
 	mode driver.Mode
-	ps   []*driver.Pipeline // by shard, nil where nothing is asked
+	ps   []*driver.Pipeline // by shard; nil for a shard that is not asked
 
-	fresh []stamp // that makeStamps would make
-	errs  []error // of each shard, where one of several failed
+	fresh []stamp // proposed by makeStamps
+	errs  []error // of each shard, if one of several failed
 }
 
 func newTrip(conn *Conn, mode driver.Mode) *trip {
 	return &trip{conn: conn, mode: mode, ps: make([]*driver.Pipeline, len(conn.shards))}
 }
 
-// on returns what is asked of a shard.
+// on returns the pipeline of a shard.
 func (t *trip) on(shard int) *driver.Pipeline {
 	if t.ps[shard] == nil {
 		t.ps[shard] = driver.NewPipeline(t.mode)
@@ -110,7 +109,7 @@ func (t *trip) on(shard int) *driver.Pipeline {
 	return t.ps[shard]
 }
 
-// run sends all, and fails where a shard did.
+// run sends all pipelines. It returns an error if any shard failed.
 func (t *trip) run(ctx context.Context) error {
 	if len(t.ps) == 1 && t.ps[0] != nil {
 		return t.conn.do(ctx, 0, t.ps[0])
@@ -134,18 +133,18 @@ func (t *trip) free() {
 	}
 }
 
-// A finding is what a look at an entry came to. The reason why it does not
-// count is NoReason where it does; one with MissExpired has a value all the same.
+// A finding is the outcome of a look at an entry. Reason says why the entry is not
+// valid; NoReason means that it is. An entry with MissExpired still has a value.
 type finding struct {
 	envelope
 	reason Reason
-	tag    string // the one that was invalidated
-	id     string // the first bytes of what is stored, empty where nothing is
-	text   string // of the error, where it is a negative one
+	tag    string // the tag that was invalidated
+	id     string // the first bytes of the stored data, empty if there is none
+	text   string // of the error, if the entry is negative
 	tags   []string
-	stamps []stamp // as they stand now; a zero one is not there
+	stamps []stamp // the current stamps; a missing one is zero
 	err    error   // of the decoder
-	near   bool    // it was kept in this process
+	near   bool    // from the near cache
 }
 
 // A found is a finding with its value.
@@ -154,7 +153,7 @@ type found[T any] struct {
 	value T
 }
 
-// hit is the result of a look that found a value.
+// hit returns the kind of hit for a look that found a value.
 func (f *finding) hit() Result {
 	if f.near {
 		return NearHit
@@ -162,8 +161,8 @@ func (f *finding) hit() Result {
 	return Hit
 }
 
-// look reads an entry and its stamps: one MGET for each shard, unless what was
-// seen of it is kept near.
+// look reads an entry and its stamps, by one MGET for each shard, or takes the
+// finding from the near cache.
 func look[T any](ctx context.Context, s *subject) (f found[T], err error) {
 	if f, ok := nearFound[T](s); ok {
 		return f, nil
@@ -173,7 +172,7 @@ func look[T any](ctx context.Context, s *subject) (f found[T], err error) {
 		if !errors.Is(err, ErrBusy) || time.Since(begun) > busyWait {
 			return f, err
 		}
-		select { // the server is there: what computes instead would be busier still
+		select { // the server is up: a computation instead would add more load
 		case <-time.After(busyPause + mathrand.N(busyPause)):
 		case <-ctx.Done():
 			return f, err
@@ -182,15 +181,15 @@ func look[T any](ctx context.Context, s *subject) (f found[T], err error) {
 }
 
 const (
-	// busyWait is for how long a look waits for a place among the calls of a
-	// connection, and busyPause at least between two tries.
+	// busyWait is how long a look waits for a slot among the calls of a connection;
+	// busyPause is the least pause between two tries.
 	busyWait  = 5 * time.Second
 	busyPause = 2 * time.Millisecond
 )
 
-// tryLook is look for an entry that is not near.
+// tryLook is look without the near cache.
 func tryLook[T any](ctx context.Context, s *subject) (f found[T], err error) {
-	t := newTrip(s.conn, driver.ReadOnly|driver.Master) // a replica's stamp may be one that was invalidated
+	t := newTrip(s.conn, driver.ReadOnly|driver.Master) // a replica may still have a stamp that was invalidated
 	if s.slide {
 		t.mode = driver.Repeatable
 	}
@@ -230,7 +229,7 @@ func (s *subject) ask(t *trip, front, key string, slide bool) {
 	}
 }
 
-// answer reads what ask has asked for. The data is a view.
+// answer reads the replies to ask. data is a view.
 func (s *subject) answer(t *trip, slide bool) (data []byte, ok bool, stamps []stamp, err error) {
 	if slide {
 		if data, ok, err = t.on(s.shard).Next().Bytes(); err != nil {
@@ -263,10 +262,10 @@ func (s *subject) answer(t *trip, slide bool) (data []byte, ok bool, stamps []st
 	return data, ok, stamps, nil
 }
 
-// judge says what data, which stands at the key, is worth.
+// judge decides whether the data stored at the key is valid, and decodes the value.
 func judge[T any](s *subject, data []byte, ok bool, stamps []stamp) (f found[T]) {
 	f.finding = s.judge(data, ok, stamps)
-	defer func() { f.payload = nil }() // a view, which ends with the trip
+	defer func() { f.payload = nil }() // a view, valid only until the trip is freed
 	if f.reason != NoReason && f.reason != MissExpired || f.negative {
 		return f
 	}
@@ -288,7 +287,7 @@ func (s *subject) judge(data []byte, ok bool, stamps []stamp) (f finding) {
 	f.id = string(data[:min(len(data), entryID)])
 	if !enveloped(data) {
 		f.payload = data
-		if len(s.tags) > 0 { // nothing vouches for it
+		if len(s.tags) > 0 { // it has no stamps to validate it
 			f.reason = MissVersion
 		}
 		return f
@@ -309,7 +308,7 @@ func (s *subject) judge(data []byte, ok bool, stamps []stamp) (f finding) {
 	return f
 }
 
-// vouch compares the stamps that an entry was made under with those that stand.
+// vouch compares the stamps of an entry with the current ones.
 func (s *subject) vouch(made, stand []stamp) (Reason, string) {
 	if len(made) != len(stand) || made[0] != stand[0] || made[0] == (stamp{}) {
 		return MissVersion, ""
@@ -322,8 +321,8 @@ func (s *subject) vouch(made, stand []stamp) (Reason, string) {
 	return NoReason, ""
 }
 
-// makeStamps appends what makes those stamps that are missing, and lets all live
-// for longer than the entry will.
+// makeStamps appends commands that create missing stamps and make all stamps live
+// longer than the entry.
 func (s *subject) makeStamps(t *trip) {
 	for i := range s.stamps() {
 		front, key, shard := s.stampAt(i)
@@ -340,24 +339,24 @@ func (s *subject) makeStamps(t *trip) {
 	}
 }
 
-// stampLife returns for how many milliseconds a stamp must live at least, and for
-// how many it is given: it lives on while entries are stored under it, and is not
-// touched for each of them. A key that is touched has changed, to those who keep
-// near what stands on it.
+// stampLife returns the least life of a stamp, and the life it is given, in
+// milliseconds. A stamp stays alive while entries are stored under it, but is not
+// touched for each of them: a touched key counts as changed, and invalidates the
+// near values that depend on it.
 func (s *subject) stampLife() (least, given int64) {
 	life := s.ms + s.extra.Milliseconds()
-	if s.slide { // it may live for long: a stamp that ends before it costs a miss
+	if s.slide { // it may live for long: a stamp that expires first costs a miss
 		life = max(life, slidingStamp.Milliseconds())
 	}
 	return life + time.Minute.Milliseconds()/2, 2*life + time.Minute.Milliseconds()
 }
 
-// slidingStamp is for how long at least the stamps live of entries whose life
-// begins again as they are read. Stamps without an end would stay for ever.
+// slidingStamp is the least life of a stamp whose entries slide: reads restart
+// their TTL. A stamp without an expiry would stay for ever.
 const slidingStamp = 24 * time.Hour
 
-// madeStamps reads what makeStamps has asked for, in the same order, and lengthens
-// those that would not live long enough. All of them are there.
+// madeStamps reads the replies to makeStamps, in the same order, and lengthens the
+// lives that are too short. It returns all stamps, none of them zero.
 func (s *subject) madeStamps(ctx context.Context, t *trip) ([]stamp, error) {
 	stamps, short := make([]stamp, s.stamps()), []int(nil)
 	defer func() { s.lengthen(ctx, short) }()
@@ -373,7 +372,7 @@ func (s *subject) madeStamps(ctx context.Context, t *trip) ([]stamp, error) {
 		if stamps[i] == (stamp{}) {
 			return nil, corrupt(reason("a stamp that is none"))
 		}
-		left, err := t.on(shard).Next().Int() // what PERSIST answers is no time
+		left, err := t.on(shard).Next().Int() // the reply to PERSIST is not a time
 		if err != nil {
 			return nil, err
 		}
@@ -384,8 +383,8 @@ func (s *subject) madeStamps(ctx context.Context, t *trip) ([]stamp, error) {
 	return stamps, nil
 }
 
-// lengthen lets those stamps live for longer that would not live long enough. One
-// that ends too soon costs a miss: no more is lost where this fails.
+// lengthen extends the life of the stamps in short. An error is ignored: a stamp
+// that expires too soon only costs a miss.
 func (s *subject) lengthen(ctx context.Context, short []int) {
 	if len(short) == 0 {
 		return
@@ -400,7 +399,7 @@ func (s *subject) lengthen(ctx context.Context, short []int) {
 	_ = t.run(ctx)
 }
 
-// takeStamps returns the stamps as they stand, and makes those that are missing.
+// takeStamps returns the current stamps, and creates missing ones.
 func (s *subject) takeStamps(ctx context.Context) ([]stamp, error) {
 	for again := 0; ; again++ {
 		stamps, err := s.tryStamps(ctx)
@@ -410,8 +409,9 @@ func (s *subject) takeStamps(ctx context.Context) ([]stamp, error) {
 	}
 }
 
-// tryStamps sends once. A fresh stamp must not be sent twice: what others stored
-// under the first one, and somebody invalidated, would come back with the second.
+// tryStamps sends once. A fresh stamp must not be sent twice: if entries were
+// stored under the first copy and then invalidated, the second would make them
+// valid again.
 func (s *subject) tryStamps(ctx context.Context) ([]stamp, error) {
 	t := newTrip(s.conn, 0)
 	defer t.free()
@@ -422,8 +422,8 @@ func (s *subject) tryStamps(ctx context.Context) ([]stamp, error) {
 	return s.madeStamps(ctx, t)
 }
 
-// unlink removes the entry and its lease, so that a result that is being
-// computed is not kept either.
+// unlink removes the entry and its lease, so that a result that is being computed
+// is not stored either.
 func (s *subject) unlink(ctx context.Context) error {
 	defer s.space().drop(s.key)
 	p := driver.NewPipeline(driver.Repeatable)
@@ -435,8 +435,8 @@ func (s *subject) unlink(ctx context.Context) error {
 	return p.Next().Err()
 }
 
-// lookMany reads many entries and their stamps: one MGET for each thousand keys
-// of a shard, all shards at once.
+// lookMany reads many entries and their stamps: one MGET for each thousand keys of
+// a shard, all shards at once.
 func lookMany[A comparable, T any](ctx context.Context, subjects map[A]*subject) (map[A]found[T], map[A]error) {
 	seen, faults := make(map[A]found[T], len(subjects)), make(map[A]error)
 	var m *mget
@@ -446,7 +446,7 @@ func lookMany[A comparable, T any](ctx context.Context, subjects map[A]*subject)
 			seen[arg] = f
 			continue
 		}
-		if s.slide { // each read is a write: MGET cannot
+		if s.slide { // each read is a write, which MGET cannot do
 			f, err := look[T](ctx, s)
 			if err != nil {
 				faults[arg] = s.fail(err)
@@ -486,7 +486,7 @@ func lookMany[A comparable, T any](ctx context.Context, subjects map[A]*subject)
 	return seen, faults
 }
 
-// want asks for the entry and its stamps, got returns them.
+// want asks for the entry and its stamps; got returns them.
 func (s *subject) want(m *mget) {
 	m.want(s.shard, s.front+s.key)
 	for i := range s.stamps() {
@@ -514,11 +514,11 @@ func (s *subject) got(m *mget) (data []byte, ok bool, stamps []stamp, err error)
 // An mget reads any number of keys, each once.
 type mget struct {
 	*trip
-	keys  [][]string                // by shard, in the order in which they are asked for
-	index []map[string]int          // where in keys one is
-	lives []map[string]driver.Reply // of those keys whose time to live is asked for
-	vals  [][][]byte                // views; nil for what is not there
-	bad   map[string]error          // of keys that a server of a cluster owes
+	keys  [][]string                // by shard, in the order of the requests
+	index []map[string]int          // of each key in keys
+	lives []map[string]driver.Reply // PTTL replies, of the keys passed to wantLife
+	vals  [][][]byte                // views; nil for a key that does not exist
+	bad   map[string]error          // of keys whose server in a cluster failed
 	errs  []error                   // of each shard
 }
 
@@ -551,7 +551,7 @@ func (m *mget) got(shard int, key string) ([]byte, bool, error) {
 	return data, data != nil, nil
 }
 
-// wantLife asks for the time that a key has left, life returns the reply.
+// wantLife asks for the remaining life of a key; life returns the reply.
 func (m *mget) wantLife(shard int, key string) {
 	if m.lives[shard] == nil {
 		m.lives[shard] = make(map[string]driver.Reply)
@@ -570,7 +570,7 @@ func (m *mget) run(ctx context.Context) {
 			}
 		}
 	}
-	timed := make([][]string, len(m.keys)) // in one order
+	timed := make([][]string, len(m.keys)) // the same order for commands and replies
 	for shard, lives := range m.lives {
 		timed[shard] = slices.Collect(maps.Keys(lives))
 		for _, key := range timed[shard] {
@@ -613,7 +613,7 @@ func (m *mget) read(shard, keys int) error {
 	return err
 }
 
-// nearFound returns what was seen of an entry and is kept near.
+// nearFound returns the finding of an entry in the near cache.
 func nearFound[T any](s *subject) (f found[T], ok bool) {
 	space := s.space()
 	if space == nil || s.opts.fresh {
@@ -623,7 +623,7 @@ func nearFound[T any](s *subject) (f found[T], ok bool) {
 	return f, ok && slices.Equal(f.tags, s.tags)
 }
 
-// space returns where the entry is kept near, nil for nowhere.
+// space returns the near space of the entry, nil for none.
 func (s *subject) space() *nearSpace {
 	if s.opts.Near == nil {
 		return nil
@@ -638,8 +638,8 @@ func (s *subject) nearFill() nearFill {
 	return f
 }
 
-// nearKeepFound keeps what was seen of an entry, where it counts, for left at
-// most, and for no longer than it is fresh.
+// nearKeepFound keeps a valid finding near, for left at most and no longer than the
+// entry is fresh.
 func nearKeepFound[T any](f *nearFill, left time.Duration, seen found[T]) {
 	if seen.reason != NoReason || f.space == nil {
 		return

@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// An envelope is what [Cached] and [Cache.Tagged] store, an entry; numbers
-// are big-endian:
+// An envelope is an entry as [Cached] and [Value.Tagged] store it. Numbers are
+// big-endian:
 //
 //	 0  2  magic, 0xCA 0x5E
 //	 2  1  version of the format, 1
 //	 3  1  flags: 1, the payload is the text of an error of CachedOptions.Negative;
-//	         2, it is kept for longer than it is fresh (CachedOptions.Stale)
+//	         2, the entry is kept for longer than it is fresh (CachedOptions.Stale)
 //	 4  8  random, so that no two entries begin with the same 12 bytes
 //	12  8  FNV-1a hash of the full key: another key's value is never served
-//	20  8  when it was made, by its maker's clock, in Unix milliseconds
+//	20  8  time of creation, by the clock of the process that made the entry, in Unix milliseconds
 //	28  8  how long it is fresh from then on, in milliseconds, 0 for ever
-//	36  8  how long it took to compute, in microseconds
+//	36  8  how long the computation took, in microseconds
 //	44  2  n, the number of stamps
 //	46 16n the stamps: of the namespace, then of the tags in their order
 //	       the payload, as the serializer made it
@@ -31,13 +31,13 @@ type envelope struct {
 	ttl      time.Duration
 	cost     time.Duration
 	stamps   []stamp
-	payload  []byte // a view of what was decoded
+	payload  []byte // a view of the decoded data
 }
 
 const (
 	envelopeHead    = 46
 	envelopeVersion = 1
-	entryID         = 12 // bytes that tell an entry from any other
+	entryID         = 12 // bytes that identify an entry
 	maxTags         = math.MaxUint16 - 1
 
 	flagNegative = 1
@@ -66,7 +66,7 @@ func (e *envelope) append(dst []byte, front, key string, payload []byte) []byte 
 	return append(dst, payload...)
 }
 
-// enveloped reports whether data looks like an entry, be it another key's.
+// enveloped reports whether data looks like an entry, of any key.
 func enveloped(data []byte) bool {
 	return len(data) >= envelopeHead && data[0] == 0xCA && data[1] == 0x5E
 }
@@ -77,11 +77,11 @@ const (
 	errShort  = reason("an entry is cut short")
 	errOther  = reason("the entry of another key")
 
-	// errEnveloped is what reads find that know nothing of envelopes.
+	// errEnveloped is the error of a plain read that finds an entry.
 	errEnveloped = reason("an entry of Cached or Tagged: read it by the function, or by Tagged with the same tags")
 )
 
-// openEnvelope reads the envelope of data, which enveloped has found to be one.
+// openEnvelope decodes the envelope in data, for which enveloped returned true.
 func openEnvelope(front, key string, data []byte) (e envelope, err error) {
 	if binary.BigEndian.Uint64(data[12:]) != keyHash(front, key) {
 		return e, errOther
@@ -119,7 +119,8 @@ func keyHash(front, key string) uint64 {
 	return h
 }
 
-// stampOf returns a stamp that was read. What is not 16 bytes long is none.
+// stampOf returns the stamp in text, or the zero stamp if text is not 16 bytes
+// long.
 func stampOf(text []byte) (s stamp) {
 	if len(text) == len(s) {
 		copy(s[:], text)
@@ -127,17 +128,17 @@ func stampOf(text []byte) (s stamp) {
 	return s
 }
 
-// A tag, and a namespace, is one key on the server that holds a stamp: 128
-// random bits. An entry carries the stamps under which it was made, and counts
-// only while each of them still stands. To invalidate is to remove the stamp,
-// which costs the same however many entries carry it.
+// A stamp is the value of one key on the server, the key of a tag or a namespace:
+// 128 random bits. An entry carries the stamps under which it was made, and is
+// valid only while each of them is the current one. To invalidate is to remove the
+// stamp, at the same cost however many entries carry it.
 //
-// Stamps are made by those who store, and by nobody else, and never twice the
-// same: one that was invalidated, evicted or flushed does not come back, and
-// with it no entry does.
+// Stamps are created only when an entry is stored, and never twice the same: a
+// stamp that was invalidated, evicted or flushed does not come back, and no entry
+// under it becomes valid again.
 //
-// The stamp of a tag is one key for the whole connection. That of a namespace,
-// which every read asks for, is on each shard: it travels with the entry.
+// The stamp of a tag is one key for the whole connection. The stamp of a namespace,
+// which every read asks for, is on each shard, next to the entry.
 type stamp [16]byte
 
 func newStamp() (s stamp) {

@@ -10,56 +10,57 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// A lease is one computation's claim of an entry, over all processes. Its key
-// holds the token of who computes, and doubles as a fence: whoever invalidates
-// the entry removes it, and only under the token that still stands is a result
-// stored.
+// A lease is one computation's claim of an entry, over all processes. Its key holds
+// the token of the computation and doubles as a fence: an invalidation of the entry
+// removes the key, and a result is stored only while its token is still there.
 //
-// Others wait at a list of the token's own. They mark the lease, and who
-// computes then leaves one word in the list at the end, which each of them takes
-// and puts back (BLMOVE onto itself): so one push wakes all, and those who come
-// late find it there.
+// Other processes wait on a list of that token. They mark the lease, and at the end
+// the computation pushes one word to the list. Each waiter takes the word and puts
+// it back (BLMOVE onto itself), so one push wakes all, and a late waiter still
+// finds the word.
 type lease struct {
 	s     *subject
 	token string
-	own   bool          // made by this computation, not shared with another
-	life  time.Duration // what is left when nobody renews it
+	own   bool          // claimed by this computation, not shared with another
+	life  time.Duration // what is left unless it is renewed
 }
 
 // The ways to claim.
 const (
-	claimOrWait  = "w" // whoever stands there is marked as waited for
-	claimOrShare = "s" // the fence of whoever stands there is shared
-	claimAlone   = "t" // taken away from whoever stands there
+	claimOrWait  = "w" // the lease of another is marked as waited for
+	claimOrShare = "s" // the fence of another is shared
+	claimAlone   = "t" // the lease of another is taken over
 )
 
-// What a computation does with the entry at its end.
+// The modes in which a computation ends.
 const (
 	keepEntry   = "keep"
 	removeEntry = "remove"
-	leaveEntry  = "leave" // there was no result to be kept
-	cedeEntry   = "cede"  // it was broken off: another may do better
+	leaveEntry  = "leave" // there is no result to store
+	cedeEntry   = "cede"  // it was interrupted: another may succeed
 )
 
-// The words left to those who wait.
+// The words for waiters.
 const (
-	wordStored = "s" // the result is there
-	wordLost   = "l" // it was not kept, as it was invalidated: another may be
-	wordFailed = "f" // there is none to be had by waiting
+	wordStored = "s" // the result is stored
+	wordLost   = "l" // the result was invalidated and not stored: another may be
+	wordFailed = "f" // waiting gives no result
 )
 
-// waitPause is how often those look who find no connection to wait on.
+// waitPause is the interval at which callers without a connection to wait on look
+// at the entry.
 const waitPause = 50 * time.Millisecond
 
-// wakeLife is how long a word stays for those who have seen the lease and are
-// still on their way to the list.
+// wakeLife is the life of a word, for waiters that have seen the lease and have not
+// reached the list yet.
 const wakeLife = 10 * time.Second
 
-// claim returns, in one step, who computes the entry now and what the entry is.
-// Where the entry is no longer the one that the caller has seen (ARGV[4], its
-// first bytes), nothing is claimed but to be alone. KEYS: the lease, the entry. ARGV: the token,
-// its life in milliseconds, the way. It answers with the token that stands, or
-// an empty one, what is left of its life, the entry, and what is left of that.
+// claim atomically reads the entry and tries to take its lease. If there is an
+// entry other than the one that the caller saw (ARGV[4], its first bytes), it takes
+// nothing, except in mode claimAlone. KEYS: the lease, the entry. ARGV: the token,
+// its life in milliseconds, the way, the entry seen, and the token of a lost claim,
+// or empty. It returns the current token, or an empty one, its remaining life, the
+// entry, and the remaining life of the entry.
 var claim = driver.NewScript(`
 local entry = redis.pcall('GET', KEYS[2])
 if type(entry) == 'table' then entry = false end
@@ -77,13 +78,13 @@ end
 return {token, redis.call('PTTL', KEYS[1]), entry, redis.call('PTTL', KEYS[2])}
 `, claimLocally)
 
-// pausePrefix begins what stands in a lease's place for the pause after a
-// computation ahead of time that failed: no other one begins then, but who misses
-// the entry does not wait for it.
+// pausePrefix begins the value that takes a lease's place for the pause after a
+// failed computation ahead of time: no other such computation begins then, but a
+// caller that misses the entry does not wait.
 const pausePrefix = "p:"
 
-// tokenSize is the length of a token; a lease that is waited for has a plus sign
-// behind it.
+// tokenSize is the length of a token; a plus sign after it marks a lease that
+// callers wait for.
 const tokenSize = len("c:") + 32
 
 func tokenOf(lease []byte) string { return string(lease[:min(len(lease), tokenSize)]) }
@@ -114,12 +115,12 @@ func claimLocally(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
 	reply.Int(left)
 }
 
-// conclude ends a computation, in one step: it stores or removes the entry if the
-// token still stands, lets go of the lease, and leaves a word for those who
-// wait. KEYS: the lease, the entry, the list. ARGV: the token, what to do with
-// the entry (keep, remove, leave or cede), 1 where the lease is the computation's own,
-// for how long it stays all the same, the life of the word, and to keep, the
-// entry and its life, 0 without end. It answers whether the token stood.
+// conclude atomically ends a computation. If the token is still valid it stores or
+// removes the entry; it releases the lease and pushes a word for the waiters. KEYS:
+// the lease, the entry, the list. ARGV: the token; the mode (keep, remove, leave or
+// cede); 1 if the lease is the computation's own; the length of the pause that
+// replaces the lease, or 0; the life of the word; and to keep, the entry and its
+// life, 0 for ever. It returns whether the token was valid.
 var conclude = driver.NewScript(`
 local lease = redis.call('GET', KEYS[1])
 local held = lease and string.sub(lease, 1, 34) == ARGV[1]
@@ -152,7 +153,7 @@ if fault and fault.err then return fault end
 return held and 1 or 0
 `, concludeLocally)
 
-// concludeLocally leaves no word: in a process's own store nobody waits for one.
+// concludeLocally pushes no word: no caller waits for one in a process's own store.
 func concludeLocally(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
 	lease, _, _ := tx.Call("GET", keys[0]).Bytes()
 	if tokenOf(lease) != string(args[0]) {
@@ -183,7 +184,8 @@ func concludeLocally(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
 	reply.Int(1)
 }
 
-// prolong gives a lease ARGV[2] milliseconds more, if it is still the token's.
+// prolong sets the life of a lease to ARGV[2] milliseconds, if the token still
+// holds it.
 var prolong = driver.NewScript(`
 local lease = redis.call('GET', KEYS[1])
 if not lease or string.sub(lease, 1, 34) ~= ARGV[1] then return 0 end
@@ -196,33 +198,34 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 	passOn(reply, tx.Call("PEXPIRE", keys[0], args[1]))
 })
 
-// A claimed is what a claim found.
+// A claimed is the outcome of a claim.
 type claimed[T any] struct {
-	lease                  // no token where the entry is another than was seen
+	lease                  // no token if the entry is not the one seen
 	found[T]               // the entry
-	left     time.Duration // of the entry's life; less than zero where it has no end
+	left     time.Duration // of the entry's life; negative if it has no expiry
 }
 
-// claimEntry claims the entry, and takes its stamps, in one trip. lost is the
-// token of a claim before whose reply was lost, if there was one.
+// claimEntry claims the entry and takes its stamps, in one trip. lost is the token
+// of an earlier claim whose reply was lost, or empty.
 func claimEntry[T any](ctx context.Context, s *subject, token, lost, way, seen string, life time.Duration) (c claimed[T], err error) {
 	for again := 0; ; again++ {
 		c, err = tryClaim[T](ctx, s, token, lost, way, seen, life)
 		if err == nil && c.token == "" && lost != "" {
-			// The entry is there, and the lost claim may stand, with nobody behind it.
-			// Should this be lost as well, it ends by itself.
+			// The entry is there, and the lost claim may hold the lease without a
+			// computation. If this release is lost as well, the lease expires by
+			// itself.
 			s.release(ctx, lost)
 		}
 		if again == sendAgain || !unanswered(ctx, err) {
 			return c, err
 		}
-		// Neither token nor stamps are sent twice: the first may come late, when
-		// somebody has taken them away.
+		// Neither token nor stamps are sent twice: the first ones may arrive late,
+		// after they have been invalidated.
 		lost, token = token, newToken(tokenRunning)
 	}
 }
 
-// release lets go of a lease that nobody will conclude.
+// release releases a lease that no computation will conclude.
 func (s *subject) release(ctx context.Context, token string) {
 	_, _ = (&lease{s: s, token: token, own: true}).end(ctx, cedeEntry, 0, nil, 0)
 }
@@ -262,17 +265,17 @@ func tryClaim[T any](ctx context.Context, s *subject, token, lost, way, seen str
 	return c, err
 }
 
-// claimFree claims an entry that nobody computes by plain commands, which cost
-// the server a fraction of what a script does: SET NX of the lease, then GET of
-// the entry. It is not free where somebody stands there: then nothing has
-// happened. Else the lease is the caller's, also where the entry is another than
-// the caller has seen.
+// claimFree claims an entry that no computation holds. It uses plain commands,
+// which cost the server a fraction of a script: SET NX of the lease, then GET of
+// the entry. If another holds the lease, free is false and nothing has changed.
+// Otherwise the lease is the caller's, even if the entry is not the one that the
+// caller has seen.
 //
-// Who stores does so under a lease, so the entry that GET finds is the one that
-// will be there: but for a server that is changing, of which two may answer the
-// two commands in the other order. Then a function may run twice, each time under
-// a lease. And a claim that comes late, when its caller has gone, stands until it
-// ends, where the script would have seen that there is an entry.
+// Entries are stored only under a lease, so the entry that GET finds is the final
+// one. The exception is a change of servers: two of them may answer the two
+// commands in the other order, and a function may run twice, each time under a
+// lease. A claim that arrives after its caller has gone remains until it expires;
+// the script would have seen that there is an entry.
 func claimFree[T any](ctx context.Context, s *subject, token string, life time.Duration) (c claimed[T], free bool, err error) {
 	t := newTrip(s.conn, 0)
 	defer t.free()
@@ -289,7 +292,7 @@ func claimFree[T any](ctx context.Context, s *subject, token string, life time.D
 	set, entry := p.Next(), p.Next()
 	data, there, err := entry.Bytes()
 	if server, ok := errors.AsType[*ServerError](err); ok && server.Code == "WRONGTYPE" {
-		err = nil // as good as nothing, to be replaced
+		err = nil // counts as absent, and is replaced
 	}
 	switch {
 	case set.Err() != nil:
@@ -310,8 +313,8 @@ func claimFree[T any](ctx context.Context, s *subject, token string, life time.D
 	return c, true, nil
 }
 
-// wait waits until the computation ends whose lease it is, or its lease does, or
-// ctx; word is empty where nothing was said. It takes a connection of its own.
+// wait waits until the computation that holds the lease ends, the lease expires, or
+// ctx is done. word is empty if none was pushed. It uses a connection of its own.
 func (l *lease) wait(ctx context.Context) (word string, err error) {
 	life := max(l.life, minLease)
 	select {
@@ -324,8 +327,8 @@ func (l *lease) wait(ctx context.Context) (word string, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, life+settleTimeout)
 	defer cancel()
-	// Who computes in this process can leave no word once the connection is
-	// closed, and a store lets calls on connections of their own go on.
+	// A computation in this process cannot push a word once the connection is
+	// closed, and a store lets calls on connections of their own continue.
 	defer context.AfterFunc(l.s.conn.open, cancel)()
 	p := driver.NewPipeline(driver.Own | driver.Repeatable)
 	defer p.Free()
@@ -338,8 +341,8 @@ func (l *lease) wait(ctx context.Context) (word string, err error) {
 	return string(text), err
 }
 
-// end concludes the computation, also where ctx has ended. Kept reports whether
-// the token still stood.
+// end concludes the computation, even if ctx is done. kept reports whether the
+// token was still valid.
 func (l *lease) end(ctx context.Context, what string, pause time.Duration, data []byte, ms int64) (kept bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
@@ -363,11 +366,11 @@ func (l *lease) end(ctx context.Context, what string, pause time.Duration, data 
 	return n == 1, err
 }
 
-// renewing prolongs the lease to life three times per life, until stop is called
-// or the lease is lost. That it is lost ends nothing: the result answers those
-// who wait, and is not kept.
+// renewing prolongs the lease to life three times per life, until stop is called or
+// the lease is lost. A lost lease does not end the computation: its result answers
+// the waiting callers and is not stored.
 func (l *lease) renewing(ctx context.Context, life time.Duration) (stop func()) {
-	wanted, left := ctx, 6 // times, once nobody wants the result: who hangs must not keep others out
+	wanted, left := ctx, 6 // renewals after the last caller has left: a hung function must not keep others out
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var step func()
 	var mu sync.Mutex // guards timer, which step sets again

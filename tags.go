@@ -9,7 +9,7 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// sortedTags puts tags in an order of their own, each once.
+// sortedTags returns tags sorted, without duplicates.
 func sortedTags(tags []string) []string {
 	if len(tags) < 2 {
 		return tags
@@ -19,8 +19,8 @@ func sortedTags(tags []string) []string {
 	return slices.Compact(tags)
 }
 
-// InvalidateTags invalidates everything that carries one of tags, on the
-// connection of the context or else the default one; see [Conn.InvalidateTags].
+// InvalidateTags invalidates all entries with any of tags, on the connection of the
+// context or else the default one; see [Conn.InvalidateTags].
 func InvalidateTags(ctx context.Context, tags ...string) error {
 	conn, err := resolve(ctx, nil, "")
 	if err != nil {
@@ -29,15 +29,15 @@ func InvalidateTags(ctx context.Context, tags ...string) error {
 	return conn.InvalidateTags(ctx, tags...)
 }
 
-// InvalidateTags invalidates everything on the connection that carries one of
-// tags: results of [Cached] functions, values of [Cache.Tagged] objects. When it
-// has returned nil, no read that begins finds them, in any process (but for what
-// others keep [Near], as long as the news travels), and a result that is being
-// computed is not kept. With an error, some of them may still be
-// found: a shard could not be asked. To invalidate twice does no harm.
+// InvalidateTags invalidates all entries on the connection with any of tags:
+// results of [Cached] functions and values of [Value.Tagged]. Once it has returned
+// nil, no later read in any process finds them; a process that keeps them [Near]
+// may, until the news of the change arrives. A result that is being computed is not
+// stored. After an error some entries may still be found: a shard could not be
+// asked. It is safe to invalidate twice.
 //
-// O(len(tags)), however many entries carry them: UNLINK, one round trip per
-// shard, all shards at once.
+// O(len(tags)), however many entries carry them: UNLINK, one round trip per shard,
+// all shards at once.
 func (c *Conn) InvalidateTags(ctx context.Context, tags ...string) error {
 	keys := make([]string, len(tags))
 	for i, tag := range tags {
@@ -45,7 +45,7 @@ func (c *Conn) InvalidateTags(ctx context.Context, tags ...string) error {
 	}
 	begun, groups := time.Now(), c.group(c.prefix, keys)
 	errs := eachShard(ctx, c, driver.Repeatable, groups, func(p *driver.Pipeline, group []int) error {
-		for _, i := range group { // one by one, as they may be of several slots
+		for _, i := range group { // one by one: their slots may differ
 			p.CmdKey("UNLINK", c.prefix, keys[i])
 		}
 		return nil
@@ -65,7 +65,7 @@ func (c *Conn) InvalidateTags(ctx context.Context, tags ...string) error {
 	return err
 }
 
-// restOf returns the errors among the replies that are left.
+// restOf returns the errors among the remaining replies.
 func restOf(p *driver.Pipeline) (errs []error) {
 	for range p.Len() {
 		if err := p.Next().Err(); err != nil {
@@ -75,9 +75,9 @@ func restOf(p *driver.Pipeline) (errs []error) {
 	return errs
 }
 
-// InvalidateAll invalidates all that [Cached] functions and [Cache.Tagged]
-// objects keep under the Prefix and Version of the type. Values that Set stored
-// stay; see Clear. Its error says that some may still be found; see
+// InvalidateAll invalidates all results of [Cached] functions and all
+// [Value.Tagged] values under the Prefix and Version of the type. Values stored by
+// Set remain; see Clear. After an error some entries may still be found; see
 // [Conn.InvalidateTags]. O(1) for each shard, UNLINK, all shards at once.
 func (c Cache[T]) InvalidateAll(ctx context.Context) error {
 	return (*Options)(&c).invalidateAll(ctx, "Cache.InvalidateAll", nil)
@@ -103,21 +103,21 @@ func (o *Options) invalidateAll(ctx context.Context, op string, fn *observer) er
 	return err
 }
 
-// A Tagged is one value that carries tags; see [Cache.Tagged].
+// A Tagged is one value with tags; see [Value.Tagged].
 type Tagged[T any] struct {
 	object Value[T]
 	tags   []string
 }
 
-// Tagged returns the object with tags: a value that it stores counts until one
-// of them is invalidated ([InvalidateTags]), or its type is
-// ([Cache.InvalidateAll]). It is to be read by the same tags.
+// Tagged returns the object with tags. A value that it stores is valid until one of
+// the tags is invalidated by [InvalidateTags], or the type by
+// [Cache.InvalidateAll]. Read the value through the same tags.
 //
 //	err := profiles.Key(42).Tagged("team:7").Set(ctx, p)
 //
-// The value is kept in an envelope, with the stamps of its tags, and lives for the
-// type's time to live from each Set, under [FromCreation] as well. An entry
-// carries 65,534 tags at most.
+// The value is stored in an envelope with the stamps of its tags. Every Set
+// restarts the TTL of the type, also with [FromCreation]. An entry carries at most
+// 65,534 tags.
 func (v Value[T]) Tagged(tags ...string) Tagged[T] {
 	return Tagged[T]{v, sortedTags(tags)}
 }
@@ -125,8 +125,8 @@ func (v Value[T]) Tagged(tags ...string) Tagged[T] {
 // String returns the full key; see [Object].
 func (t Tagged[T]) String() string { return t.object.String() }
 
-// Get returns the value, or [ErrMiss]. O(1), MGET of the value and the stamps:
-// one round trip, all shards at once.
+// Get returns the value, or [ErrMiss]. O(1), MGET of the value and the stamps: one
+// round trip, all shards at once.
 func (t Tagged[T]) Get(ctx context.Context) (T, error) {
 	var zero T
 	s, err := newSubject(ctx, &t.object.Object, "Tagged.Get", t.tags)
@@ -143,14 +143,14 @@ func (t Tagged[T]) Get(ctx context.Context) (T, error) {
 	return found.value, s.end(ctx, found.hit(), &found.finding, nil)
 }
 
-// GetOr is Get with def in place of [ErrMiss]. Faults are still errors, beside
+// GetOr is Get with def in place of [ErrMiss]. Other errors are returned, beside
 // def.
 func (t Tagged[T]) GetOr(ctx context.Context, def T) (T, error) {
 	return orDefault(def)(t.Get(ctx))
 }
 
-// Set stores v under the tags as they stand now: what was invalidated while the
-// caller made v does not show in it, which is what [Cached] is for. Two round
+// Set stores v under the current stamps of the tags. It does not notice that a tag
+// was invalidated while the caller computed v; use [Cached] for that. Two round
 // trips: SET NX GET of the stamps, then SET with PX.
 func (t Tagged[T]) Set(ctx context.Context, v T) error {
 	s, err := newSubject(ctx, &t.object.Object, "Tagged.Set", t.tags)
@@ -184,5 +184,5 @@ func (t Tagged[T]) set(ctx context.Context, s *subject, v T) error {
 	return err
 }
 
-// Delete removes the value; see [Cache.Delete].
+// Delete removes the value; see [Value.Delete].
 func (t Tagged[T]) Delete(ctx context.Context) error { return t.object.Delete(ctx) }
