@@ -10,7 +10,7 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// begun returns the time, where anybody wants to know it.
+// begun returns the current time if the connection has hooks.
 func (m *many) begun() (now time.Time) {
 	if m.conn.observer != nil {
 		now = time.Now()
@@ -18,8 +18,8 @@ func (m *many) begun() (now time.Time) {
 	return now
 }
 
-// witness counts an operation on many keys, which has ended, and tells the
-// hooks, unless its caller does (quiet).
+// witness counts a finished operation on many keys and tells the hooks, unless
+// the caller does (quiet).
 func (m *many) witness(ctx context.Context, begun time.Time, err error) {
 	w := m.conn.witness(&m.opts, nil)
 	if m.near == 0 || m.hits+m.misses > 0 || err != nil {
@@ -32,8 +32,9 @@ func (m *many) witness(ctx context.Context, begun time.Time, err error) {
 	w.called(ctx, &CallInfo{Op: m.op, Hits: m.hits + m.near, Misses: m.misses, Elapsed: time.Since(begun), Err: err})
 }
 
-// nearMany moves the values that are kept near from what m is to read to found,
-// and begins the fills of the others, whose keys it returns.
+// nearMany moves the values that are kept near to found and removes their keys
+// from m. It begins a fill for each remaining key, and returns the remaining
+// keys.
 func nearMany[K comparable, T any](m *many, keys []K, found map[K]T) []K {
 	s := m.space()
 	if s == nil {
@@ -54,15 +55,15 @@ func nearMany[K comparable, T any](m *many, keys []K, found map[K]T) []K {
 	return rest
 }
 
-// GetMany returns the values of those keys that have one: of c.Key(k) for every
-// k of keys. Keys that are not there are not in the map. O(len(keys)), MGET in
-// one round trip per shard, all shards at once (GETEX under [SlideOnRead]). A
-// key that holds another Redis data type counts as not there, as it does for
-// MGET; under SlideOnRead it is [ErrWrongType]. With Options.Near, those that are
-// in this process are not asked for, and PTTL of the others goes with MGET.
+// GetMany returns the values at c.Key(k) for every k of keys. Keys without a
+// value are not in the map. O(len(keys)), MGET in one round trip per shard, all
+// shards at once (GETEX under [SlideOnRead]). A key that holds another Redis data
+// type counts as missing, as in MGET; under SlideOnRead it is [ErrWrongType].
+// With Options.Near, values that are near are not requested, and PTTL of the
+// other keys is sent along with MGET.
 //
-// What could be read is returned beside an error, which holds a [KeysError] for
-// the keys that could not.
+// If some keys cannot be read, GetMany returns the other values together with a
+// *[KeysError] for the failed keys.
 func GetMany[K comparable, T any](ctx context.Context, c Cache[T], keys []K) (map[K]T, error) {
 	m, err := newMany(ctx, "GetMany", c, keys)
 	if err != nil || len(keys) == 0 {
@@ -87,10 +88,11 @@ func GetMany[K comparable, T any](ctx context.Context, c Cache[T], keys []K) (ma
 	return found, err
 }
 
-// SetMany stores every value of items under c.Key(k). Each is stored with its
-// expiry or not at all; the error holds a [KeysError] for those that were not,
-// or may not have been. Where one does not serialize, nothing is stored.
-// O(len(items)), SET with PX, one round trip per shard, all shards at once.
+// SetMany stores every items[k] at c.Key(k). Each value is stored with its expiry
+// or not at all. On failure the error is a *[KeysError] for the keys that were
+// not, or may not have been, stored. If a value cannot be serialized, nothing is
+// stored. O(len(items)), SET with PX, one round trip per shard, all shards at
+// once.
 func SetMany[K comparable, T any](ctx context.Context, c Cache[T], items map[K]T) error {
 	keys := make([]K, 0, len(items))
 	for k := range items {
@@ -113,9 +115,10 @@ func SetMany[K comparable, T any](ctx context.Context, c Cache[T], items map[K]T
 	}, m.statuses)
 }
 
-// DeleteMany removes the values at c.Key(k) for every k of keys and returns how
-// many there were. O(len(keys)), UNLINK, one round trip per shard, all shards at
-// once. The error holds a [KeysError] for the keys that may still be there.
+// DeleteMany removes the values at c.Key(k) for every k of keys and returns the
+// number removed. On failure the error is a *[KeysError] for the keys that may
+// still exist. O(len(keys)), UNLINK, one round trip per shard, all shards at
+// once.
 func DeleteMany[K comparable, T any](ctx context.Context, c Cache[T], keys []K) (int, error) {
 	m, err := newMany(ctx, "DeleteMany", c, keys)
 	if err != nil || len(keys) == 0 {
@@ -150,20 +153,21 @@ type many struct {
 	opts  Options
 	conn  *Conn
 	front string
-	ms    int64 // the time to live, as in a query
+	ms    int64 // the TTL in milliseconds, as in a query
 	keys  []string
-	// The error of each key, nil where none has one. Only the one goroutine
-	// that reads replies writes it, and what it found.
+	// The error of each key; errs is nil if no key has one. Only the goroutine
+	// that reads the replies writes errs, hits and misses.
 	errs         []error
 	hits, misses int
-	quiet        bool // a step of a call that hooks are told of as a whole
+	quiet        bool // the caller tells the hooks of the whole call
 
-	near  int                           // values that were found near
-	fills []nearFill                    // one for each of keys, nil for none
-	kept  func(i int, ttl driver.Reply) // takes the time that the value of a key has left
+	near  int                           // values found near
+	fills []nearFill                    // one per key, nil for none
+	kept  func(i int, ttl driver.Reply) // receives the remaining TTL of a key
 }
 
-// space returns where values are kept near, nil for nowhere.
+// space returns the near space of the type, or nil if its values are not kept
+// near.
 func (m *many) space() *nearSpace {
 	if m.opts.Near == nil {
 		return nil
@@ -193,7 +197,7 @@ func newMany[K comparable, T any](ctx context.Context, op string, c Cache[T], ke
 	return m, nil
 }
 
-// get reads the strings at all keys and gives each that is there to found.
+// get reads the strings at all keys and passes each one that exists to found.
 func (m *many) get(ctx context.Context, found func(data []byte, i int) error) error {
 	if m.opts.TTLPolicy == SlideOnRead {
 		return m.getSliding(ctx, found)
@@ -224,15 +228,14 @@ func (m *many) get(ctx context.Context, found func(data []byte, i int) error) er
 	})
 }
 
-// each appends one command for each key.
+// each appends one command per key.
 func (m *many) each(p *driver.Pipeline, cmd string, group []int) {
 	for _, i := range group {
 		p.CmdKey(cmd, m.front, m.keys[i])
 	}
 }
 
-// getSliding is get for types whose reads start the time to live again: MGET
-// cannot.
+// getSliding is get for types whose reads restart the TTL, which MGET cannot do.
 func (m *many) getSliding(ctx context.Context, found func(data []byte, i int) error) error {
 	return m.run(ctx, driver.Repeatable, func(p *driver.Pipeline, group []int) error {
 		q := query{front: m.front, ms: m.ms, slide: m.ms > 0, p: p}
@@ -248,7 +251,7 @@ func (m *many) getSliding(ctx context.Context, found func(data []byte, i int) er
 	})
 }
 
-// value gives one value to found, and notes the error of its key.
+// value passes one value to found and records the error of its key, if any.
 func (m *many) value(r driver.Reply, i int, found func([]byte, int) error) {
 	data, ok, err := r.Bytes()
 	if err == nil && ok {
@@ -264,7 +267,7 @@ func (m *many) value(r driver.Reply, i int, found func([]byte, int) error) {
 	m.fail([]int{i}, err)
 }
 
-// statuses reads one reply per key, none of them nil, and notes the errors.
+// statuses reads one reply per key, none of them nil, and records the errors.
 func (m *many) statuses(p *driver.Pipeline, group []int) {
 	for n := range group {
 		_, err := present(p.Next())
@@ -283,7 +286,7 @@ func (m *many) chunks(p *driver.Pipeline, cmd string, group []int) {
 }
 
 // run sends one pipeline to each shard that has keys, all at once, and returns
-// what failed, by keys.
+// one error for the keys that failed.
 func (m *many) run(ctx context.Context, mode driver.Mode, write func(p *driver.Pipeline, group []int) error, read func(p *driver.Pipeline, group []int)) error {
 	begun := m.begun()
 	groups := m.conn.group(m.front, m.keys)
@@ -304,7 +307,7 @@ func (m *many) run(ctx context.Context, mode driver.Mode, write func(p *driver.P
 	return err
 }
 
-// fail notes err, if it is one, for some of the keys.
+// fail records err, unless it is nil, for some of the keys.
 func (m *many) fail(group []int, err error) {
 	if err == nil {
 		return
@@ -318,8 +321,8 @@ func (m *many) fail(group []int, err error) {
 	}
 }
 
-// err returns one error for all keys that failed. Keys of one shard mostly fail
-// for one reason, which is said once.
+// err returns one error for all keys that failed. Keys of one shard usually fail
+// for the same reason, which is reported once.
 func (m *many) err() error {
 	if m.errs == nil {
 		return nil

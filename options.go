@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// nearSpace returns the space of a type, nil where its values are not kept near.
+// nearSpace returns the near space of a type, or nil if its values are not kept
+// near.
 func (c *Conn) nearSpace(o *Options) *nearSpace {
 	if o.TTLPolicy == SlideOnRead || o.field != "" {
 		return nil
@@ -22,46 +23,45 @@ func (c *Conn) nearSpace(o *Options) *nearSpace {
 	return c.addNearSpace(o)
 }
 
-// Options describe a type of cache object. The zero value is valid: keys
-// without a prefix, on the default connection, that expire as the connection
-// says. Options are read at every operation, so a connection may be configured
-// after the variable that holds them was made.
+// Options describe a type of cache object. The zero value is valid: keys without
+// a prefix, on the default connection, with the connection's TTL. The connection
+// is looked up at every operation, so it may be configured after a package-level
+// variable that holds the Options is initialized.
 type Options struct {
-	// Prefix is the first part of every key. It is used as it stands: dots in
-	// it make it several parts, braces a hash tag.
+	// Prefix is the first part of every key. It is used verbatim: dots in it
+	// separate parts, and braces mark a hash tag.
 	Prefix string
 
-	// TTL is how long an object lives, in steps of a millisecond; less than
-	// one counts as one. Zero means the connection's default (its "ttl"
-	// option, none where it has none), [Forever] means no end. Less than zero
-	// is an error.
+	// TTL is how long an object lives. It is rounded down to milliseconds, with a
+	// minimum of one. Zero means the connection's default (its "ttl" option, or
+	// else no expiry). [Forever] means no expiry. A negative TTL is an error.
 	TTL time.Duration
 
-	// TTLPolicy says when the time to live starts again.
+	// TTLPolicy says which operations restart the TTL.
 	TTLPolicy TTLPolicy
 
-	// Connection is the name of the connection ("#name" in its DSN, or
-	// CACHES_DSN_NAME). Empty means the default one.
+	// Connection is the name of the connection, as in "#name" of its DSN or
+	// CACHES_DSN_NAME. Empty means the default connection.
 	Connection string
 
-	// Version stands in every key, before Prefix: another version is another
-	// set of entries. Empty means the connection's.
+	// Version precedes Prefix in every key, so that each version has its own
+	// entries. Empty means the connection's version.
 	Version string
 
-	// Serializer turns values into bytes. Nil means [JSON].
+	// Serializer turns values into bytes and back. Nil means [JSON].
 	Serializer Serializer
 
-	// Near keeps values in this process as well, and has the server tell when
-	// one is no longer true. Nil means not to; &Near{} is usable.
+	// Near keeps values in this process as well, until the server reports that
+	// they have changed. Nil disables it; &Near{} enables it with its defaults.
 	Near *Near
 
 	fresh bool   // set by Fresh
-	err   error  // of Under
+	err   error  // set by Under
 	conn  *Conn  // set by On
-	field string // the name for statistics, set by Bind and Under, whose prefixes are those of single objects
+	field string // the name in statistics, set by Bind and Under, whose prefixes include an object's key
 }
 
-// typeName is what statistics call the type.
+// typeName returns the name of the type in statistics.
 func (o *Options) typeName() string {
 	if o.field != "" {
 		return o.field
@@ -69,7 +69,7 @@ func (o *Options) typeName() string {
 	return o.Prefix
 }
 
-// ttl returns the time to live in milliseconds on conn, 0 for none.
+// ttl returns the TTL on conn in milliseconds, 0 for no expiry.
 func (o *Options) ttl(conn *Conn) (int64, error) {
 	if err := o.Near.check(); err != nil {
 		return 0, err

@@ -6,29 +6,29 @@ import (
 	"time"
 )
 
-// Forever is a time to live without end.
+// Forever is the TTL of an object that does not expire.
 const Forever time.Duration = math.MaxInt64
 
-// A TTLPolicy says when an object's time to live starts again.
+// A TTLPolicy says when an object's TTL restarts.
 type TTLPolicy uint8
 
 const (
-	// RefreshOnWrite starts the time to live again with every write that
-	// succeeds, also where it changes nothing: a set is asked to hold a member
-	// that it holds. Writes on a condition that does not hold (Add of a Cache,
-	// Replace, GetOrAdd) leave it. It is the zero value and the default.
+	// RefreshOnWrite restarts the TTL on every successful write, even one that
+	// changes nothing, such as adding a member that is already in the set. A
+	// write whose condition is false ([Value.Add], [Value.Replace],
+	// [Dict.GetOrAdd]) leaves it unchanged. It is the zero value and the default.
 	RefreshOnWrite TTLPolicy = iota
-	// FromCreation counts from the write that created the object; later
-	// writes leave it. A counter of visits per day is one. An object that has
-	// no end, after Persist, gets one with the next write.
+	// FromCreation counts the TTL from the write that created the object; later
+	// writes leave it unchanged. It suits a counter of visits per day. An object
+	// without an expiry, as after Persist, gets one on its next write.
 	FromCreation
-	// SlideOnRead starts it again with every read of the content as well: not
-	// with Len, Exists and ExpiresIn, nor with the operations between sets.
-	// Such reads write, so they go to masters only.
+	// SlideOnRead also restarts the TTL on every read of the content. Such reads
+	// write, so they go only to masters. Len, Exists, ExpiresIn and the
+	// operations between sets do not restart it.
 	SlideOnRead
 )
 
-// String returns the policy's name in a struct tag of [Bind].
+// String returns the name of the policy in a struct tag of [Bind].
 func (p TTLPolicy) String() string {
 	if int(p) < len(policyNames) {
 		return policyNames[p]
@@ -38,7 +38,8 @@ func (p TTLPolicy) String() string {
 
 var policyNames = [...]string{RefreshOnWrite: "write", FromCreation: "creation", SlideOnRead: "read"}
 
-// milliseconds is how Redis counts: it has nothing smaller, and 0 would delete.
+// milliseconds returns ttl in milliseconds, the resolution of Redis. A shorter
+// ttl becomes one millisecond, because zero would delete the key.
 func milliseconds(ttl time.Duration) (int64, error) {
 	if ttl < 0 {
 		return 0, fmt.Errorf("caches: a time to live of %v is negative: use caches.Forever for none", ttl)

@@ -8,36 +8,37 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Cache is a type of cached values of T: its fields say where the values are
-// kept and for how long, and [Cache.Key] returns the value at a key.
+// A Cache describes a type of cached values. Its fields say where the values are
+// kept and for how long; [Cache.Key] returns the value at a key.
 //
 //	var profiles = caches.Cache[Profile]{Prefix: "profile", TTL: time.Hour}
 //	…
 //	p, err := profiles.Key(42).Get(ctx)
 //
-// A Cache is a description, not a connection: making one reads no environment
-// and contacts no server, so a Cache is often a package-level variable. It is
-// cheap to copy and, like any value that is not modified, safe for concurrent
-// use. Its fields are those of [Options].
+// A Cache is a description, not a connection: making one reads no environment and
+// contacts no server, so a Cache is often a package-level variable. It is cheap
+// to copy and, like any value that is not modified, safe for concurrent use. It
+// has the fields of [Options].
 type Cache[T any] Options
 
-// Key returns the value whose key is the prefix followed by parts, joined by
-// dots, such as profile.42. Parts are strings, bytes, numbers, bools,
-// encoding.TextMarshalers, [RawKey] and [HashTag]. Every part is kept, including
-// zero and empty ones. A part of another type is the error of every operation.
-// Key() without parts is the prefix alone.
+// Key returns the value at the key that joins the prefix and parts with dots,
+// such as profile.42. Parts are strings, byte slices, numbers, bools,
+// encoding.TextMarshalers, [RawKey] and [HashTag]. Every part is kept, even if it
+// is zero or empty. With a part of another type, every operation returns an
+// error. Without parts, the key is the prefix alone.
 func (c Cache[T]) Key(parts ...any) Value[T] { return Value[T]{(*Options)(&c).object(parts)} }
 
-// On returns a copy of c that uses conn, whatever Connection and the context
-// say. Nil removes an earlier conn.
+// On returns a copy of c that uses conn, regardless of Connection and the
+// context. A nil conn undoes an earlier On.
 func (c Cache[T]) On(conn *Conn) Cache[T] {
 	c.conn = conn
 	return c
 }
 
-// Under returns the type of the values whose keys lie under that of c.Key(parts...):
-// its Prefix is that key. [GetMany] and Clear then concern the values of one user,
-// say. Statistics count them as values of c. They are not kept near.
+// Under returns the type of the values whose keys begin with the key of
+// c.Key(parts...), which is its Prefix. It restricts [GetMany] and Clear to the
+// values of one user, for example. Statistics count its values as values of c.
+// They are not kept near.
 func (c Cache[T]) Under(parts ...any) Cache[T] {
 	o := c.Key(parts...)
 	c.field, c.err = (*Options)(&c).typeName(), o.err
@@ -58,35 +59,37 @@ func (c Cache[T]) Fresh() Cache[T] {
 	return c
 }
 
-// Clear removes every value under the prefix, on all shards, and returns how
-// many. It walks the whole keyspace of each server (SCAN and UNLINK): it is for
-// tests and for repair. Values stored meanwhile may stay.
+// Clear removes every value under the prefix, on all shards, and returns the
+// number removed. It scans the whole keyspace of each server (SCAN and UNLINK),
+// so it is meant for tests and repairs. Values stored during the scan may remain.
+// A type without a Prefix cannot be cleared.
 func (c Cache[T]) Clear(ctx context.Context) (int64, error) {
 	return (*Options)(&c).clear(ctx, "Cache.Clear")
 }
 
-// Value is one cached value of T: a Redis string at a key. [Cache.Key] returns
-// it. A Value is immutable, cheap to copy and safe for concurrent use. It holds
-// nothing of the stored data. The zero Value has no key: its operations return
-// [ErrNoKey].
+// A Value refers to one cached value, a Redis string at a key. [Cache.Key]
+// returns it. A Value is immutable, cheap to copy and safe for concurrent use,
+// and holds none of the stored data. The zero Value has no key: its operations
+// return [ErrNoKey].
 type Value[T any] struct{ Object }
 
-// Key returns the value whose key is that of v followed by parts; see
+// Key returns the value whose key is the key of v followed by parts; see
 // [Cache.Key].
 func (v Value[T]) Key(parts ...any) Value[T] { return Value[T]{v.below(parts)} }
 
 // On returns a copy of v that uses conn; see [Cache.On].
 func (v Value[T]) On(conn *Conn) Value[T] { return Value[T]{v.on(conn)} }
 
-// WithTTL returns a copy of v with a time to live of its own: ttl replaces that
-// of the type, as [Options] describes it.
+// WithTTL returns a copy of v with its own TTL, which replaces the TTL of the
+// type; see [Options].
 func (v Value[T]) WithTTL(ttl time.Duration) Value[T] { return Value[T]{v.withTTL(ttl)} }
 
 // Fresh returns a copy of v whose reads bypass the near cache; see [Cache.Fresh].
 func (v Value[T]) Fresh() Value[T] { return Value[T]{v.afresh()} }
 
-// Get returns the value, or [ErrMiss]. O(1), GET (GETEX under [SlideOnRead]),
-// and with Options.Near PTTL beside it, or nothing.
+// Get returns the value, or [ErrMiss] if there is none. O(1), GET (GETEX under
+// [SlideOnRead]). With Options.Near it sends PTTL as well, or nothing if the
+// value is near.
 func (c Value[T]) Get(ctx context.Context) (T, error) {
 	if v, ok := nearHit[T](ctx, &c.Object, "Cache.Get"); ok {
 		return v, nil
@@ -110,7 +113,7 @@ func (c Value[T]) Get(ctx context.Context) (T, error) {
 	return v, err
 }
 
-// get appends the read of a string.
+// get appends the command that reads a string.
 func (q *query) get() {
 	if q.slide {
 		q.cmd("GETEX").String("PX").Int(q.ms)
@@ -119,7 +122,7 @@ func (q *query) get() {
 	q.cmd("GET")
 }
 
-// readStored reads the next reply, a stored value.
+// readStored decodes the next reply as a stored value. A nil reply is a miss.
 func readStored[T any](q *query, s Serializer) (T, error) {
 	var zero T
 	q.looks = true
@@ -137,17 +140,17 @@ func readStored[T any](q *query, s Serializer) (T, error) {
 	return v, nil
 }
 
-// GetOr is Get with def in place of [ErrMiss]. Faults are still errors, beside
-// def.
+// GetOr is like Get but returns def instead of [ErrMiss]. Any other error is
+// returned together with def.
 func (c Value[T]) GetOr(ctx context.Context, def T) (T, error) {
 	return orDefault(def)(c.Get(ctx))
 }
 
-// GetOrSet returns the value; where there is none it calls load and stores what
-// load returns, unless somebody else stored a value meanwhile, which is then
-// returned. It does not keep callers from loading at the same time: that is
-// what [Cached] is for. An error of load is returned as it is, and nothing is
-// stored. Two round trips at most, GET and SET NX GET.
+// GetOrSet returns the value. If there is none, it calls load and stores the
+// result, unless another caller has stored a value in the meantime, which it then
+// returns. Concurrent callers may all call load; [Cached] prevents this. An error
+// of load is returned unchanged, and nothing is stored. At most two round trips,
+// GET and SET NX GET.
 func (c Value[T]) GetOrSet(ctx context.Context, load func(context.Context) (T, error)) (T, error) {
 	v, err := c.Get(ctx)
 	if !errors.Is(err, ErrMiss) {
@@ -175,22 +178,23 @@ func (c Value[T]) Add(ctx context.Context, v T) (added bool, err error) {
 	return added, err
 }
 
-// Replace stores v if there is a value, and reports whether it did. O(1),
+// Replace stores v if there already is a value, and reports whether it did. O(1),
 // SET XX.
 func (c Value[T]) Replace(ctx context.Context, v T) (replaced bool, err error) {
 	_, replaced, err = c.set(ctx, "Cache.Replace", v, "XX")
 	return replaced, err
 }
 
-// Swap stores v and returns the value before it; loaded reports whether there
-// was one. One that does not decode is replaced all the same, and [ErrCorrupt].
-// O(1), SET GET.
+// Swap stores v and returns the previous value, if any; loaded reports whether
+// there was one. A previous value that cannot be decoded is replaced as well, and
+// the error is [ErrCorrupt]. O(1), SET GET.
 func (c Value[T]) Swap(ctx context.Context, v T) (previous T, loaded bool, err error) {
 	return c.set(ctx, "Cache.Swap", v, "GET")
 }
 
-// set is SET with the given flags. Without GET among them, ok reports whether v
-// was stored; with it, whether there was a value before, which is old.
+// set is SET with the given flags. With GET among them, old is the previous value
+// and ok reports whether there was one. Without GET, ok reports whether v was
+// stored.
 func (c Value[T]) set(ctx context.Context, op string, v T, flags ...string) (old T, ok bool, err error) {
 	var q query
 	if err := q.begin(ctx, &c.Object, op, 0); err != nil {
@@ -222,9 +226,9 @@ func (c Value[T]) set(ctx context.Context, op string, v T, flags ...string) (old
 	return old, true, nil
 }
 
-// appendSet appends SET and its expiry. Under FromCreation a value that is
-// there keeps its own: only SET NX, which creates, may name one. The others
-// keep what there is, and add one where there is none in the same step.
+// appendSet appends SET and its expiry. Under FromCreation an existing value
+// keeps its expiry, so only SET NX, which creates the value, may set one. Other
+// forms keep the existing expiry, or add one in the same step if there is none.
 func appendSet[T any](q *query, s Serializer, v T, flags ...string) error {
 	keeps := q.fixed && !creates(flags)
 	var set *driver.Pipeline
@@ -250,7 +254,8 @@ func appendSet[T any](q *query, s Serializer, v T, flags ...string) error {
 
 func creates(flags []string) bool { return len(flags) > 0 && flags[0] == "NX" }
 
-// Take removes the value and returns it, or [ErrMiss]. O(1), GETDEL.
+// Take removes the value and returns it, or [ErrMiss] if there is none. O(1),
+// GETDEL.
 func (c Value[T]) Take(ctx context.Context) (T, error) {
 	var zero T
 	var q query
@@ -265,9 +270,9 @@ func (c Value[T]) Take(ctx context.Context) (T, error) {
 	return readStored[T](&q, c.opts.serializer())
 }
 
-// Delete removes the value. That there was none is no error. A result that a
-// [Cached] function computes meanwhile is not kept. O(1), UNLINK of the key and
-// of the lease beside it.
+// Delete removes the value. It is not an error if there is none. A result that a
+// [Cached] function is computing for the key is not kept. O(1), UNLINK of the key
+// and its lease.
 func (c Value[T]) Delete(ctx context.Context) error {
 	var q query
 	if err := q.begin(ctx, &c.Object, "Delete", 0); err != nil {
