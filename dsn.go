@@ -12,85 +12,85 @@ import (
 	"time"
 )
 
-// A DSN is a data source name, the text that configures a connection:
+// A DSN is a data source name, which configures a connection:
 //
 //	scheme://[user[:password]@]host[:port][,host[:port]…][/db][?options][#name]
 //
 // The built-in schemes are
 //
 //	redis://localhost:6379/0            a Redis server, 7.0 or newer
-//	rediss://cache.example.com/0        the same over TLS, verified
-//	redis+unix:///run/redis.sock?db=0   the same over a socket of this machine
+//	rediss://cache.example.com/0        the same over TLS, with the certificate verified
+//	redis+unix:///run/redis.sock?db=0   the same over a Unix socket
 //	redis+cluster://cache01,cache02/    a Redis Cluster; the hosts are some of its servers
-//	redis+sentinel://s1,s2,s3/mymaster/0  the master of that name, wherever these Sentinels say it is
-//	rediss+cluster, rediss+sentinel     both over TLS
-//	locmem://                           this process's memory, nobody else's
-//	locmem://name                       the same, shared by all in the process who use the name
-//	dummy://                            stores nothing, answers as an empty server
+//	redis+sentinel://s1,s2,s3/mymaster/0  the master with that name, found by these Sentinels
+//	rediss+cluster, rediss+sentinel     the same two over TLS
+//	locmem://                           memory of this process, not shared
+//	locmem://name                       the same, shared by all connections in the process that use the name
+//	dummy://                            stores nothing, replies as an empty server
 //
-// and [Register] adds others. The host defaults to localhost, the port to
-// 6379, of Sentinels to 26379, the database to 0. Several hosts of redis and
-// rediss are shards of one connection, as are several DSNs of one name.
+// and [Register] adds others. The default host is localhost, the default port
+// 6379 (26379 for Sentinels), the default database 0. Several hosts of redis and
+// rediss are shards of one connection, as are several DSNs with the same name.
 //
-// User, password, socket path, name and the values of options are
-// percent-decoded: a "/", "?", "#" or "@" in a password is written %2F, %3F,
-// %23 or %40. A user without ":" is a password, for servers that have no users.
-// An empty password is an error, for it is what an unset variable leaves
-// behind; allow_no_auth=1 takes it as none.
+// User, password, socket path, name and option values are percent-decoded: "/",
+// "?", "#" and "@" in a password are written %2F, %3F, %23 and %40. A user
+// without ":" is a password, for servers that have no users. An empty password is
+// an error, since it usually comes from an unset variable; with allow_no_auth=1
+// it means no password.
 //
-// The options, each at most once. Durations are Go's ("90s", "1h") or whole
-// seconds ("3600"); switches are 1, 0, true or false.
+// Each option may occur once. Durations are Go's ("90s", "1h") or whole seconds
+// ("3600"). Switches are 1, 0, true or false.
 //
-//	ttl              how long objects live that do not say; left out, for ever
-//	prefix           stands before every key, with a dot; also key_prefix
-//	version          stands before every key, behind prefix
+//	ttl              default time to live of objects; without it they do not expire
+//	prefix           precedes every key, followed by a dot; also key_prefix
+//	version          follows the prefix in every key, followed by a dot
 //	router           crc32 (the default) or ketama: see [CRC32], [Ketama]
-//	node             the shard's name for the router; "host:port/db" by default
-//	previous         the shards of before a change of them, by name or host and with commas:
-//	                 what is still there is found and moved, see [ConnOptions]
-//	previous_router  what divided keys among those; router by default
-//	conns            connections to one server that all calls share; 1 by default
-//	maxsize          redis: most connections for the few calls that need their own, 64 by
-//	                 default, see [ConnOptions]; locmem: most entries
-//	minsize          at most maxsize; connections are kept when idle, so it asks for nothing more
-//	timeout          of one call whose context has no nearer deadline; 1s by default
-//	connect_timeout  of dialling, with TLS and AUTH; 1s by default
-//	client_name      what CLIENT LIST shows
+//	node             the name of the shard for the router; "host:port/db" by default
+//	previous         the shards before a change, by name or host, separated by commas:
+//	                 keys still on them are found and moved, see [ConnOptions]
+//	previous_router  the router of the previous shards; router by default
+//	conns            number of shared connections to one server; 1 by default
+//	maxsize          redis: maximum number of dedicated connections, for the few calls that
+//	                 need one, 64 by default, see [ConnOptions]; locmem: maximum number of entries
+//	minsize          at most maxsize; has no other effect, since idle connections are kept
+//	timeout          limit of one call whose context has no earlier deadline; 1s by default
+//	connect_timeout  limit of dialing, with TLS and AUTH; 1s by default
+//	client_name      the name that CLIENT LIST shows
 //	db               redis+unix: the database
 //	allow_no_auth    see above
-//	replicas         redis+cluster, redis+sentinel: 1 has replicas answer what only reads, and
-//	                 may be behind the last write; never what slides a time to live, nor a stamp
-//	sentinel_user, sentinel_password  for the Sentinels; those in front of the hosts are for the servers
-//	tls_ca           rediss and other schemes with TLS: PEM file of the authorities to trust, instead of the system's
-//	tls_cert         rediss: PEM file of the client's certificate, …
-//	tls_key          … and of its key
-//	tls_server_name  rediss: the name in the server's certificate; the host by default
-//	tls_insecure     rediss: 1 accepts any certificate, and so anybody in between
+//	replicas         redis+cluster, redis+sentinel: 1 sends commands that only read to replicas, which
+//	                 may lag behind the last write; never reads that restart a time to live or validate a result
+//	sentinel_user, sentinel_password  for the Sentinels; user and password before the hosts are for the servers
+//	tls_ca           schemes with TLS: PEM file of the trusted authorities, instead of the system's
+//	tls_cert         schemes with TLS: PEM file of the client's certificate
+//	tls_key          schemes with TLS: PEM file of its key
+//	tls_server_name  schemes with TLS: the name in the server's certificate; the host by default
+//	tls_insecure     schemes with TLS: 1 accepts any certificate, and so any man in the middle
 //
-// A DSN never shows its password: not by String, not by a verb of fmt, not in
-// JSON, not in a log. Its fields are for reading.
+// A DSN does not show its password: not in String, in fmt output, in JSON or in
+// logs. Its fields are read-only.
 type DSN struct {
-	// Scheme is what stands before "://", in lower case.
+	// Scheme is the text before "://", in lower case.
 	Scheme string
-	// Hosts are the servers, "host:port" each; of locmem the name of the
-	// store, if there is one; of redis+unix none.
+	// Hosts lists the servers as "host:port". For locmem it has the name of the
+	// store, if there is one. For redis+unix it is empty.
 	Hosts []string
 	// DB is the number of the database on a Redis server, from 0.
 	DB int
 	// Name is the name of the connection, empty for the default one.
 	Name string
-	// Username is the user to authenticate as, empty where there is none.
+	// Username is the user to authenticate as, empty for none.
 	Username string
 
-	of       scheme // what Scheme names
-	path     secret // of a registered scheme, whose path may be a token
+	of       scheme // named by Scheme
+	path     secret // the path of a registered scheme may be a token
 	master   string // of redis+sentinel
 	password secret
 	raw      rawOptions
 	options  options
 }
 
-// options are the typed values of the query. Zero is an option that is not set.
+// options are the parsed values of the query. A zero field is not set.
 type options struct {
 	ttl                      time.Duration
 	prefix, version          string
@@ -107,8 +107,8 @@ type options struct {
 	sentinelPassword         secret
 }
 
-// A secret keeps text inside a closure. Whatever prints by reflection, with or
-// without our methods in its way, finds an address there.
+// A secret keeps text in a closure. Code that prints by reflection, even without
+// calling our methods, shows only an address.
 type secret func() string
 
 func (s secret) reveal() string {
@@ -118,12 +118,12 @@ func (s secret) reveal() string {
 	return s()
 }
 
-// A rawOptions gives the text of an option and whether it is set. It is a
+// A rawOptions returns the text of an option and whether it is set. It is a
 // closure for the same reason: an option of a registered scheme may be a token.
 type rawOptions func(name string) (value string, ok bool)
 
-// ParseDSN reads a DSN. It opens nothing. Its errors name the part that is
-// wrong and never repeat the text, which may be a secret out of place.
+// ParseDSN parses a DSN. It opens nothing. Its errors name the invalid part but
+// never repeat the text, which may be a misplaced secret.
 func ParseDSN(s string) (*DSN, error) {
 	d, err := parseDSN(s)
 	if err != nil {
@@ -132,9 +132,9 @@ func ParseDSN(s string) (*DSN, error) {
 	return d, nil
 }
 
-// parseDSN is ParseDSN that returns a DSN with an error as well: where the
-// fragment could be read it has the Name, so that the error can be kept for
-// whoever asks for it.
+// parseDSN is like ParseDSN but returns a DSN even with an error. Unless the
+// fragment is invalid the DSN has its Name, under which a Registry keeps the
+// error.
 func parseDSN(s string) (*DSN, error) {
 	d := &DSN{}
 	if err := d.parse(s); err != nil {
@@ -143,9 +143,9 @@ func parseDSN(s string) (*DSN, error) {
 	return d, nil
 }
 
-// parse cuts s from the outside in. The name comes first, so that an error of
-// anything else is kept under the right one; and nothing is looked at, let
-// alone shown, before it is sure that no stray "@" makes it part of a password.
+// parse cuts s from the outside in. The name comes first, so that any other error
+// is kept under the right name. Nothing behind the scheme is parsed, let alone
+// shown, before a stray "@", which could make it part of a password, is ruled out.
 func (d *DSN) parse(s string) error {
 	rest, fragment, _ := strings.Cut(s, "#")
 	if err := d.parseName(fragment); err != nil {
@@ -171,14 +171,13 @@ func (d *DSN) parse(s string) error {
 	return d.parseParts(authority, path, options)
 }
 
-// errStrayAt is the error of an "@" behind the host. What stands before it may
-// be the second half of a password, which must not be taken for a path, an
-// option or a name, and be shown as one.
+// errStrayAt reports an "@" behind the host. The text before it may be the second
+// half of a password, which must not be shown as a path, an option or a name.
 var errStrayAt = errors.New(`there is an "@" behind the host: inside a user or password write "/" as %2F, "?" as %3F and "#" as %23; anywhere else write "@" as %40`)
 
-// parseParts reads what is between scheme and name. The options come before the
-// user, since allow_no_auth says what an empty password means. The last "@"
-// ends the password, so that one with a bare "@" is not cut short.
+// parseParts parses the parts between scheme and name. The options come before the
+// user, since allow_no_auth says what an empty password means. The last "@" ends
+// the password, so an unescaped "@" does not cut it short.
 func (d *DSN) parseParts(authority, path, options string) error {
 	info, hosts, hasInfo := cutLast(authority, "@")
 	if hasInfo && !d.of.auth {
@@ -198,8 +197,8 @@ func (d *DSN) parseParts(authority, path, options string) error {
 	return d.check()
 }
 
-// cutLast is strings.Cut around the last sep, with all of s behind it where
-// there is none.
+// cutLast is like strings.Cut, but cuts around the last sep. Without one, all of s
+// is after it.
 func cutLast(s, sep string) (before, after string, found bool) {
 	if i := strings.LastIndex(s, sep); i >= 0 {
 		return s[:i], s[i+len(sep):], true
@@ -207,8 +206,8 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return "", s, false
 }
 
-// parseName reads the fragment. Names are shown everywhere and make the names of
-// variables, so that few characters are allowed.
+// parseName parses the fragment. Names are shown everywhere and become part of the
+// names of variables, so few characters are allowed.
 func (d *DSN) parseName(fragment string) error {
 	if strings.ContainsRune(fragment, '@') {
 		return errStrayAt
@@ -224,12 +223,12 @@ func (d *DSN) parseName(fragment string) error {
 	return nil
 }
 
-// parseUserinfo reads what stands before the host. Without a password no AUTH
-// is sent, and so the user is dropped with it: a server would be asked as the
-// default user, and String of a DSN should not say otherwise.
+// parseUserinfo parses user and password. Without a password AUTH is not sent and
+// the server sees the default user, so Username must not say otherwise: the user
+// is dropped.
 func (d *DSN) parseUserinfo(info string) error {
 	user, password, ok := strings.Cut(info, ":")
-	if !ok { // redis://password@host, as Heroku has it and redis-cli reads it
+	if !ok { // redis://password@host, as Heroku writes it and redis-cli reads it
 		user, password = "", info
 	}
 	user, err := unescape("user", user)
@@ -248,7 +247,7 @@ func (d *DSN) parseUserinfo(info string) error {
 	return nil
 }
 
-// check is what concerns several parts at once.
+// check reports options that contradict each other.
 func (d *DSN) check() error {
 	o := &d.options
 	switch {
@@ -264,17 +263,17 @@ func (d *DSN) check() error {
 	return nil
 }
 
-// Password returns the password in the clear, for the opener of a registered
-// scheme. It is empty where there is none.
+// Password returns the password in plain text, or "", for the opener of a
+// registered scheme.
 func (d DSN) Password() string { return d.password.reveal() }
 
-// Path returns the socket of redis+unix. Of a registered scheme it is what
-// follows the hosts, percent-decoded, without the slash. Others have none.
+// Path returns the socket of redis+unix. For a registered scheme it returns the
+// path behind the hosts, percent-decoded and without the leading slash. For other
+// schemes it is empty.
 func (d DSN) Path() string { return d.path.reveal() }
 
-// Option returns the value of an option as text, percent-decoded, empty where
-// it is not set. It is for the opener of a registered scheme, whose own options
-// are not looked at before.
+// Option returns the percent-decoded text of an option, or "" if it is not set. It
+// is for the opener of a registered scheme, which must validate its own options.
 func (d DSN) Option(name string) string {
 	value, _ := d.option(name)
 	return value
@@ -287,8 +286,8 @@ func (d DSN) option(name string) (string, bool) {
 	return d.raw(name)
 }
 
-// String returns the DSN's scheme, hosts, database and name. It leaves out user
-// and password, all other options, and the path of a registered scheme.
+// String returns the scheme, hosts, database and name of the DSN. It omits the
+// user, the password, all other options, and the path of a registered scheme.
 func (d DSN) String() string {
 	var b strings.Builder
 	b.WriteString(d.Scheme + "://")
@@ -315,24 +314,24 @@ func (d DSN) String() string {
 	return b.String()
 }
 
-// GoString returns String, quoted as Go would.
+// GoString returns the same as String, quoted, in caches.DSN(…).
 func (d DSN) GoString() string { return "caches.DSN(" + strconv.Quote(d.String()) + ")" }
 
-// Format writes String for every verb of package fmt, also for those that
-// would show the fields.
+// Format implements [fmt.Formatter]. It writes String for every verb, including
+// verbs that would show the fields.
 func (d DSN) Format(f fmt.State, verb rune) { formatSafe(f, verb, d) }
 
-// LogValue returns String to package log/slog.
+// LogValue implements [slog.LogValuer]. It returns the same as String.
 func (d DSN) LogValue() slog.Value { return slog.StringValue(d.String()) }
 
-// MarshalText returns String. Encoders of package encoding/json and of most
-// others use it.
+// MarshalText implements [encoding.TextMarshaler], which most encoders use. It
+// returns the same as String.
 func (d DSN) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// MarshalJSON returns String as a JSON string.
+// MarshalJSON returns the same as String, as a JSON string.
 func (d DSN) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
 
-// formatSafe writes v's String, or its GoString for %#v, quoted for %q.
+// formatSafe writes the String of v, quoted for %q, or its GoString for %#v.
 func formatSafe(f fmt.State, verb rune, v interface {
 	fmt.Stringer
 	fmt.GoStringer
@@ -347,8 +346,8 @@ func formatSafe(f fmt.State, verb rune, v interface {
 	}
 }
 
-// node returns the name of a DSN of one shard. What several hosts are asked for
-// is called by the first of them, or what it is.
+// node returns the name of the shard of d: the option node, or else a name made
+// of the master, the socket or the first host, and the database.
 func (d *DSN) node() string {
 	host := d.Scheme
 	if len(d.Hosts) > 0 {
@@ -367,8 +366,7 @@ func (d *DSN) node() string {
 	return host + "/" + strconv.Itoa(d.DB)
 }
 
-// shards returns d once for each of its hosts, or as it is without any, or where
-// they are all asked for one.
+// shards returns a copy of d for each host, or d itself if it is one shard.
 func (d *DSN) shards() []*DSN {
 	if len(d.Hosts) < 2 || d.of.one {
 		return []*DSN{d}
@@ -382,14 +380,14 @@ func (d *DSN) shards() []*DSN {
 	return all
 }
 
-// A dsnOption is an option of the query: where it belongs and how it is read.
+// A dsnOption is an option of the query, with the schemes that have it.
 type dsnOption struct {
 	name string
 	in   scope
 	set  func(o *options, value string) error
 }
 
-// dsnOptions are all options but db, in the order in which errors list them.
+// dsnOptions lists all options except db, in the order of error messages.
 var dsnOptions = []dsnOption{
 	{"ttl", inAll, func(o *options, v string) error { return setSpan(&o.ttl, v, "to never expire") }},
 	{"version", inAll, func(o *options, v string) error { return setPrefix(&o.version, v) }},
@@ -415,7 +413,7 @@ var dsnOptions = []dsnOption{
 	{"tls_insecure", inTLS, func(o *options, v string) error { return setSwitch(&o.tlsInsecure, v) }},
 }
 
-// optionNamed returns the option of a name, or nil.
+// optionNamed returns the option with the given name, or nil.
 func optionNamed(name string) *dsnOption {
 	i := slices.IndexFunc(dsnOptions, func(o dsnOption) bool { return o.name == name })
 	if i < 0 {
@@ -438,8 +436,8 @@ func knownOptions(of scope) string {
 	return strings.Join(names, ", ")
 }
 
-// parseQuery reads the options. An option that is there twice is an error, not
-// a matter of which one counts: clients differ in that.
+// parseQuery parses the options. An option that occurs twice is an error, since
+// clients differ in which one they use.
 func (d *DSN) parseQuery(s string) error {
 	given := make(map[string]string)
 	for item := range strings.SplitSeq(s, "&") {
@@ -462,8 +460,8 @@ func (d *DSN) parseQuery(s string) error {
 	return nil
 }
 
-// splitOption reads "name=value". It is strict about the name, since errors
-// show it: only what looks like the name of an option is taken for one.
+// splitOption parses "name=value". It accepts only text that looks like the name
+// of an option, since errors show the name.
 func splitOption(item string) (name, value string, err error) {
 	name, value, ok := strings.Cut(item, "=")
 	if !ok || name == "" || len(name) > 40 || !allIn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") {
@@ -478,16 +476,15 @@ func splitOption(item string) (name, value string, err error) {
 	return name, value, nil
 }
 
-// setOption reads one option. A mistyped one must not be passed over in
-// silence, as most clients do: a cache would live without the limit that its
-// operator wrote down.
+// setOption sets one option. A mistyped one must not be silently ignored, as most
+// clients do: the cache would run without the limit that its operator set.
 func (d *DSN) setOption(name, value string) error {
 	o := optionNamed(name)
 	switch {
 	case name == "db":
 		return d.setDB(value)
 	case o == nil && d.of.scope == inCustom:
-		return nil // the opener's own
+		return nil // an option of the opener
 	case o == nil:
 		return fmt.Errorf("there is no option %s; %s has %s", name, d.Scheme, knownOptions(d.of.scope))
 	case o.in&d.of.scope == 0 && d.of.scope == inCustom:
@@ -501,7 +498,7 @@ func (d *DSN) setOption(name, value string) error {
 	return nil
 }
 
-// setDB reads the option that stands for "/db" where the path is a socket.
+// setDB sets the option that replaces "/db" if the path is a socket.
 func (d *DSN) setDB(value string) (err error) {
 	switch d.of.scope {
 	case inCustom:
@@ -517,8 +514,8 @@ func (d *DSN) setDB(value string) (err error) {
 	return fmt.Errorf("the option db belongs to redis+unix; %s has %s", d.Scheme, knownOptions(d.of.scope))
 }
 
-// The setters say what is wrong with a value and do not show it. An empty value
-// is wrong everywhere: it is what an unset variable leaves behind.
+// The setters say why a value is invalid but do not show it. An empty value is
+// always invalid: it usually comes from an unset variable.
 
 var errEmpty = errors.New("has no value")
 
@@ -530,7 +527,7 @@ func setText(dst *string, v string) error {
 	return nil
 }
 
-// setPrefix refuses control characters: keys never have them unescaped.
+// setPrefix refuses control characters: keys never contain them unescaped.
 func setPrefix(dst *string, v string) error {
 	if strings.ContainsFunc(v, control) {
 		return errors.New("has a control character")
@@ -546,7 +543,7 @@ func setRouter(dst *string, v string) error {
 	return nil
 }
 
-// setPrevious takes names of shards and hosts, which nothing can tell apart.
+// setPrevious accepts names of shards and hosts, which cannot be told apart.
 func setPrevious(o *options, v string) error {
 	if !allIn(v, nodeBytes+",") {
 		return errors.New("has other characters than letters, digits and _ - . : / [ ], and commas between the shards")
@@ -554,11 +551,11 @@ func setPrevious(o *options, v string) error {
 	return setText(&o.previous, v)
 }
 
-// routers are those that a DSN can name.
+// routers are the routers that a DSN can name.
 var routers = map[string]Router{"crc32": CRC32{}, "ketama": Ketama{}}
 
-// setNode allows what the default has, "host:port/db", so that a server that
-// moves can keep the name that its keys were divided by.
+// setNode allows the characters of the default, "host:port/db", so that a server
+// that moves can keep the name by which its keys are routed.
 func setNode(o *options, v string) error {
 	if !allIn(v, nodeBytes) {
 		return errors.New("has other characters than letters, digits and _ - . : / [ ]")
@@ -574,7 +571,7 @@ func setSentinelPassword(o *options, v string) error {
 	return nil
 }
 
-// setClientName allows what CLIENT SETNAME does.
+// setClientName allows the characters that CLIENT SETNAME allows.
 func setClientName(o *options, v string) error {
 	if strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return errors.New("has other characters than printable ASCII, or a space")
@@ -587,8 +584,8 @@ func setCount(dst *int, v string, least int) (err error) {
 	return err
 }
 
-// setSwitch takes no words such as "yes" or "on": another client's idea of them
-// would turn TLS checks off or leave them on.
+// setSwitch refuses words such as "yes" and "on": clients disagree about them, and
+// a misread one would turn TLS checks off or leave them on.
 func setSwitch(dst *bool, v string) error {
 	switch v {
 	case "1", "true":
@@ -601,8 +598,8 @@ func setSwitch(dst *bool, v string) error {
 	return nil
 }
 
-// setSpan reads a duration. Zero is refused with what to do instead: some
-// clients take it for "never", others for "at once".
+// setSpan sets a duration. It refuses zero, which some clients take for "never"
+// and others for "immediately"; the error says to leave it out, and to what end.
 func setSpan(dst *time.Duration, v, leaveOut string) error {
 	span, err := parseSpan(v)
 	switch {
@@ -615,8 +612,8 @@ func setSpan(dst *time.Duration, v, leaveOut string) error {
 	return nil
 }
 
-// parseSpan reads whole seconds, as other languages' clients write them, or what
-// Go does.
+// parseSpan parses whole seconds, as clients in other languages use, or a Go
+// duration.
 func parseSpan(v string) (time.Duration, error) {
 	if v == "" {
 		return 0, errEmpty
@@ -632,13 +629,13 @@ func parseSpan(v string) (time.Duration, error) {
 		return 0, errors.New("is negative")
 	}
 	span, err := time.ParseDuration(v)
-	if err != nil { // it repeats the text
+	if err != nil { // err repeats the text
 		return 0, errors.New("is neither a duration as in Go (90s, 1h30m) nor whole seconds (3600)")
 	}
 	return span, nil
 }
 
-// parseCount reads digits and nothing else, so no sign.
+// parseCount parses digits only, without a sign.
 func parseCount(v string, least int) (int, error) {
 	if v == "" {
 		return 0, errEmpty

@@ -23,16 +23,16 @@ import (
 	"github.com/gocaches/caches/driver/redigo/failover"
 )
 
-// A scheme is what a DSN can begin with.
+// A scheme says how DSNs of a scheme are parsed and opened.
 type scheme struct {
 	scope scope
-	auth  bool                                   // has user and password
-	one   bool                                   // its hosts are asked for one store
-	place func(d *DSN, hosts, path string) error // parses where it is
+	auth  bool                                   // may have user and password
+	one   bool                                   // all hosts together are one store
+	place func(d *DSN, hosts, path string) error // parses hosts and path
 	open  func(d *DSN, o *ConnOptions) (driver.Store, error)
 }
 
-// builtins are the schemes of this package.
+// builtins are the built-in schemes.
 var builtins = map[string]scheme{
 	"redis":           {inRedis, true, false, placeRedis, openRedis},
 	"rediss":          {inRediss, true, false, placeRedis, openRedis},
@@ -45,21 +45,22 @@ var builtins = map[string]scheme{
 	"dummy":           {inDummy, false, false, placeNothing, openDummy},
 }
 
-// registered are the schemes of [Register].
+// registered are the schemes added by [Register].
 var registered struct {
 	sync.RWMutex
 	byName map[string]scheme
 }
 
-// Register adds a scheme for all DSNs of this process. A program calls it at
-// its start, before the first object is used. It panics if name is not in lower
-// case letters, digits and + - . or is known already, or if open is nil.
+// Register adds a scheme for all DSNs of this process. Call it when the program
+// starts, before the first object is used. A name consists of at most 40 lower-case
+// letters, digits and + - . and begins with a letter. Register panics if the name
+// is invalid or already in use, or if open is nil.
 //
-// Open is called once for each host of a DSN, with a DSN that has this host
-// alone, or none if there is none. Errors of it reach whoever asks for the
-// connection; they should not show what [DSN.Password] returns. The options
-// ttl, prefix, version, router and node mean what they always do; all others
-// are open's own, see [DSN.Option].
+// Open is called once for each host of a DSN, with a DSN that has only this host,
+// or once if there are no hosts. Its errors are returned to users of the
+// connection and should not show the result of [DSN.Password]. The options ttl,
+// prefix, version, router and node have their usual meaning. All others belong to
+// open; see [DSN.Option].
 func Register(name string, open func(*DSN) (driver.Store, error)) {
 	registered.Lock()
 	defer registered.Unlock()
@@ -81,13 +82,13 @@ func Register(name string, open func(*DSN) (driver.Store, error)) {
 	}}
 }
 
-// schemeName reports whether s may name a scheme (RFC 3986, section 3.1, in
-// lower case).
+// schemeName reports whether s can be the name of a scheme (RFC 3986, section 3.1,
+// in lower case).
 func schemeName(s string) bool {
 	return s != "" && s[0] >= 'a' && s[0] <= 'z' && len(s) <= 40 && allIn(s, "abcdefghijklmnopqrstuvwxyz0123456789+-.")
 }
 
-// schemeOf returns the scheme of a name in lower case.
+// schemeOf returns the scheme with the given lower-case name.
 func schemeOf(name string) (scheme, error) {
 	if s, ok := builtins[name]; ok {
 		return s, nil
@@ -97,20 +98,20 @@ func schemeOf(name string) (scheme, error) {
 	if s, ok := registered.byName[name]; ok {
 		return s, nil
 	}
-	if !schemeName(name) { // and so perhaps no scheme at all, but something to hide
+	if !schemeName(name) { // perhaps not a scheme, but a secret
 		name = ""
 	}
 	return scheme{}, fmt.Errorf("there is no scheme %q; there are %s", name, knownNames())
 }
 
-// knownSchemes lists the schemes that can be opened.
+// knownSchemes lists all schemes.
 func knownSchemes() string {
 	registered.RLock()
 	defer registered.RUnlock()
 	return knownNames()
 }
 
-// knownNames is knownSchemes for who holds the lock.
+// knownNames is knownSchemes for callers that hold the lock.
 func knownNames() string {
 	names := slices.Collect(maps.Keys(builtins))
 	names = slices.AppendSeq(names, maps.Keys(registered.byName))
@@ -142,8 +143,8 @@ func openStore(d *DSN, o *ConnOptions) (driver.Store, error) {
 	return store, nil
 }
 
-// openMemory opens a store of this process. Without a name nobody else can find
-// it; one with a name lives until the last connection to it is closed.
+// openMemory opens a store in this process. Without a name it is not shared. With
+// a name it exists until the last connection to it is closed.
 func openMemory(d *DSN, _ *ConnOptions) (driver.Store, error) {
 	o := memory.Options{MaxEntries: d.options.maxsize}
 	if len(d.Hosts) == 0 {
@@ -152,13 +153,13 @@ func openMemory(d *DSN, _ *ConnOptions) (driver.Store, error) {
 	return memory.Shared(d.Hosts[0], o)
 }
 
-// openDummy opens a store that has each command's semantics, errors of types and
-// arguments included, and forgets.
+// openDummy opens a store that executes each command, with errors for wrong types
+// and arguments, but keeps nothing.
 func openDummy(*DSN, *ConnOptions) (driver.Store, error) {
 	return memory.Open(memory.Options{Forget: true})
 }
 
-// openRedis opens a server.
+// openRedis opens a Redis server.
 func openRedis(d *DSN, o *ConnOptions) (driver.Store, error) {
 	c, err := d.config(o)
 	if err != nil {
@@ -194,9 +195,8 @@ func openSentinel(d *DSN, o *ConnOptions) (driver.Store, error) {
 	})
 }
 
-// config is how servers are talked to, wherever they are. What code says goes
-// before what the DSN says, and zero leaves it to the driver, whose defaults are
-// documented there.
+// config returns the configuration of connections to a server of d. Options in o
+// override those of the DSN; zero means the default of [redigo.Config].
 func (d *DSN) config(o *ConnOptions) (c redigo.Config, err error) {
 	c = redigo.Config{
 		Username:       d.Username,
@@ -213,14 +213,15 @@ func (d *DSN) config(o *ConnOptions) (c redigo.Config, err error) {
 			watch.state(StateInfo{Conn: o.Name, Shard: d.node(), State: state, Err: reason})
 		}
 	}
-	if o.Credentials != nil { // the Config takes one of the two
+	if o.Credentials != nil { // a Config cannot have both
 		c.Username, c.Password = "", ""
 	}
 	c.TLS, err = tlsConfig(d, o.TLS)
 	return c, err
 }
 
-// tlsConfig returns nil for a scheme without TLS.
+// tlsConfig returns the TLS configuration of d, nil for a scheme without TLS. Code
+// is ConnOptions.TLS.
 func tlsConfig(d *DSN, code *tls.Config) (*tls.Config, error) {
 	switch secured := d.of.scope&inTLS != 0; {
 	case secured && code != nil:
@@ -233,13 +234,13 @@ func tlsConfig(d *DSN, code *tls.Config) (*tls.Config, error) {
 	return nil, nil
 }
 
-// tls reads the files that the options tls_* name.
+// tls returns the configuration of the options tls_*, whose files it reads.
 func (d *DSN) tls() (*tls.Config, error) {
 	o := &d.options
 	c := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		ServerName:         o.tlsServerName,
-		InsecureSkipVerify: o.tlsInsecure, // the operator's word for this one DSN
+		InsecureSkipVerify: o.tlsInsecure, // only by an explicit option of this DSN
 	}
 	if o.tlsCA != "" {
 		pem, err := os.ReadFile(o.tlsCA)
@@ -261,9 +262,9 @@ func (d *DSN) tls() (*tls.Config, error) {
 	return c, nil
 }
 
-// The parts of the grammar, per scheme.
+// The parts of the grammar that differ by scheme.
 
-// placeRedis reads hosts and database.
+// placeRedis parses hosts and database.
 func placeRedis(d *DSN, hosts, path string) error {
 	return placeHosts(d, hosts, strings.TrimPrefix(path, "/"), "6379")
 }
@@ -288,7 +289,7 @@ func placeHosts(d *DSN, hosts, db, port string) (err error) {
 	return nil
 }
 
-// placeCluster reads servers of a cluster, which has one database.
+// placeCluster parses servers of a cluster, which has only database 0.
 func placeCluster(d *DSN, hosts, path string) error {
 	if err := placeRedis(d, hosts, path); err != nil {
 		return err
@@ -299,7 +300,7 @@ func placeCluster(d *DSN, hosts, path string) error {
 	return nil
 }
 
-// placeSentinel reads Sentinels, the name of their master and the database.
+// placeSentinel parses Sentinels, the name of their master and the database.
 func placeSentinel(d *DSN, hosts, path string) error {
 	name, db, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	name, err := unescape("name of the master", name)
@@ -315,7 +316,7 @@ func placeSentinel(d *DSN, hosts, path string) error {
 	return placeHosts(d, hosts, db, "26379")
 }
 
-// placeUnix reads the path of a socket.
+// placeUnix parses the path of a socket.
 func placeUnix(d *DSN, hosts, path string) (err error) {
 	if hosts != "" {
 		return errors.New("redis+unix has no host: write three slashes, redis+unix:///run/redis.sock")
@@ -333,7 +334,7 @@ func placeUnix(d *DSN, hosts, path string) (err error) {
 	return nil
 }
 
-// placeNames reads the names of stores in this process.
+// placeNames parses the names of stores in this process.
 func placeNames(d *DSN, hosts, path string) error {
 	if path != "" && path != "/" {
 		return errors.New("locmem has no databases: give each its own name, locmem://name")
@@ -350,7 +351,7 @@ func placeNames(d *DSN, hosts, path string) error {
 	return nil
 }
 
-// placeNothing is for dummy, which is nowhere.
+// placeNothing is for dummy, which has neither hosts nor path.
 func placeNothing(d *DSN, hosts, path string) error {
 	if hosts != "" || (path != "" && path != "/") {
 		return fmt.Errorf("%s has neither host nor path", d.Scheme)
@@ -358,8 +359,8 @@ func placeNothing(d *DSN, hosts, path string) error {
 	return nil
 }
 
-// placeCustom leaves to the opener what it can. Hosts are shown by String, so
-// that what they may hold is limited.
+// placeCustom leaves most to the opener. It restricts the characters of hosts,
+// since String shows them.
 func placeCustom(d *DSN, hosts, path string) (err error) {
 	if hosts != "" {
 		d.Hosts = strings.Split(hosts, ",")
@@ -380,7 +381,7 @@ const (
 	nodeBytes = nameBytes + ":/[]"
 )
 
-// parseHost returns "host:port", with the defaults for what is missing.
+// parseHost returns "host:port", with defaults for missing parts.
 func parseHost(s, defaultPort string) (string, error) {
 	host, port := s, ""
 	if strings.HasPrefix(s, "[") {
@@ -414,8 +415,8 @@ func parseHost(s, defaultPort string) (string, error) {
 	return net.JoinHostPort(host, strconv.Itoa(n)), nil
 }
 
-// parseIPv6 reads what stands in brackets. The zone of a link-local address has
-// a percent sign, which a DSN escapes like any other: [fe80::1%25eth0].
+// parseIPv6 parses the address in brackets. The zone of a link-local address
+// begins with a percent sign, which is escaped as usual: [fe80::1%25eth0].
 func parseIPv6(s string) (string, error) {
 	s, err := unescape("IPv6 address", s)
 	if err != nil {
