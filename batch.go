@@ -12,9 +12,8 @@ import (
 	"github.com/gocaches/caches/internal/flight"
 )
 
-// A Batch collects operations and runs them together. Their commands travel
-// together, a round trip for all that one server is asked; each operation gives
-// its result to a [Promise].
+// A Batch collects operations and runs them together. Their commands share one
+// round trip to each server, and each operation gives its result to a [Promise].
 //
 //	b := caches.NewBatch()
 //	ada := caches.Later(b, profiles.Key("ada").Get) // a method value of any object …
@@ -24,36 +23,36 @@ import (
 //	err := b.Run(ctx)
 //	p, err := ada.Value(ctx)
 //
-// Operations of a batch run at the same time, in no order, and not as one
-// transaction. What is added while a batch runs, by an operation, by
-// [Promise.Then] or by another goroutine, runs in a next round of the same Run,
-// again together: a batch may load a page of posts and then all their authors.
+// The operations of a batch run concurrently, in no particular order, and not as
+// one transaction. An operation added while the batch runs, by another operation,
+// by [Promise.Then] or by another goroutine, belongs to the next round of the same
+// Run. So a batch can load a page of posts, then all their authors together.
 //
-// The zero Batch is empty and ready, and so is one that has run. A Batch is safe
-// for concurrent use and must not be copied.
+// The zero Batch is empty and ready to use, and a Batch can be used again after
+// Run. A Batch is safe for concurrent use and must not be copied.
 type Batch struct {
 	mu     sync.Mutex
-	tasks  []*task       // that have not begun, in the order in which they came
-	groups map[any]*task // those among tasks that take further calls, by cached function
+	tasks  []*task       // the tasks that have not begun, oldest first
+	groups map[any]*task // the tasks that accept further calls, by cached function
 	fell   atomic.Pointer[flight.Panic]
 }
 
-// A task is one operation of a batch, or the calls of one cached function.
+// A task is one operation of a batch, or all calls of one cached function.
 type task struct {
 	run   func(ctx context.Context) error
-	fail  func(error) // resolves what run would have
-	group any         // of a cached function: its *laterCalls
+	fail  func(error) // resolves the promises that run has not resolved
+	group any         // *laterCalls, for a cached function
 }
 
-// maxRunning bounds how many operations of one Run are under way at once. With
-// it a thousand gets take some 15 writes to a server, a hundred 2 to 4.
+// maxRunning is how many operations of one Run are in progress at once. With it, a
+// thousand gets take some 15 writes to a server, a hundred take 2 to 4.
 const maxRunning = 256
 
 // NewBatch returns an empty Batch.
 func NewBatch() *Batch { return new(Batch) }
 
-// Later adds op to b and returns the promise of its result. A method value of
-// any object that takes a context and no more fits: profiles.Key(42).Get. Op
+// Later adds op to b and returns the promise of its result. op may be a method
+// value of any object that takes only a context, such as profiles.Key(42).Get. It
 // does not begin before [Batch.Run].
 func Later[T any](b *Batch, op func(context.Context) (T, error)) *Promise[T] {
 	p := newPromise[T](b)
@@ -69,17 +68,17 @@ func Later[T any](b *Batch, op func(context.Context) (T, error)) *Promise[T] {
 	return p
 }
 
-// Do is [Later] for what returns an error and nothing else.
+// Do is [Later] for a function that returns only an error.
 func (b *Batch) Do(op func(context.Context) error) *Promise[struct{}] {
 	return Later(b, func(ctx context.Context) (struct{}, error) { return struct{}{}, op(ctx) })
 }
 
-// Later adds a call for arg to b and returns the promise of its result, as
-// [CachedFunc.Get] would give it. The calls of one function in a batch are
-// made as [CachedFunc.GetMany] makes them: the hits come by one command per
-// shard, and what is missing is computed, each once and up to 16 at a time.
+// Later adds a call for arg to b and returns the promise of its result, which is
+// the result of [CachedFunc.Get]. The calls of one function in a batch are made as
+// by [CachedFunc.GetMany]: the hits are read by one command per shard, and each
+// missing result is computed once, up to 16 at a time.
 func (f *CachedFunc[A, T]) Later(b *Batch, arg A) *Promise[T] {
-	if arg != arg { // a NaN, which no map finds again: Get says what is wrong with it
+	if arg != arg { // a NaN, which no map finds again: Get returns the error
 		return Later(b, func(ctx context.Context) (T, error) { return f.Get(ctx, arg) })
 	}
 	p := newPromise[T](b)
@@ -100,7 +99,7 @@ func (f *CachedFunc[A, T]) Later(b *Batch, arg A) *Promise[T] {
 }
 
 // laterCalls are the calls of one cached function in a batch. The batch's lock
-// guards them until they begin; then they are their task's alone.
+// guards them until they begin; then they belong to their task alone.
 type laterCalls[A comparable, T any] struct {
 	f     *CachedFunc[A, T]
 	args  []A
@@ -117,7 +116,7 @@ func (l *laterCalls[A, T]) add(arg A, p *Promise[T]) {
 func (l *laterCalls[A, T]) fail(err error) {
 	for _, asked := range l.asked {
 		for _, p := range asked {
-			defer p.fail(err) // all of them, also where a function of Then ends the goroutine
+			defer p.fail(err) // resolves all, even if a function passed to Then ends the goroutine
 		}
 	}
 }
@@ -149,7 +148,7 @@ func (b *Batch) add(t *task) {
 	b.tasks = append(b.tasks, t)
 }
 
-// take returns all tasks that have not begun; they are the caller's now.
+// take removes and returns all tasks that have not begun.
 func (b *Batch) take() []*task {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -158,26 +157,25 @@ func (b *Batch) take() []*task {
 	return tasks
 }
 
-// Len returns how many operations wait for Run. The calls of one cached function
-// count as one.
+// Len returns the number of operations that wait for Run. All calls of one cached
+// function count as one.
 func (b *Batch) Len() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.tasks)
 }
 
-// Run runs what was added, up to 256 operations at a time, and what is added
-// meanwhile, and returns when all has ended. Every promise is resolved then, and
-// the goroutines of the batch are gone. Several calls of Run at once divide the
-// operations among themselves.
+// Run runs the operations added before and during the call, up to 256 at a time,
+// and returns when all have ended. All promises are then resolved, and no goroutine
+// of the batch is left. Concurrent calls of Run divide the operations among
+// themselves.
 //
-// The error is a *[BatchError] of those operations that failed; a miss is no
-// failure. When ctx ends, operations under way end as they do for any context,
-// and those that have not begun never do: their promises have [ErrAbandoned] and
-// ctx's error.
+// The error is a *[BatchError] of the operations that failed; a miss is not a
+// failure. When ctx ends, operations in progress end as with any context. The
+// others never begin: their promises have [ErrAbandoned] and the error of ctx.
 //
-// A panic of an operation, or of a function that Then was given, is raised by
-// Run when the others have ended.
+// If an operation or a function passed to Then panics, Run panics when the others
+// have ended.
 func (b *Batch) Run(ctx context.Context) error {
 	ctx = flight.Enter(ctx, b)
 	var errs []error
@@ -194,23 +192,22 @@ func (b *Batch) Run(ctx context.Context) error {
 	return &BatchError{Errs: errs}
 }
 
-// Abandon resolves what has not begun with [ErrAbandoned]: for a batch that will
-// not be run.
+// Abandon resolves the operations that have not begun with [ErrAbandoned]. Use it
+// for a batch that will not be run.
 func (b *Batch) Abandon() {
 	for _, t := range slices.Backward(b.take()) {
 		defer t.fail(ErrAbandoned) // see laterCalls.fail
 	}
 }
 
-// round runs tasks and returns the errors of those that failed, in the order of
-// the tasks. None runs on the caller's goroutine, which one that ends its
-// goroutine would end.
+// round runs tasks and returns the errors of the failed ones, in order. No task
+// runs on the caller's goroutine, because a task may end its goroutine.
 func (b *Batch) round(ctx context.Context, tasks []*task) (failed []error) {
 	var (
 		errs  = make([]error, len(tasks))
 		next  atomic.Int64
 		group sync.WaitGroup
-		ready = make(chan struct{}) // closed when all can begin: then they write together
+		ready = make(chan struct{}) // closed when all can begin, so that they write together
 	)
 	for range min(len(tasks), maxRunning) {
 		group.Go(func() {
@@ -235,8 +232,8 @@ func (b *Batch) round(ctx context.Context, tasks []*task) (failed []error) {
 	return failed
 }
 
-// work calls step until it returns false, also where one step ends the
-// goroutine: what is deferred still runs then.
+// work calls step until it returns false, even if a step ends the goroutine:
+// deferred calls still run then.
 func (b *Batch) work(step func() bool) {
 	over := false
 	defer func() {
@@ -249,10 +246,10 @@ func (b *Batch) work(step func() bool) {
 	over = true
 }
 
-// do runs one task, unless ctx has ended. All its promises are resolved then,
-// also where it panics or ends its goroutine.
+// do runs one task, unless ctx has ended. All its promises are resolved afterwards,
+// even if it panics or ends its goroutine.
 func (b *Batch) do(ctx context.Context, t *task) (err error) {
-	defer func() { t.fail(err) }() // those that run has left, if any
+	defer func() { t.fail(err) }() // the promises that run has left
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w: %w", ErrAbandoned, flight.Reason(ctx))
 	}
@@ -267,7 +264,7 @@ func (b *Batch) do(ctx context.Context, t *task) (err error) {
 func (b *Batch) guard(f func()) (fell *flight.Panic) {
 	returned := false
 	defer func() {
-		if !returned { // by a panic, or by runtime.Goexit, which nothing stops
+		if !returned { // by a panic, or by runtime.Goexit, which cannot be stopped
 			fell = flight.Caught(recover())
 			b.fell.CompareAndSwap(nil, fell)
 		}
@@ -277,27 +274,28 @@ func (b *Batch) guard(f func()) (fell *flight.Panic) {
 	return nil
 }
 
-// A Promise is the result that an operation of a [Batch] has or will have. It is
+// A Promise is the present or future result of an operation of a [Batch]. It is
 // safe for concurrent use.
 type Promise[T any] struct {
 	b     *Batch
-	done  chan struct{} // closed once v and err are set; they are read after it only
+	done  chan struct{} // closed once v and err are set, and only then are they read
 	v     T
 	err   error
 	begun atomic.Bool
 
 	mu   sync.Mutex
-	then []func(T, error) // guarded by mu; nobody adds to it once done is closed
+	then []func(T, error) // guarded by mu; not extended once done is closed
 }
 
 func newPromise[T any](b *Batch) *Promise[T] {
 	return &Promise[T]{b: b, done: make(chan struct{})}
 }
 
-// Value returns the operation's result. It returns [ErrPending] where the batch
-// has not begun with the operation, which only [Batch.Run] changes, and in an
-// operation of the same batch, whose end the other's may be waiting for. Where
-// the operation is under way, Value waits for it, until ctx ends.
+// Value returns the result of the operation. While the operation is in progress,
+// Value waits for it until ctx ends. If the batch has not begun the operation,
+// Value returns [ErrPending]: only [Batch.Run] begins one. Within an operation of
+// the same batch, Value returns ErrPending instead of waiting, because each
+// operation could wait for the other.
 func (p *Promise[T]) Value(ctx context.Context) (T, error) {
 	var zero T
 	switch {
@@ -329,9 +327,9 @@ func (p *Promise[T]) IsResolved() bool {
 	}
 }
 
-// Then calls f with the result, once: when it is there, in a goroutine of the
-// batch, or at once where it is there already. Several functions are called in
-// the order in which Then was. Then returns p.
+// Then calls f once with the result: at once if the operation has ended, or else in
+// a goroutine of the batch when it ends. Functions are called in the order of the
+// calls to Then. Then returns p.
 func (p *Promise[T]) Then(f func(v T, err error)) *Promise[T] {
 	p.mu.Lock()
 	if !p.IsResolved() {
@@ -346,8 +344,8 @@ func (p *Promise[T]) Then(f func(v T, err error)) *Promise[T] {
 
 func (p *Promise[T]) begin() { p.begun.Store(true) }
 
-// resolve gives the promise its result, unless it has one: a task that panics
-// may have resolved some of its promises.
+// resolve sets the result of the promise, unless it has one: a task that panics may
+// have resolved some of its promises.
 func (p *Promise[T]) resolve(v T, err error) {
 	p.mu.Lock()
 	if p.IsResolved() {

@@ -17,7 +17,7 @@ type subject struct {
 	conn  *Conn
 	opts  *Options
 	op    string
-	front string // the connection's prefix of the key
+	front string // the connection's part before the key
 	key   string
 	shard int
 	ms    int64 // the TTL of the type in milliseconds, 0 for none

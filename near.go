@@ -14,42 +14,42 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
-// Near keeps values that were read in this process, decoded, so that reading
-// one again asks nobody. The zero value is usable:
+// Near keeps the values read by this process in its memory, decoded, so that the
+// next read does not ask the server. The zero value is usable:
 //
 //	var profiles = caches.Cache[Profile]{Prefix: "profile", Near: &caches.Near{}}
 //
-// It serves Cache.Get, GetMany, cached functions, and the Copy of a [DictCache]
-// and a [SetCache]; the Fresh method of an object, or a cached function, reads through. What it serves
-// is true: the server tells of every change that any client makes, over one
-// connection of its own to each shard, and what was changed is read again. While
-// such a connection is away nothing is kept or served of that shard. So a value
-// may be stale for as long as the news of a change travels, less than a
-// millisecond mostly; by a network that loses all and says nothing, for 3
-// seconds at most. A write of this process through a type of the same Near is seen
-// by its own next read. [Hooks].State hears when the telling begins and ends.
+// It serves Get of a [Value], [GetMany], [Cached] functions, and Copy of a [Dict]
+// and a [Set]. The Fresh method of a type, object or cached function bypasses it.
 //
-// All callers are given the same value: where T holds references (pointers,
-// slices, maps), treat it as read-only. Copy makes a new map for each caller; its
-// values are shared.
+// Near values are kept up to date: over a separate connection to each shard, the
+// server reports every change that any client makes, and a changed value is read
+// again. While that connection is down, no value of the shard is kept or served. A
+// value may be stale for as long as the report of a change travels, mostly less
+// than a millisecond; in a network that silently loses all data, for at most 3
+// seconds. A write of this process is seen by its own next read, if both go through
+// types with the same Near. [Hooks].State is called when the reports begin and end.
 //
-// Types with [SlideOnRead] do not keep values near: their reads must reach the
-// server. Nor do objects of [Bind], each of which has a prefix of its own, nor
-// does a connection whose store cannot tell what changes: locmem has
-// no need to, and pools of your own cannot. The user of the connection needs the
-// rights that [redigo.Store.Track] names.
+// All callers are given the same value: if T holds references (pointers, slices,
+// maps), treat it as read-only. Copy makes a new map for each caller; its values
+// are shared.
+//
+// Values are not kept near for types with [SlideOnRead], whose reads must reach the
+// server; for objects of [Bind], each with a prefix of its own; or on connections
+// whose store cannot report changes, such as your own pools. locmem cannot either,
+// and need not. The user of the connection needs the rights listed in
+// [redigo.Store.Track].
 type Near struct {
-	// MaxEntries bounds how many values are kept, of each prefix on each
-	// connection; those that are read least go first. Zero means 10,000.
+	// MaxEntries is the maximum number of values kept, for each prefix on each
+	// connection; the least read are dropped first. Zero means 10,000.
 	MaxEntries int
 
-	// MaxAge is for how long a value is served before it is read again, though
-	// nothing has changed it. Zero means a minute. What expires earlier on the
-	// server, expires here as well.
+	// MaxAge is how long an unchanged value is served before it is read again. Zero
+	// means a minute. A value that expires earlier on the server also expires here.
 	MaxAge time.Duration
 }
 
-// check refuses what is no bound.
+// check rejects negative limits.
 func (n *Near) check() error {
 	if n != nil && (n.MaxEntries < 0 || n.MaxAge < 0) {
 		return errors.New("caches: the MaxEntries and MaxAge of a Near must not be negative")
@@ -60,27 +60,27 @@ func (n *Near) check() error {
 const (
 	nearEntries = 10_000
 	nearAge     = time.Minute
-	// nearLease is for how long values are served after the last sign that the
-	// server is there: news of changes may be lost with a network.
+	// nearLease is how long values are served after the last sign of life of the
+	// server: a broken network may lose reports.
 	nearLease = 3 * time.Second
-	// nearSpaces bounds how many prefixes of one connection are kept near.
-	// Those beyond it read through.
+	// nearSpaces is the maximum number of prefixes kept near on one connection.
+	// Reads of further prefixes go to the server.
 	nearSpaces = 256
-	// nearStripes divide the keys of a space: fills of keys of one stripe take
-	// turns, and a change of one drops the fills under way of all.
+	// nearStripes is the number of stripes of the keys of a space: fills of one
+	// stripe take turns, and a change of one key drops all its fills in progress.
 	nearStripes = 256
-	// nearStamps bounds how many tags are followed.
+	// nearStamps is the maximum number of stamps followed.
 	nearStamps = 1 << 16
 )
 
 // A nearSpace is the values of one prefix on one connection.
 type nearSpace struct {
 	conn    *Conn
-	near    Near   // as the Options of its types say; so are
-	version string // this
-	prefix  string // and this
-	front   string // what the connection puts before the prefix
-	topic   int    // the index in nearConn.topics of what front and prefix make
+	near    Near // from the Options of its types, as are version and prefix
+	version string
+	prefix  string
+	front   string // the connection's part before the prefix
+	topic   int    // the index of front + prefix in nearConn.topics
 	age     time.Duration
 	tally   *tally
 	values  *otter.Cache[string, nearValue] // by key, without front
@@ -96,14 +96,14 @@ type nearStripe struct {
 // A nearValue is a *nearEntry.
 type nearValue interface{ valid(now int64) bool }
 
-// A nearEntry is a value and what it stands on. It never changes.
+// A nearEntry is a value with its validity condition. It is immutable.
 type nearEntry[T any] struct {
 	nearGround
 	value T
 }
 
-// nearGround says for how long something is true: until its time is up, its
-// shard's epoch has ended, or one of its stamps has.
+// A nearGround is the validity condition of a value: its deadline, the epoch of its
+// shard, and the stamps it depends on.
 type nearGround struct {
 	shard  *nearShard
 	epoch  uint64
@@ -123,15 +123,15 @@ func (g *nearGround) valid(now int64) bool {
 	return true
 }
 
-// A nearStamp is the stamp of a tag on which values stand. It dies when the
-// stamp changes, and all that stands on it with it.
+// A nearStamp is the stamp of a tag or a namespace. It is dead once the stamp has
+// changed, and so are the values that depend on it.
 type nearStamp struct {
 	shard *nearShard
 	epoch uint64
 	dead  atomic.Bool
 }
 
-// nearValueOf returns the value of a key, if it is still true.
+// nearValueOf returns the value of a key, if it is still valid.
 func nearValueOf[T any](s *nearSpace, key string) (v T, ok bool) {
 	found, ok := s.values.GetIfPresent(key)
 	if !ok {
@@ -144,7 +144,7 @@ func nearValueOf[T any](s *nearSpace, key string) (v T, ok bool) {
 	return e.value, true
 }
 
-// A nearFill is a read under way whose result may be kept. The zero nearFill
+// A nearFill is a read in progress whose result may be kept. The zero nearFill
 // keeps nothing.
 type nearFill struct {
 	space *nearSpace
@@ -154,7 +154,7 @@ type nearFill struct {
 	nearGround
 }
 
-// fill is nearFill for a key on a shard.
+// fill begins a nearFill for a key on a shard.
 func (s *nearSpace) fill(shard int, key string) nearFill {
 	if s == nil {
 		return nearFill{}
@@ -172,8 +172,8 @@ func (s *nearSpace) fill(shard int, key string) nearFill {
 	return f
 }
 
-// stand says that what f reads counts under the stamps of its namespace and of
-// tags, and only as long as they do. It is called before they are read.
+// stand makes the result of f depend on the stamps of its namespace and of tags. It
+// is called before they are read.
 func (f *nearFill) stand(tags []string) {
 	s := f.space
 	if s == nil {
@@ -187,8 +187,8 @@ func (f *nearFill) stand(tags []string) {
 	}
 }
 
-// standOn adds a stamp, whose key is among those of a topic. Where nobody tells
-// of them yet, f keeps nothing.
+// standOn adds a stamp whose key is among the keys of topic. If changes of the
+// topic are not reported yet, f keeps nothing.
 func (f *nearFill) standOn(topic, key string, shard *nearShard) {
 	if f.space == nil {
 		return
@@ -202,22 +202,22 @@ func (f *nearFill) standOn(topic, key string, shard *nearShard) {
 	f.stamps = append(f.stamps, n.stamp(nearStampKey{shard, key}, epoch))
 }
 
-// ask appends the question for how long the value will be there. One that the
-// server has expired in all but deed is not told to have changed.
+// ask appends a PTTL of the key: an expired key is reported only when it is
+// removed.
 func (f *nearFill) ask(p *driver.Pipeline) {
 	if f.space != nil {
 		p.CmdKey("PTTL", f.space.front, f.key)
 	}
 }
 
-// left returns for how long a value may be kept by the reply to what ask asked;
-// not ok, where it may not.
+// left returns how long a value may be kept, by the reply to ask. ok is false if it
+// may not be kept.
 func (f *nearFill) left(ttl driver.Reply) (left time.Duration, ok bool) {
 	if f.space == nil {
 		return 0, false
 	}
 	ms, err := ttl.Int()
-	if err != nil || ms == -2 { // gone since it was read
+	if err != nil || ms == -2 { // gone since the read
 		return 0, false
 	}
 	if ms == -1 || ms >= f.space.age.Milliseconds() {
@@ -226,7 +226,7 @@ func (f *nearFill) left(ttl driver.Reply) (left time.Duration, ok bool) {
 	return time.Duration(ms) * time.Millisecond, true
 }
 
-// nearKeep keeps v for left at most, counted from when the fill began.
+// nearKeep keeps v for left at most, counted from the beginning of the fill.
 func nearKeep[T any](f *nearFill, left time.Duration, v T) {
 	s := f.space
 	f.until = f.begun + int64(min(left, s.age, Forever/2))
@@ -238,7 +238,8 @@ func nearKeep[T any](f *nearFill, left time.Duration, v T) {
 	}
 }
 
-// drop forgets the value of key, and drops the fills under way.
+// drop removes the value of key, and drops the fills of its stripe: they keep
+// nothing.
 func (s *nearSpace) drop(key string) {
 	if s == nil {
 		return
@@ -259,13 +260,13 @@ func (s *nearSpace) stripe(key string) *nearStripe {
 	return &s.stripes[h%nearStripes]
 }
 
-// nearConn is what one connection keeps near. The zero value keeps nothing yet.
+// nearConn is the near cache of one connection. The zero value is empty.
 type nearConn struct {
 	spaces atomic.Pointer[[]*nearSpace] // replaced whole, never changed
 
-	mu     sync.Mutex // held by who adds a topic, and by close
+	mu     sync.Mutex // held while a topic is added, and by close
 	closed bool
-	topics []string // the prefixes of full keys whose changes are to be told
+	topics []string // the prefixes of full keys whose changes are reported
 	shards []nearShard
 	base   time.Time
 
@@ -273,7 +274,7 @@ type nearConn struct {
 	stamps  map[nearStampKey]*nearStamp // guarded by stampMu
 }
 
-// all returns the spaces of this moment, which nobody changes.
+// all returns the current spaces, which are never changed.
 func (n *nearConn) all() []*nearSpace {
 	if p := n.spaces.Load(); p != nil {
 		return *p
@@ -281,16 +282,16 @@ func (n *nearConn) all() []*nearSpace {
 	return nil
 }
 
-// now is the time since the connection's first use of a near cache, which costs
-// half of what asking for the time of day does.
+// now returns the time since the connection's first use of a near cache. It costs
+// half as much as the time of day.
 func (n *nearConn) now() int64 { return int64(time.Since(n.base)) }
 
 func (s *nearSpace) is(o *Options) bool {
 	return s.prefix == o.Prefix && s.version == o.Version && s.near == *o.Near
 }
 
-// addNearSpace makes the space of a type that is used for the first time, and
-// has the changes of its keys told.
+// addNearSpace makes the space of a type on its first use, and has changes of its
+// keys reported.
 func (c *Conn) addNearSpace(o *Options) *nearSpace {
 	n := c.near
 	n.mu.Lock()
@@ -321,7 +322,7 @@ func newNearSpace(c *Conn, o *Options) *nearSpace {
 	return s
 }
 
-// tracks reports whether the store of a shard can tell what changes.
+// tracks reports whether the store of any shard can report changes.
 func (c *Conn) tracks() bool {
 	return slices.ContainsFunc(c.shards, func(s shard) bool {
 		_, ok := s.store.(driver.Tracker)
@@ -329,15 +330,14 @@ func (c *Conn) tracks() bool {
 	})
 }
 
-// follow has the changes of all keys told that begin with topic, and returns
-// its index.
+// follow has the changes of all keys under topic reported, and returns its index.
 func (n *nearConn) follow(c *Conn, topic string) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.addTopic(c, topic)
 }
 
-// addTopic is follow for who holds mu.
+// addTopic is follow with mu held.
 func (n *nearConn) addTopic(c *Conn, topic string) int {
 	if i := slices.Index(n.topics, topic); i >= 0 {
 		return i
@@ -354,11 +354,11 @@ func (n *nearConn) addTopic(c *Conn, topic string) int {
 	return len(n.topics) - 1
 }
 
-// prefixFree returns what is left of topics without those that another covers.
+// prefixFree returns topics without the ones that another topic covers.
 func prefixFree(topics []string) []string {
 	sorted := slices.Sorted(slices.Values(topics))
 	free := sorted[:0]
-	for _, topic := range sorted { // what covers it stands before it
+	for _, topic := range sorted { // a prefix sorts before the topics it covers
 		if len(free) == 0 || !strings.HasPrefix(topic, free[len(free)-1]) {
 			free = append(free, topic)
 		}
@@ -366,7 +366,7 @@ func prefixFree(topics []string) []string {
 	return free
 }
 
-// changed forgets what a key's change has made untrue.
+// changed drops all values that the change of a key makes invalid.
 func (n *nearConn) changed(shard *nearShard, key []byte) {
 	n.stampMu.Lock()
 	if s := n.stamps[nearStampKey{shard, string(key)}]; s != nil {
@@ -381,27 +381,27 @@ func (n *nearConn) changed(shard *nearShard, key []byte) {
 	}
 }
 
-// A nearStampKey is where a stamp is: that of a namespace is on every shard.
+// A nearStampKey is the place of a stamp. A namespace has its stamp on every shard.
 type nearStampKey struct {
 	shard *nearShard
 	key   string // in full
 }
 
-// stamp returns what stands on the stamp of a key from now on.
+// stamp returns the nearStamp for values that will depend on the stamp of a key.
 func (n *nearConn) stamp(key nearStampKey, epoch uint64) *nearStamp {
 	n.stampMu.Lock()
 	defer n.stampMu.Unlock()
 	switch s := n.stamps[key]; {
-	case s == nil || s.epoch < epoch: // what stands on it is of an epoch that has ended
+	case s == nil || s.epoch < epoch: // its epoch has ended, so all values on it are invalid
 	case s.epoch == epoch:
 		return s
-	default: // the caller was put off meanwhile: its epoch has ended, that of s has not
+	default: // the epoch of the caller has ended meanwhile, the epoch of s has not
 		late := &nearStamp{shard: key.shard, epoch: epoch}
 		late.dead.Store(true)
 		return late
 	}
 	if n.stamps == nil || len(n.stamps) >= nearStamps {
-		for _, s := range n.stamps { // of whose changes nobody will hear
+		for _, s := range n.stamps { // their changes are no longer noticed
 			s.dead.Store(true)
 		}
 		n.stamps = make(map[nearStampKey]*nearStamp)
@@ -411,58 +411,58 @@ func (n *nearConn) stamp(key nearStampKey, epoch uint64) *nearStamp {
 	return s
 }
 
-// invalidated is changed for a key whose change this process has brought about
-// itself, and need not wait to be told.
+// invalidated is changed for a key that this process has changed itself: it does
+// not wait for the report.
 func (n *nearConn) invalidated(shard int, key string) {
 	if n.all() != nil {
 		n.changed(&n.shards[shard], []byte(key))
 	}
 }
 
-// A nearShard says whether what is kept of one shard is true, and since when.
+// A nearShard says whether the values kept of one shard are valid.
 type nearShard struct {
-	// epoch is odd while changes are told; whatever was read in another epoch
-	// may be untrue. It goes up when the telling begins, when it ends, and when
-	// all keys change at once.
+	// epoch is odd while changes are reported; a value read in another epoch may be
+	// invalid. It goes up when the reports begin, when they end, and when all keys
+	// change at once.
 	epoch atomic.Uint64
-	until atomic.Int64 // when the last sign of the server is too old, as nearConn.now
-	// covers is how many topics are told of. It is set before epoch goes up and
-	// read after it: who finds an epoch finds no more than it covers.
+	until atomic.Int64 // when the last sign of life is too old, as nearConn.now
+	// covers is the number of topics reported. It is set before epoch goes up and
+	// read after it: a reader of an epoch sees no more topics than it covers.
 	covers atomic.Int64
 
-	mu sync.Mutex // guards what follows, and is held by who sets the above
-	// now is what is told by, next what will take its place, with more topics:
-	// it is told by both until all that only now knows of has been told.
+	mu sync.Mutex // guards the fields below, and is held to set the fields above
+	// now is the watch in use. next will replace it, with more topics. Both report
+	// until now has reported all changes from before next was up.
 	now, next *nearWatch
 }
 
-// A nearWatch is a tracking by the store.
+// A nearWatch is one tracking by the store.
 type nearWatch struct {
 	conn   *Conn
 	index  int // of the shard
 	shard  *nearShard
-	topics int // the first so many
+	topics int // the number of topics watched, from the first
 	stop   func()
 
 	// Guarded by shard.mu:
-	up     bool      // it tells
-	failed bool      // it does not, and hooks have heard of it
-	since  time.Time // of up
-	synced time.Time // all that changed before has been told
+	up     bool      // it reports changes
+	failed bool      // it does not, and hooks have been told
+	since  time.Time // when up became true
+	synced time.Time // all changes before this time have been reported
 }
 
-// stands reports whether what was read in an epoch is still true.
+// stands reports whether a value read in an epoch is still valid.
 func (s *nearShard) stands(epoch uint64, now int64) bool {
 	return s.epoch.Load() == epoch && now < s.until.Load()
 }
 
-// covered returns the epoch, if changes of a topic are told in it.
+// covered returns the epoch, and whether changes of topic are reported in it.
 func (s *nearShard) covered(topic int) (epoch uint64, ok bool) {
 	epoch = s.epoch.Load()
 	return epoch, epoch%2 == 1 && int64(topic) < s.covers.Load()
 }
 
-// replace begins to track all topics, in place of what tracks fewer.
+// replace begins to track all topics, in place of a watch with fewer.
 func (s *nearShard) replace(c *Conn, index int, t driver.Tracker) {
 	w := &nearWatch{conn: c, index: index, shard: s, topics: len(c.near.topics)}
 	s.mu.Lock()
@@ -473,12 +473,12 @@ func (s *nearShard) replace(c *Conn, index int, t driver.Tracker) {
 	unused := s.next
 	if s.next = w; unused != nil {
 		unused.stop()
-		s.settle(unused.up) // what only that one told of is told of no more
+		s.settle(unused.up) // changes that only unused watched are no longer reported
 	}
 }
 
-// tell takes what the store says. Only watches in use count, but a change is one
-// whoever tells it.
+// tell handles an event of the store. A change counts from any watch, other events
+// only from the two in use.
 func (w *nearWatch) tell(e driver.Event) {
 	if e.Kind == driver.Changed {
 		w.conn.near.changed(w.shard, e.Key)
@@ -489,8 +489,7 @@ func (w *nearWatch) tell(e driver.Event) {
 	}
 }
 
-// note takes an event, and reports whether it is news to those who want to know
-// whether changes are told.
+// note handles an event, and reports whether hooks are to be told of it.
 func (w *nearWatch) note(e driver.Event) (news bool) {
 	s := w.shard
 	s.mu.Lock()
@@ -505,14 +504,14 @@ func (w *nearWatch) note(e driver.Event) (news bool) {
 		news, w.failed = true, false
 	case driver.Synced:
 		w.synced = e.At
-	case driver.Lost: // or tried in vain, of which the first time is enough
+	case driver.Lost: // or could not be started; hooks are told once
 		news, w.up, w.failed = !w.failed, false, true
 	}
 	s.settle(flush)
 	return news
 }
 
-// report tells the hooks whether changes are told.
+// report tells hooks whether changes are reported.
 func (w *nearWatch) report(e driver.Event) {
 	state := driver.TrackingOn
 	if e.Kind == driver.Lost {
@@ -521,8 +520,17 @@ func (w *nearWatch) report(e driver.Event) {
 	w.conn.observer.state(StateInfo{Conn: w.conn.name, Shard: w.conn.shards[w.index].name, State: state, Err: e.Err})
 }
 
-// settle says by the state of the two watches what may be kept. It is called
-// with mu held.
+// settle sets the state of the shard from its two watches. "Down" means absent or
+// not reporting. It is called with mu held.
+//
+//	now   next  kept values
+//	down  down  none: the epoch is even
+//	up    down  topics of now, for nearLease after now.synced
+//	up    up    topics of next, for nearLease after the earlier synced,
+//	            until now.synced is after next.since: then next becomes now
+//	down  up    next becomes now at once
+//
+// If flush is set, the values kept so far are invalid.
 func (s *nearShard) settle(flush bool) {
 	if s.next != nil && s.next.up && (s.now == nil || !s.now.up || s.now.synced.After(s.next.since)) {
 		if s.now != nil {
@@ -550,11 +558,11 @@ func (s *nearShard) settle(flush bool) {
 	}
 }
 
-// flush makes all that is kept untrue: this process has changed it, and need not
-// wait to be told.
+// flush invalidates all values: this process has changed them itself, and does not
+// wait for the report.
 func (n *nearConn) flush() {
 	if n.all() == nil {
-		return // and so perhaps no shards
+		return // and perhaps no shards either
 	}
 	for i := range n.shards {
 		s := &n.shards[i]
@@ -564,7 +572,7 @@ func (n *nearConn) flush() {
 	}
 }
 
-// close ends all tracking and keeps nothing from then on.
+// close ends all tracking. Nothing is kept from then on.
 func (n *nearConn) close() {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// nearHit returns the value of o that is kept near, and counts and tells that
-// it was there. It allocates nothing, but for a hook.
+// nearHit returns the near value of o, counts the hit and reports it to hooks. It
+// allocates only if there is a hook.
 func nearHit[T any](ctx context.Context, o *Object, op string) (v T, ok bool) {
 	if o.opts.Near == nil {
 		return v, false
@@ -26,8 +26,7 @@ func nearHit[T any](ctx context.Context, o *Object, op string) (v T, ok bool) {
 	return v, true
 }
 
-// nearGet returns the value of o that is kept near, and where it is kept, nil
-// for a value that is not.
+// nearGet returns the near value of o and its space, or nil if no value is kept.
 func nearGet[T any](ctx context.Context, o *Object) (v T, s *nearSpace) {
 	if o.opts.Near == nil || o.opts.fresh || o.key == "" || o.err != nil {
 		return v, nil
@@ -46,8 +45,8 @@ func nearGet[T any](ctx context.Context, o *Object) (v T, s *nearSpace) {
 	return v, s
 }
 
-// nearFill begins a fill, before the commands of q are sent: a change that comes
-// after it drops the fill.
+// nearFill begins a fill, before the commands of q are sent: a later change drops
+// it.
 func (q *query) nearFill(o *Object) nearFill {
 	if o.opts.Near == nil {
 		return nearFill{}
@@ -55,15 +54,14 @@ func (q *query) nearFill(o *Object) nearFill {
 	return q.conn.nearSpace(&o.opts).fill(q.shard, q.key)
 }
 
-// nearPut keeps v, unless something has changed since the fill began. Ttl is the
-// reply to what ask asked.
+// nearPut keeps v, unless a change has dropped the fill. ttl is the reply to ask.
 func nearPut[T any](f *nearFill, ttl driver.Reply, v T) {
 	if left, ok := f.left(ttl); ok {
 		nearKeep(f, left, v)
 	}
 }
 
-// nearPutMap is nearPut for a map that is its caller's to change.
+// nearPutMap is nearPut for a map that its caller may change.
 func nearPutMap[K comparable, V any](f *nearFill, ttl driver.Reply, m map[K]V) {
 	if f.space != nil {
 		nearPut(f, ttl, maps.Clone(m))

@@ -9,19 +9,19 @@ import (
 const (
 	defaultLease = 30 * time.Second
 	minLease     = 10 * time.Millisecond
-	// settleTimeout bounds how long Do waits to shut or open the gate after
-	// its work has ended, when the caller's context has ended as well.
+	// settleTimeout is the limit for closing or opening the gate after the work of
+	// Do, and for concluding a lease. The caller's context may have ended by then.
 	settleTimeout = 5 * time.Second
 )
 
-// The first byte of a token says what it stands for, to whoever looks.
+// The first byte of a token is the state it stands for.
 const (
-	tokenDone    = 'd' // done, or Once
-	tokenRunning = 'c' // claimed by a Do whose work runs
+	tokenDone    = 'd' // done, or set by Once
+	tokenRunning = 'c' // the work of Do, or a computation, is running
 )
 
-// newToken returns 128 random bits in hexadecimal. A clock could give two
-// processes the same one.
+// newToken returns kind, a colon and 128 random bits in hexadecimal. The time would
+// not do: two processes could read the same.
 func newToken(kind byte) string {
 	var random [16]byte
 	rand.Read(random[:]) // never fails: it ends the process instead
