@@ -10,15 +10,15 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Number is what a [CounterCache] counts in.
+// Number is a constraint that permits the number types of a [CounterCache].
 type Number interface {
 	~int | ~int8 | ~int16 | ~int32 | ~int64 |
 		~uint | ~uint8 | ~uint16 | ~uint32 | ~uint64 |
 		~float32 | ~float64
 }
 
-// CounterCache is a type of counters: [CounterCache.Key] returns the counter at a
-// key. Its fields are those of [Options]; Serializer and Near are not used.
+// A CounterCache describes a type of counters; [CounterCache.Key] returns the
+// counter at a key. It has the fields of [Options]; Serializer is not used.
 type CounterCache[N Number] Options
 
 // Key returns the counter at a key; see [Cache.Key].
@@ -26,8 +26,8 @@ func (c CounterCache[N]) Key(parts ...any) Counter[N] {
 	return Counter[N]{(*Options)(&c).object(parts)}
 }
 
-// On returns a copy of c that uses conn, whatever Connection and the context
-// say. Nil removes an earlier conn.
+// On returns a copy of c that uses conn, regardless of Connection and the
+// context. A nil conn undoes an earlier On.
 func (c CounterCache[N]) On(conn *Conn) CounterCache[N] {
 	c.conn = conn
 	return c
@@ -44,28 +44,28 @@ func (c CounterCache[N]) Clear(ctx context.Context) (int64, error) {
 	return (*Options)(&c).clear(ctx, "CounterCache.Clear")
 }
 
-// Counter is one counter: a number in a Redis string. [CounterCache.Key] returns
-// it. The server counts, so no increment is lost. The number is stored as plain
-// decimal text, which other languages and redis-cli read.
+// A Counter refers to one counter, a number in a Redis string. [CounterCache.Key]
+// returns it. The server does the counting, so no increment is lost. The number
+// is stored as plain decimal text, which redis-cli and other languages can read.
 //
 // The server keeps integers as int64 and floats as long double with 17 digits
-// behind the decimal point. A number beyond int64, or beyond N, is
-// [ErrOverflow]; an increment whose result N cannot hold has been counted.
+// after the decimal point. A number that int64 or N cannot hold is [ErrOverflow].
+// An increment whose result N cannot hold has been counted nevertheless.
 type Counter[N Number] struct{ Object }
 
-// Key returns the counter whose key is that of c followed by parts; see
+// Key returns the counter whose key is the key of c followed by parts; see
 // [Cache.Key].
 func (c Counter[N]) Key(parts ...any) Counter[N] { return Counter[N]{c.below(parts)} }
 
 // On returns a copy of c that uses conn; see [CounterCache.On].
 func (c Counter[N]) On(conn *Conn) Counter[N] { return Counter[N]{c.on(conn)} }
 
-// WithTTL returns a copy of c with a time to live of its own: ttl replaces that
-// of the type, as [Options] describes it.
+// WithTTL returns a copy of c with its own TTL, which replaces the TTL of the
+// type; see [Options].
 func (c Counter[N]) WithTTL(ttl time.Duration) Counter[N] { return Counter[N]{c.withTTL(ttl)} }
 
-// Cache returns a type of plain values at the keys of the counters, for [GetMany],
-// [SetMany], [DeleteMany] and [Cached].
+// Cache returns a type of plain values at the keys of the counters, for
+// [GetMany], [SetMany], [DeleteMany] and [Cached].
 func (c CounterCache[N]) Cache() Cache[N] {
 	c.Serializer = numberText[N]()
 	return Cache[N](c)
@@ -77,7 +77,7 @@ func (c Counter[N]) value() Value[N] {
 	return Value[N](c)
 }
 
-// numberText returns the serializer of counters of N.
+// numberText returns the serializer for counters of N.
 func numberText[N Number]() Serializer {
 	if zero := N(0); zero-1 > zero {
 		return unsignedText{}
@@ -85,8 +85,8 @@ func numberText[N Number]() Serializer {
 	return Raw
 }
 
-// unsignedText is Raw for unsigned counts. It stores none that the server could
-// not add to.
+// unsignedText is Raw for unsigned counters. It rejects numbers beyond int64,
+// because the server could not add to them.
 type unsignedText struct{ rawSerializer }
 
 func (s unsignedText) Marshal(v any) ([]byte, error) {
@@ -96,8 +96,8 @@ func (s unsignedText) Marshal(v any) ([]byte, error) {
 	return s.rawSerializer.Marshal(v)
 }
 
-// Incr adds delta, which may be negative, and returns the result. A counter
-// that is not there counts from zero. Without a number at the key it returns
+// Incr adds delta, which may be negative, and returns the result. A missing
+// counter counts from zero. If the key does not hold a number, the error is
 // [ErrNotNumber]. O(1), INCRBY or INCRBYFLOAT, with PEXPIRE in one step.
 func (c Counter[N]) Incr(ctx context.Context, delta N) (N, error) {
 	var q query
@@ -135,7 +135,7 @@ func incr[N Number](ctx context.Context, q *query, delta N, sign int64) (N, erro
 	return readNumber[N](q)
 }
 
-// readNumber reads the reply of an increment.
+// readNumber decodes the reply to an increment and checks the other replies.
 func readNumber[N any](q *query) (N, error) {
 	n, err := parseNumber[N](q.p.Next())
 	if err == nil {
@@ -148,17 +148,18 @@ func readNumber[N any](q *query) (N, error) {
 	return n, nil
 }
 
-// Get returns the count, or [ErrMiss]. O(1), GET.
+// Get returns the count, or [ErrMiss]; see [Value.Get]. O(1), GET.
 func (c Counter[N]) Get(ctx context.Context) (N, error) {
 	return c.value().Get(ctx)
 }
 
-// GetOr is Get with def in place of [ErrMiss].
+// GetOr is like Get but returns def instead of [ErrMiss]; see [Value.GetOr].
 func (c Counter[N]) GetOr(ctx context.Context, def N) (N, error) {
 	return c.value().GetOr(ctx, def)
 }
 
-// GetOrSet returns the count, or stores what load returns; see [Cache.GetOrSet].
+// GetOrSet returns the count. If there is none, it stores and returns the result
+// of load; see [Value.GetOrSet].
 func (c Counter[N]) GetOrSet(ctx context.Context, load func(context.Context) (N, error)) (N, error) {
 	return c.value().GetOrSet(ctx, load)
 }
@@ -171,14 +172,14 @@ func (c Counter[N]) Add(ctx context.Context, n N) (added bool, err error) {
 	return c.value().Add(ctx, n)
 }
 
-// Replace stores n if there is a count, and reports whether it did. O(1),
+// Replace stores n if there already is a count, and reports whether it did. O(1),
 // SET XX.
 func (c Counter[N]) Replace(ctx context.Context, n N) (replaced bool, err error) {
 	return c.value().Replace(ctx, n)
 }
 
-// Swap stores n and returns the count before it; loaded reports whether there
-// was one. O(1), SET GET.
+// Swap stores n and returns the previous count, if any; loaded reports whether
+// there was one. O(1), SET GET.
 func (c Counter[N]) Swap(ctx context.Context, n N) (previous N, loaded bool, err error) {
 	return c.value().Swap(ctx, n)
 }
@@ -186,8 +187,8 @@ func (c Counter[N]) Swap(ctx context.Context, n N) (previous N, loaded bool, err
 // Take removes the counter and returns its count, or [ErrMiss]. O(1), GETDEL.
 func (c Counter[N]) Take(ctx context.Context) (N, error) { return c.value().Take(ctx) }
 
-// stepOf returns the text of sign × delta, and whether it is a float. A delta
-// that is not of a numeric kind is an error.
+// stepOf returns the text of sign × delta, and reports whether it is a float. A
+// delta that is not a number is an error.
 func stepOf(delta any, sign int64) (text []byte, float bool, err error) {
 	switch v := reflect.ValueOf(delta); v.Kind() {
 	case reflect.Float32, reflect.Float64:
@@ -213,7 +214,7 @@ func stepOf(delta any, sign int64) (text []byte, float bool, err error) {
 
 var errInt64 = fmt.Errorf("%w: the server counts in int64", ErrOverflow)
 
-// parseNumber decodes the result of an increment.
+// parseNumber decodes the reply to an increment.
 func parseNumber[N any](r driver.Reply) (n N, err error) {
 	var buf [20]byte
 	text := buf[:0]

@@ -10,13 +10,13 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// DictCache is a type of dicts: [DictCache.Key] returns the dict at a key. Its
-// fields are those of [Options].
+// A DictCache describes a type of dicts; [DictCache.Key] returns the dict at a
+// key. It has the fields of [Options].
 //
-// Fields of a dict are stored as text if K is a scalar or an
-// encoding.TextMarshaler, and as JSON if it is a struct or an array of those. A
-// K of another type is the error of every operation. Values are stored by the
-// Serializer.
+// Fields of a dict are stored as text if K is a string, number, bool or
+// encoding.TextMarshaler, and as JSON if K is a struct or an array of such types.
+// With any other K, operations on fields return an error. Values are stored by
+// the Serializer.
 type DictCache[K comparable, V any] Options
 
 // Key returns the dict at a key; see [Cache.Key].
@@ -24,8 +24,8 @@ func (d DictCache[K, V]) Key(parts ...any) Dict[K, V] {
 	return Dict[K, V]{(*Options)(&d).object(parts)}
 }
 
-// On returns a copy of d that uses conn, whatever Connection and the context
-// say. Nil removes an earlier conn.
+// On returns a copy of d that uses conn, regardless of Connection and the
+// context. A nil conn undoes an earlier On.
 func (d DictCache[K, V]) On(conn *Conn) DictCache[K, V] {
 	d.conn = conn
 	return d
@@ -49,19 +49,19 @@ func (d DictCache[K, V]) Clear(ctx context.Context) (int64, error) {
 	return (*Options)(&d).clear(ctx, "DictCache.Clear")
 }
 
-// Dict is one dict: a map from K to V in a Redis hash. [DictCache.Key] returns
-// it. The time to live is that of the whole dict. An empty dict does not exist.
+// A Dict refers to one dict, a map from K to V in a Redis hash. [DictCache.Key]
+// returns it. The TTL applies to the whole dict. An empty dict does not exist.
 type Dict[K comparable, V any] struct{ Object }
 
-// Key returns the dict whose key is that of d followed by parts; see
+// Key returns the dict whose key is the key of d followed by parts; see
 // [Cache.Key].
 func (d Dict[K, V]) Key(parts ...any) Dict[K, V] { return Dict[K, V]{d.below(parts)} }
 
 // On returns a copy of d that uses conn; see [DictCache.On].
 func (d Dict[K, V]) On(conn *Conn) Dict[K, V] { return Dict[K, V]{d.on(conn)} }
 
-// WithTTL returns a copy of d with a time to live of its own: ttl replaces that
-// of the type, as [Options] describes it.
+// WithTTL returns a copy of d with its own TTL, which replaces the TTL of the
+// type; see [Options].
 func (d Dict[K, V]) WithTTL(ttl time.Duration) Dict[K, V] { return Dict[K, V]{d.withTTL(ttl)} }
 
 // Fresh returns a copy of d whose reads bypass the near cache; see [DictCache.Fresh].
@@ -85,14 +85,14 @@ func (d Dict[K, V]) Get(ctx context.Context, field K) (V, error) {
 	return readStored[V](&q, d.opts.serializer())
 }
 
-// GetOr is Get with def in place of [ErrMiss]. Faults are still errors, beside
-// def.
+// GetOr is like Get but returns def instead of [ErrMiss]. Any other error is
+// returned together with def.
 func (d Dict[K, V]) GetOr(ctx context.Context, field K, def V) (V, error) {
 	return orDefault(def)(d.Get(ctx, field))
 }
 
-// GetMany returns the values of those fields that are there. O(len(fields)),
-// HMGET.
+// GetMany returns the values of fields. Missing fields are not in the map.
+// O(len(fields)), HMGET.
 func (d Dict[K, V]) GetMany(ctx context.Context, fields ...K) (map[K]V, error) {
 	if len(fields) == 0 {
 		return map[K]V{}, nil
@@ -123,7 +123,7 @@ func (d Dict[K, V]) GetMany(ctx context.Context, fields ...K) (map[K]V, error) {
 	return found, nil
 }
 
-// putStored decodes a reply into m[key], if it holds a value.
+// putStored decodes r into m[key], unless it is nil.
 func putStored[K comparable, V any](m map[K]V, key K, r driver.Reply, s Serializer) error {
 	data, ok, err := r.Bytes()
 	if err != nil || !ok {
@@ -160,7 +160,7 @@ func (d Dict[K, V]) hset(q *query, field K, value V) error {
 	return writeValue(p, d.opts.serializer(), value)
 }
 
-// Update stores all of items, all or none of them. O(len(items)), HSET and
+// Update stores either all of items or none of them. O(len(items)), HSET and
 // PEXPIRE in one step.
 func (d Dict[K, V]) Update(ctx context.Context, items map[K]V) error {
 	if len(items) == 0 {
@@ -186,11 +186,11 @@ func (d Dict[K, V]) Update(ctx context.Context, items map[K]V) error {
 	return err
 }
 
-// hashAdd returns the value of a field, nil if there was none: then it stores
-// one, and sets the expiry, which a read does only under SlideOnRead. The value
-// is read once, so that none is missing if the key expires within the script, as
-// some servers let it. ARGV: field, value, milliseconds or 0, and NX for a policy
-// of FromCreation, READ for SlideOnRead or nothing.
+// hashAdd returns the value of a field. If there is none, it stores one and
+// returns nil. A store sets the expiry; a read sets it only under SlideOnRead.
+// The field is read only once: some servers let the key expire within the script,
+// and a second read could miss. ARGV: field, value, milliseconds or 0, and NX for
+// FromCreation, READ for SlideOnRead or nothing.
 var hashAdd = driver.NewScript(`
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
 if not stored then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
@@ -229,9 +229,10 @@ return stored
 	}
 })
 
-// GetOrAdd stores value under field if there is none, and returns what is then
-// stored; loaded reports whether it was there before, which is a read and leaves
-// the expiry unless reads slide. O(1), HGET and HSET in one script.
+// GetOrAdd returns the value of field if there is one. Otherwise it stores and
+// returns value. The loaded result is true if the value was there, false if it
+// was stored. If it was there, the call is a read, which restarts the TTL only
+// under [SlideOnRead]. O(1), HGET and HSET in one script.
 func (d Dict[K, V]) GetOrAdd(ctx context.Context, field K, value V) (stored V, loaded bool, err error) {
 	var zero V
 	var q query
@@ -268,12 +269,12 @@ func (d Dict[K, V]) GetOrAdd(ctx context.Context, field K, value V) (stored V, l
 	return stored, true, nil
 }
 
-// Remove removes fields and returns how many there were. O(len(fields)), HDEL.
+// Remove removes fields and returns the number removed. O(len(fields)), HDEL.
 func (d Dict[K, V]) Remove(ctx context.Context, fields ...K) (removed int, err error) {
 	return removeMembers(ctx, d.Object, "DictCache.Remove", "HDEL", fields)
 }
 
-// Contains reports whether field is there. O(1), HEXISTS.
+// Contains reports whether field is in the dict. O(1), HEXISTS.
 func (d Dict[K, V]) Contains(ctx context.Context, field K) (bool, error) {
 	var q query
 	if err := q.beginRead(ctx, &d.Object, "DictCache.Contains"); err != nil {
@@ -315,7 +316,7 @@ func (d Dict[K, V]) Pop(ctx context.Context, field K) (V, error) {
 	return readStored[V](&q, d.opts.serializer())
 }
 
-// hashPop removes a random field and returns it with its value.
+// hashPop removes a random field and returns it and its value.
 var hashPop = driver.NewScript(`
 local item = redis.call('HRANDFIELD', KEYS[1], 1, 'WITHVALUES')
 if #item > 0 then redis.call('HDEL', KEYS[1], item[1]) end
@@ -334,7 +335,7 @@ return item
 	field, _, _ := e.Next().Bytes()
 	value, _, _ := e.Next().Bytes()
 	reply.Array(2)
-	reply.Bytes(field) // before HDEL: the views end with the next Call
+	reply.Bytes(field) // before HDEL: the next Call ends the views
 	reply.Bytes(value)
 	tx.Call("HDEL", keys[0], append([]byte{}, field...))
 })
@@ -393,9 +394,9 @@ func (d Dict[K, V]) Values(ctx context.Context) ([]V, error) {
 	})
 }
 
-// Copy returns the whole dict as a map, empty where there is none. O(n),
-// HGETALL: for large dicts see All. With Options.Near, the map may be copied from
-// one in this process.
+// Copy returns the whole dict as a map, which is empty if there is no dict. O(n),
+// HGETALL; for large dicts use All. With Options.Near, the map may be a copy of
+// one kept in this process.
 func (d Dict[K, V]) Copy(ctx context.Context) (map[K]V, error) {
 	if all, ok := nearHit[map[K]V](ctx, &d.Object, "DictCache.Copy"); ok {
 		return maps.Clone(all), nil
@@ -435,8 +436,8 @@ func (d Dict[K, V]) items(r driver.Reply) (map[K]V, error) {
 }
 
 // All iterates over the fields and their values, a page per round trip (HSCAN).
-// The function that it returns beside reports, after the loop, what stopped the
-// iteration, if anything did:
+// After the loop, the second result returns the error that stopped the iteration,
+// if any:
 //
 //	all, end := d.All(ctx)
 //	for field, value := range all {
@@ -444,9 +445,9 @@ func (d Dict[K, V]) items(r driver.Reply) (map[K]V, error) {
 //	}
 //	err := end()
 //
-// Fields that are there from the first page to the last are seen; those that
-// come or go meanwhile may be; where the dict changes, one may be seen twice.
-// One loop at a time may use the pair.
+// A field that exists during the whole iteration is seen. One that is added or
+// removed meanwhile may or may not be seen. If the dict changes, a field may be
+// seen twice. Only one loop at a time may use the two results.
 func (d Dict[K, V]) All(ctx context.Context) (iter.Seq2[K, V], func() error) {
 	var failed error
 	all := func(yield func(K, V) bool) {
@@ -458,11 +459,10 @@ func (d Dict[K, V]) All(ctx context.Context) (iter.Seq2[K, V], func() error) {
 	return all, func() error { return failed }
 }
 
-// Incr adds delta to the number under field, which counts from zero where there
-// is none, and returns the result. V must be a number type and the serializer
-// one that reads numbers as text ([JSON] or [Raw]); else the error is
-// [ErrNotNumber], and nothing is stored. O(1), HINCRBY or HINCRBYFLOAT, with
-// PEXPIRE in one step.
+// Incr adds delta to the number under field and returns the result. A missing
+// field counts from zero. V must be a number type, and the serializer must read
+// numbers as text, as [JSON] and [Raw] do; otherwise the error is [ErrNotNumber],
+// and nothing is stored. O(1), HINCRBY or HINCRBYFLOAT, with PEXPIRE in one step.
 func (d Dict[K, V]) Incr(ctx context.Context, field K, delta V) (V, error) {
 	var zero V
 	var q query
@@ -474,7 +474,7 @@ func (d Dict[K, V]) Incr(ctx context.Context, field K, delta V) (V, error) {
 	if err != nil {
 		return zero, q.fail(err)
 	}
-	if _, err := readValue[V](d.opts.serializer(), step); err != nil { // nor would it read what the server counts
+	if _, err := readValue[V](d.opts.serializer(), step); err != nil { // it could not read the result either
 		return zero, q.fail(fmt.Errorf("%w that the serializer reads", ErrNotNumber))
 	}
 	name := "HINCRBY"

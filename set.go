@@ -12,23 +12,23 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// SetCache is a type of sets: [SetCache.Key] returns the set at a key. Its
-// fields are those of [Options]; Serializer is not used.
+// A SetCache describes a type of sets; [SetCache.Key] returns the set at a key.
+// It has the fields of [Options]; Serializer is not used.
 //
-// Members are stored as text if T is a scalar or an encoding.TextMarshaler, and
-// as JSON if it is a struct or an array of those. A T of another type is the
-// error of every operation.
+// Members are stored as text if T is a string, number, bool or
+// encoding.TextMarshaler, and as JSON if T is a struct or an array of such types.
+// With any other T, operations on members return an error.
 //
-// A struct that embeds a type with a MarshalText method has that method too: its
-// other fields are then not part of its text, and members that differ only in
-// them are the same member. Give such a struct a MarshalText method of its own.
+// A struct that embeds a type with a MarshalText method has that method too. Its
+// text then omits its other fields, and members that differ only in these are the
+// same member. Give such a struct a MarshalText method of its own.
 type SetCache[T comparable] Options
 
 // Key returns the set at a key; see [Cache.Key].
 func (s SetCache[T]) Key(parts ...any) Set[T] { return Set[T]{(*Options)(&s).object(parts)} }
 
-// On returns a copy of s that uses conn, whatever Connection and the context
-// say. Nil removes an earlier conn.
+// On returns a copy of s that uses conn, regardless of Connection and the
+// context. A nil conn undoes an earlier On.
 func (s SetCache[T]) On(conn *Conn) SetCache[T] {
 	s.conn = conn
 	return s
@@ -52,27 +52,27 @@ func (s SetCache[T]) Clear(ctx context.Context) (int64, error) {
 	return (*Options)(&s).clear(ctx, "SetCache.Clear")
 }
 
-// Set is one set: a Redis set of members of type T. [SetCache.Key] returns it.
-// The time to live is that of the whole set. An empty set does not exist:
+// A Set refers to one set, a Redis set of members of type T. [SetCache.Key]
+// returns it. The TTL applies to the whole set. An empty set does not exist:
 // removing the last member removes the set and its expiry.
 type Set[T comparable] struct{ Object }
 
-// Key returns the set whose key is that of s followed by parts; see
+// Key returns the set whose key is the key of s followed by parts; see
 // [Cache.Key].
 func (s Set[T]) Key(parts ...any) Set[T] { return Set[T]{s.below(parts)} }
 
 // On returns a copy of s that uses conn; see [SetCache.On].
 func (s Set[T]) On(conn *Conn) Set[T] { return Set[T]{s.on(conn)} }
 
-// WithTTL returns a copy of s with a time to live of its own: ttl replaces that
-// of the type, as [Options] describes it.
+// WithTTL returns a copy of s with its own TTL, which replaces the TTL of the
+// type; see [Options].
 func (s Set[T]) WithTTL(ttl time.Duration) Set[T] { return Set[T]{s.withTTL(ttl)} }
 
 // Fresh returns a copy of s whose reads bypass the near cache; see [SetCache.Fresh].
 func (s Set[T]) Fresh() Set[T] { return Set[T]{s.afresh()} }
 
-// Add adds members and returns how many were not there before.
-// O(len(members)), SADD and PEXPIRE in one step.
+// Add adds members and returns how many were new. O(len(members)), SADD and
+// PEXPIRE in one step.
 func (s Set[T]) Add(ctx context.Context, members ...T) (added int, err error) {
 	if len(members) == 0 {
 		return 0, nil
@@ -90,13 +90,13 @@ func (s Set[T]) Add(ctx context.Context, members ...T) (added int, err error) {
 	return int(n), err
 }
 
-// Update adds all members of other, such as another set's Copy, and returns how
-// many were not there before; see Add.
+// Update adds all members of other, such as the Copy of another set, and returns
+// how many were new; see Add.
 func (s Set[T]) Update(ctx context.Context, other map[T]struct{}) (added int, err error) {
 	return s.Add(ctx, slices.Collect(maps.Keys(other))...)
 }
 
-// Remove removes members and returns how many there were. O(len(members)), SREM.
+// Remove removes members and returns the number removed. O(len(members)), SREM.
 func (s Set[T]) Remove(ctx context.Context, members ...T) (removed int, err error) {
 	return removeMembers(ctx, s.Object, "SetCache.Remove", "SREM", members)
 }
@@ -116,8 +116,8 @@ func (s Set[T]) Contains(ctx context.Context, member T) (bool, error) {
 	return n == 1, err
 }
 
-// ContainsMany returns those of members that are in the set.
-// O(len(members)), SMISMEMBER.
+// ContainsMany returns the given members that are in the set. O(len(members)),
+// SMISMEMBER.
 func (s Set[T]) ContainsMany(ctx context.Context, members ...T) (map[T]struct{}, error) {
 	if len(members) == 0 {
 		return map[T]struct{}{}, nil
@@ -189,7 +189,8 @@ func (s Set[T]) PopN(ctx context.Context, n int) ([]T, error) {
 	return members, nil
 }
 
-// Random returns a random member, which stays, or [ErrMiss]. O(1), SRANDMEMBER.
+// Random returns a random member without removing it, or [ErrMiss]. O(1),
+// SRANDMEMBER.
 func (s Set[T]) Random(ctx context.Context) (T, error) {
 	var zero T
 	var q query
@@ -202,7 +203,7 @@ func (s Set[T]) Random(ctx context.Context) (T, error) {
 	return readOne[T](ctx, &q)
 }
 
-// readOne runs a query whose first reply is a member, nil for a miss.
+// readOne runs a query whose first reply is a member, or nil for a miss.
 func readOne[T any](ctx context.Context, q *query) (T, error) {
 	var zero T
 	q.looks = true
@@ -220,9 +221,9 @@ func readOne[T any](ctx context.Context, q *query) (T, error) {
 	return member, nil
 }
 
-// Copy returns the whole set, empty where there is none. O(n), SMEMBERS: for
-// large sets see All. With Options.Near, the map may be copied from one in this
-// process.
+// Copy returns the whole set as a map, which is empty if there is no set. O(n),
+// SMEMBERS; for large sets use All. With Options.Near, the map may be a copy of
+// one kept in this process.
 func (s Set[T]) Copy(ctx context.Context) (map[T]struct{}, error) {
 	if all, ok := nearHit[map[T]struct{}](ctx, &s.Object, "SetCache.Copy"); ok {
 		return maps.Clone(all), nil
@@ -243,9 +244,9 @@ func (s Set[T]) Copy(ctx context.Context) (map[T]struct{}, error) {
 	return all, err
 }
 
-// All iterates over the members, a page per round trip (SSCAN); the function
-// beside it reports what stopped the iteration, if anything did. What holds of
-// [DictCache.All] holds here.
+// All iterates over the members, a page per round trip (SSCAN). After the loop,
+// the second result returns the error that stopped the iteration, if any. See
+// [Dict.All] for an example, and for changes during the iteration.
 func (s Set[T]) All(ctx context.Context) (iter.Seq[T], func() error) {
 	var failed error
 	all := func(yield func(T) bool) {
@@ -257,11 +258,11 @@ func (s Set[T]) All(ctx context.Context) (iter.Seq[T], func() error) {
 	return all, func() error { return failed }
 }
 
-// An algebra is one of the three operations between sets: the command that the
-// server has for sets on one shard, and the same for sets read from several.
+// An algebra is one of the three operations between sets, in two forms: the
+// command for sets on one shard, and a function for sets read from several.
 type algebra[T comparable] struct {
 	name    string // of the method
-	cmd     string // Redis' command; with STORE behind it, the one that stores
+	cmd     string // the Redis command; cmd+STORE is the one that stores
 	combine func(into, other map[T]struct{})
 }
 
@@ -288,40 +289,43 @@ func difference[T comparable]() algebra[T] {
 	}}
 }
 
-// Union returns the members of s and others. O(n) in their members, SUNION. Sets
-// on several shards are read at once and put together here, which is not atomic.
-// All sets of one operation are on s's connection.
+// Union returns the members that are in s or in any of others. All sets must be
+// on the connection of s. Sets on several shards, or in several slots of a Redis
+// Cluster, are read at once and combined in this process, which is not atomic.
+// O(n) for n members in total, SUNION.
 func (s Set[T]) Union(ctx context.Context, others ...Set[T]) (map[T]struct{}, error) {
 	return s.algebra(ctx, union[T](), others)
 }
 
-// Intersect returns the members of s that all others have; see Union. SINTER.
+// Intersect returns the members of s that are in all of others; see Union.
+// SINTER.
 func (s Set[T]) Intersect(ctx context.Context, others ...Set[T]) (map[T]struct{}, error) {
 	return s.algebra(ctx, intersect[T](), others)
 }
 
-// Difference returns the members of s that none of others has; see Union. SDIFF.
+// Difference returns the members of s that are in none of others; see Union.
+// SDIFF.
 func (s Set[T]) Difference(ctx context.Context, others ...Set[T]) (map[T]struct{}, error) {
 	return s.algebra(ctx, difference[T](), others)
 }
 
-// UnionStore makes dst the union of s and others, whatever was there, with dst's
-// own time to live, and returns its size. dst may be one of them; an empty
-// result removes it. On one shard this is one step, SUNIONSTORE and
-// PEXPIRE; over several the sets are read, then dst is replaced in one
-// transaction.
+// UnionStore replaces dst with the union of s and others and returns its size.
+// The result gets the TTL of dst, even under [FromCreation]; an empty result
+// removes dst. dst may be one of the sources. On one shard this is one step,
+// SUNIONSTORE and PEXPIRE. Over several, the sets are read first, then dst is
+// replaced in one transaction.
 func (s Set[T]) UnionStore(ctx context.Context, dst Set[T], others ...Set[T]) (int, error) {
 	return s.algebraStore(ctx, union[T](), dst, others)
 }
 
-// IntersectStore makes dst the intersection of s and others; see UnionStore.
-// SINTERSTORE.
+// IntersectStore replaces dst with the intersection of s and others; see
+// UnionStore. SINTERSTORE.
 func (s Set[T]) IntersectStore(ctx context.Context, dst Set[T], others ...Set[T]) (int, error) {
 	return s.algebraStore(ctx, intersect[T](), dst, others)
 }
 
-// DifferenceStore makes dst the difference of s and others; see UnionStore.
-// SDIFFSTORE.
+// DifferenceStore replaces dst with the difference of s and others; see
+// UnionStore. SDIFFSTORE.
 func (s Set[T]) DifferenceStore(ctx context.Context, dst Set[T], others ...Set[T]) (int, error) {
 	return s.algebraStore(ctx, difference[T](), dst, others)
 }
@@ -370,8 +374,8 @@ func (s Set[T]) algebraStore(ctx context.Context, a algebra[T], dst Set[T], othe
 }
 
 // storeWithExpiry runs a command that stores a combination of the other keys in
-// the first, and sets that one's expiry, unless the command failed. ARGV: the
-// command, milliseconds.
+// the first, and then sets the expiry of the first, unless the command failed.
+// ARGV: the command, milliseconds.
 var storeWithExpiry = driver.NewScript(`
 local reply = redis.pcall(ARGV[1], unpack(KEYS))
 if type(reply) == 'number' then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
@@ -385,8 +389,8 @@ return reply
 	}
 })
 
-// algebraStore appends a command that stores. The first key is new, whatever its
-// policy: what expiry it had went with what was there.
+// algebraStore appends a command that stores. Its first key gets a new expiry
+// under any policy, because the command removes the old value and its expiry.
 func (q *query) algebraStore(name string, keys []string) {
 	switch {
 	case q.ms == 0:
@@ -401,8 +405,8 @@ func (q *query) algebraStore(name string, keys []string) {
 	}
 }
 
-// appendReplacement reads sources from their shards, and appends what makes the
-// query's key their combination.
+// appendReplacement reads sources from their shards, and appends the commands
+// that replace the query's key with their combination.
 func appendReplacement[T comparable](ctx context.Context, q *query, a algebra[T], sources []string) error {
 	set, err := combine(ctx, q, a, sources)
 	if err != nil {
@@ -424,8 +428,8 @@ func appendReplacement[T comparable](ctx context.Context, q *query, a algebra[T]
 	return nil
 }
 
-// lastCount runs q and returns the last of its integers: the size of what was
-// stored.
+// lastCount runs q and returns the last of its integers, the size of the stored
+// set.
 func lastCount(ctx context.Context, q *query) (int, error) {
 	if err := q.run(ctx); err != nil {
 		return 0, err
@@ -440,8 +444,8 @@ func lastCount(ctx context.Context, q *query) (int, error) {
 	return int(n), nil
 }
 
-// operands returns the full keys of first, which q is about, and of others. A
-// set without a key, or on another connection, is an error.
+// operands returns the full keys of first, the object of q, and of others. A set
+// without a key, or on another connection, is an error.
 func operands[T comparable](q *query, first Set[T], others []Set[T]) ([]string, error) {
 	keys := append(make([]string, 0, 1+len(others)), q.front+q.key)
 	for i, other := range others {
@@ -464,8 +468,8 @@ func appendKeys(p *driver.Pipeline, keys []string) {
 	}
 }
 
-// together reports whether all keys are on the query's shard, and in its slot
-// where the shard is a cluster: so that one command may have them all.
+// together reports whether one command may take all keys: they are on the query's
+// shard, and in its slot if the shard is a cluster.
 func (q *query) together(keys []string) bool {
 	divided, _ := q.conn.shards[q.shard].store.(driver.Cluster)
 	for _, key := range keys {

@@ -14,14 +14,14 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Scored is a member of a sorted set and its score.
+// Scored is a member of a sorted set with its score.
 type Scored[T comparable] struct {
 	Score  float64 // any number but NaN
 	Member T       // unique in its sorted set
 }
 
-// SortedSetCache is a type of sorted sets: [SortedSetCache.Key] returns the
-// sorted set at a key. Its fields are those of [Options]; Serializer and Near
+// A SortedSetCache describes a type of sorted sets; [SortedSetCache.Key] returns
+// the sorted set at a key. It has the fields of [Options]; Serializer and Near
 // are not used. Members are stored as in a [SetCache].
 type SortedSetCache[T comparable] Options
 
@@ -30,8 +30,8 @@ func (s SortedSetCache[T]) Key(parts ...any) SortedSet[T] {
 	return SortedSet[T]{(*Options)(&s).object(parts)}
 }
 
-// On returns a copy of s that uses conn, whatever Connection and the context
-// say. Nil removes an earlier conn.
+// On returns a copy of s that uses conn, regardless of Connection and the
+// context. A nil conn undoes an earlier On.
 func (s SortedSetCache[T]) On(conn *Conn) SortedSetCache[T] {
 	s.conn = conn
 	return s
@@ -48,36 +48,36 @@ func (s SortedSetCache[T]) Clear(ctx context.Context) (int64, error) {
 	return (*Options)(&s).clear(ctx, "SortedSetCache.Clear")
 }
 
-// SortedSet is one sorted set: a Redis sorted set of members of type T, ordered
-// by score, and by the bytes of the member if scores are equal.
-// [SortedSetCache.Key] returns it. The time to live is that of the whole sorted
-// set. An empty sorted set does not exist.
+// A SortedSet refers to one sorted set, a Redis sorted set of members of type T,
+// ordered by score and then by the bytes of the member. [SortedSetCache.Key]
+// returns it. The TTL applies to the whole sorted set. An empty sorted set does
+// not exist.
 //
 // Scores are float64: integers are exact up to 2^53, infinities are allowed, NaN
 // is an error, and negative zero is stored as zero.
 type SortedSet[T comparable] struct{ Object }
 
-// Key returns the sorted set whose key is that of s followed by parts; see
+// Key returns the sorted set whose key is the key of s followed by parts; see
 // [Cache.Key].
 func (s SortedSet[T]) Key(parts ...any) SortedSet[T] { return SortedSet[T]{s.below(parts)} }
 
 // On returns a copy of s that uses conn; see [SortedSetCache.On].
 func (s SortedSet[T]) On(conn *Conn) SortedSet[T] { return SortedSet[T]{s.on(conn)} }
 
-// WithTTL returns a copy of s with a time to live of its own: ttl replaces that
-// of the type, as [Options] describes it.
+// WithTTL returns a copy of s with its own TTL, which replaces the TTL of the
+// type; see [Options].
 func (s SortedSet[T]) WithTTL(ttl time.Duration) SortedSet[T] { return SortedSet[T]{s.withTTL(ttl)} }
 
-// A Condition restricts what [SortedSetCache.AddIf] does.
+// A Condition restricts the changes of [SortedSet.AddIf].
 type Condition uint8
 
-// Conditions may be combined by |, but for OnlyNew, which stands alone, and
-// Greater with Less.
+// Conditions may be combined with |, but OnlyNew must be alone, and Greater and
+// Less exclude each other.
 const (
-	OnlyNew      Condition = 1 << iota // add new members; leave the scores that are there
-	OnlyExisting                       // set scores of members that are there; add none
-	Greater                            // set a score only to a greater one; new members are added
-	Less                               // set a score only to a lesser one; new members are added
+	OnlyNew      Condition = 1 << iota // add new members; keep existing scores
+	OnlyExisting                       // set the scores of existing members; add none
+	Greater                            // replace a score only with a greater one; add new members
+	Less                               // replace a score only with a lesser one; add new members
 )
 
 func (c Condition) write(p *driver.Pipeline) error {
@@ -95,16 +95,15 @@ func (c Condition) write(p *driver.Pipeline) error {
 	return nil
 }
 
-// Add adds members, or sets the scores of those that are there, and returns how
-// many were not there before. O(len(items) log n), ZADD and PEXPIRE in one
-// step.
+// Add adds members, or sets the scores of existing ones, and returns how many
+// were new. O(len(items) log n), ZADD and PEXPIRE in one step.
 func (s SortedSet[T]) Add(ctx context.Context, items ...Scored[T]) (added int, err error) {
 	return s.zadd(ctx, "SortedSetCache.Add", items, nil)
 }
 
-// AddIf adds members and sets scores where condition allows it, and returns how
-// many members were added or got another score. O(len(items) log n), ZADD CH
-// with NX, XX, GT or LT, and PEXPIRE in one step.
+// AddIf adds members and sets scores as condition allows, and returns how many
+// members were added or got another score. O(len(items) log n), ZADD CH with NX,
+// XX, GT or LT, and PEXPIRE in one step.
 func (s SortedSet[T]) AddIf(ctx context.Context, condition Condition, items ...Scored[T]) (changed int, err error) {
 	return s.zadd(ctx, "SortedSetCache.AddIf", items, func(p *driver.Pipeline) error {
 		err := condition.write(p)
@@ -113,8 +112,8 @@ func (s SortedSet[T]) AddIf(ctx context.Context, condition Condition, items ...S
 	})
 }
 
-// Update adds all members of items, or sets their scores; see Add. Another
-// sorted set's Copy is one.
+// Update adds all members of items, such as the Copy of another sorted set, or
+// sets their scores; see Add.
 func (s SortedSet[T]) Update(ctx context.Context, items map[T]float64) (added int, err error) {
 	all := make([]Scored[T], 0, len(items))
 	for member, score := range items {
@@ -123,7 +122,7 @@ func (s SortedSet[T]) Update(ctx context.Context, items map[T]float64) (added in
 	return s.zadd(ctx, "SortedSetCache.Update", all, nil)
 }
 
-// zadd is ZADD of items, with what flags writes before them.
+// zadd runs ZADD with items; flags writes the options before them.
 func (s SortedSet[T]) zadd(ctx context.Context, op string, items []Scored[T], flags func(*driver.Pipeline) error) (int, error) {
 	if len(items) == 0 {
 		return 0, nil
@@ -160,9 +159,8 @@ func writeScore(p *driver.Pipeline, score float64) error {
 	return nil
 }
 
-// Incr adds delta to the score of member, which counts from zero where it is not
-// there, and returns the result. O(log n), ZINCRBY and PEXPIRE in one
-// step.
+// Incr adds delta to the score of member and returns the result. A missing member
+// counts from zero. O(log n), ZINCRBY and PEXPIRE in one step.
 func (s SortedSet[T]) Incr(ctx context.Context, member T, delta float64) (float64, error) {
 	var q query
 	err := q.begin(ctx, &s.Object, "SortedSetCache.Incr", 0)
@@ -227,14 +225,13 @@ func (s SortedSet[T]) Contains(ctx context.Context, member T) (bool, error) {
 	}
 }
 
-// Rank returns how many members stand before member, the lowest score first, or
+// Rank returns the rank of member, counted from 0 at the lowest score, or
 // [ErrMiss]. O(log n), ZRANK.
 func (s SortedSet[T]) Rank(ctx context.Context, member T) (int, error) {
 	return s.rank(ctx, "SortedSetCache.Rank", "ZRANK", member)
 }
 
-// RevRank returns how many members stand before member, the highest score
-// first, or [ErrMiss]. O(log n), ZREVRANK.
+// RevRank is Rank counted from the highest score. O(log n), ZREVRANK.
 func (s SortedSet[T]) RevRank(ctx context.Context, member T) (int, error) {
 	return s.rank(ctx, "SortedSetCache.RevRank", "ZREVRANK", member)
 }
@@ -269,8 +266,8 @@ func (s SortedSet[T]) Len(ctx context.Context) (int, error) {
 	return s.length(ctx, "SortedSetCache.Len", "ZCARD")
 }
 
-// Count returns the number of members with a score from min to max, both
-// included; infinities leave a side open. O(log n), ZCOUNT.
+// Count returns the number of members with scores from min to max, inclusive. An
+// infinity leaves its side open. O(log n), ZCOUNT.
 func (s SortedSet[T]) Count(ctx context.Context, min, max float64) (int, error) {
 	var q query
 	if err := q.beginRead(ctx, &s.Object, "SortedSetCache.Count"); err != nil {
@@ -292,9 +289,10 @@ func writeScores(p *driver.Pipeline, first, second float64) error {
 	return writeScore(p, second)
 }
 
-// Range returns the members ranked from start to stop, both included, the
-// lowest score first. Ranks below zero count from the end: Range(ctx, 0, -1) is
-// all, Range(ctx, -3, -1) the three highest. O(log n + m), ZRANGE.
+// Range returns the members with ranks from start to stop, inclusive, lowest
+// score first. Negative ranks count from the end: Range(ctx, 0, -1) returns all
+// members, Range(ctx, -3, -1) the three highest. O(log n + m) for m results,
+// ZRANGE.
 func (s SortedSet[T]) Range(ctx context.Context, start, stop int) ([]Scored[T], error) {
 	return s.zrange(ctx, "SortedSetCache.Range", func(p *driver.Pipeline) error {
 		p.Int(int64(start)).Int(int64(stop))
@@ -302,8 +300,8 @@ func (s SortedSet[T]) Range(ctx context.Context, start, stop int) ([]Scored[T], 
 	})
 }
 
-// RevRange is Range with the highest score first: RevRange(ctx, 0, 9) is the top
-// ten. O(log n + m), ZRANGE REV.
+// RevRange is Range with the highest score first: RevRange(ctx, 0, 9) returns the
+// top ten. O(log n + m), ZRANGE REV.
 func (s SortedSet[T]) RevRange(ctx context.Context, start, stop int) ([]Scored[T], error) {
 	return s.zrange(ctx, "SortedSetCache.RevRange", func(p *driver.Pipeline) error {
 		p.Int(int64(start)).Int(int64(stop)).String("REV")
@@ -311,8 +309,8 @@ func (s SortedSet[T]) RevRange(ctx context.Context, start, stop int) ([]Scored[T
 	})
 }
 
-// RangeByScore returns the members with a score from min to max, both included,
-// the lowest first; infinities leave a side open. O(log n + m), ZRANGE BYSCORE.
+// RangeByScore returns the members with scores from min to max, inclusive, lowest
+// score first. An infinity leaves its side open. O(log n + m), ZRANGE BYSCORE.
 func (s SortedSet[T]) RangeByScore(ctx context.Context, min, max float64) ([]Scored[T], error) {
 	return s.zrange(ctx, "SortedSetCache.RangeByScore", func(p *driver.Pipeline) error {
 		err := writeScores(p, min, max)
@@ -321,11 +319,11 @@ func (s SortedSet[T]) RangeByScore(ctx context.Context, min, max float64) ([]Sco
 	})
 }
 
-// RevRangeByScore is RangeByScore with the highest score first.
-// O(log n + m), ZRANGE BYSCORE REV.
+// RevRangeByScore is RangeByScore with the highest score first. O(log n + m),
+// ZRANGE BYSCORE REV.
 func (s SortedSet[T]) RevRangeByScore(ctx context.Context, min, max float64) ([]Scored[T], error) {
 	return s.zrange(ctx, "SortedSetCache.RevRangeByScore", func(p *driver.Pipeline) error {
-		err := writeScores(p, max, min) // REV wants the upper bound first
+		err := writeScores(p, max, min) // REV takes the upper bound first
 		p.String("BYSCORE").String("REV")
 		return err
 	})
@@ -392,28 +390,27 @@ func (s SortedSet[T]) PopMin(ctx context.Context) (Scored[T], error) {
 	return first(s.pop(ctx, "SortedSetCache.PopMin", "ZPOPMIN", 1))
 }
 
-// PopMax removes the member with the highest score and returns it, or
-// [ErrMiss]. O(log n), ZPOPMAX.
+// PopMax removes the member with the highest score and returns it, or [ErrMiss].
+// O(log n), ZPOPMAX.
 func (s SortedSet[T]) PopMax(ctx context.Context) (Scored[T], error) {
 	return first(s.pop(ctx, "SortedSetCache.PopMax", "ZPOPMAX", 1))
 }
 
-// PopMinN removes up to n members with the lowest scores and returns them, the
-// lowest first. O(n log n), ZPOPMIN.
+// PopMinN removes up to n members with the lowest scores and returns them, lowest
+// first. O(n log n), ZPOPMIN.
 func (s SortedSet[T]) PopMinN(ctx context.Context, n int) ([]Scored[T], error) {
 	items, _, err := s.pop(ctx, "SortedSetCache.PopMinN", "ZPOPMIN", n)
 	return items, err
 }
 
-// PopMaxN removes up to n members with the highest scores and returns them, the
+// PopMaxN removes up to n members with the highest scores and returns them,
 // highest first. O(n log n), ZPOPMAX.
 func (s SortedSet[T]) PopMaxN(ctx context.Context, n int) ([]Scored[T], error) {
 	items, _, err := s.pop(ctx, "SortedSetCache.PopMaxN", "ZPOPMAX", n)
 	return items, err
 }
 
-// pop returns, beside what it popped, the error that says that there was
-// nothing.
+// pop returns the members it popped, and the error to return if there are none.
 func (s SortedSet[T]) pop(ctx context.Context, op, cmd string, n int) (items []Scored[T], miss, err error) {
 	if err := s.checkCount(op, n); err != nil || n == 0 {
 		return nil, nil, err
@@ -431,7 +428,7 @@ func (s SortedSet[T]) pop(ctx context.Context, op, cmd string, n int) (items []S
 	return items, &OpError{Op: op, Key: q.front + q.key, Err: ErrMiss}, err
 }
 
-// first returns the one element of a pop.
+// first returns the only item of a pop, or miss if there is none.
 func first[T comparable](items []Scored[T], miss, err error) (Scored[T], error) {
 	switch {
 	case err != nil:
@@ -442,15 +439,14 @@ func first[T comparable](items []Scored[T], miss, err error) (Scored[T], error) 
 	return items[0], nil
 }
 
-// Remove removes members and returns how many there were.
-// O(len(members) log n), ZREM.
+// Remove removes members and returns the number removed. O(len(members) log n),
+// ZREM.
 func (s SortedSet[T]) Remove(ctx context.Context, members ...T) (removed int, err error) {
 	return removeMembers(ctx, s.Object, "SortedSetCache.Remove", "ZREM", members)
 }
 
-// RemoveRange removes the members ranked from start to stop, both included, the
-// lowest score first, and returns how many there were; see Range.
-// O(log n + m), ZREMRANGEBYRANK.
+// RemoveRange removes the members that Range returns, and returns the number
+// removed. O(log n + m), ZREMRANGEBYRANK.
 func (s SortedSet[T]) RemoveRange(ctx context.Context, start, stop int) (removed int, err error) {
 	return s.removeRange(ctx, "SortedSetCache.RemoveRange", "ZREMRANGEBYRANK", func(p *driver.Pipeline) error {
 		p.Int(int64(start)).Int(int64(stop))
@@ -458,16 +454,16 @@ func (s SortedSet[T]) RemoveRange(ctx context.Context, start, stop int) (removed
 	})
 }
 
-// RemoveRangeByScore removes the members with a score from min to max, both
-// included, and returns how many there were. O(log n + m), ZREMRANGEBYSCORE.
+// RemoveRangeByScore removes the members that RangeByScore returns, and returns
+// the number removed. O(log n + m), ZREMRANGEBYSCORE.
 func (s SortedSet[T]) RemoveRangeByScore(ctx context.Context, min, max float64) (removed int, err error) {
 	return s.removeRange(ctx, "SortedSetCache.RemoveRangeByScore", "ZREMRANGEBYSCORE", func(p *driver.Pipeline) error {
 		return writeScores(p, min, max)
 	})
 }
 
-// Trim removes the lowest scores until keep members are left, and returns how
-// many it removed. O(log n + m), ZREMRANGEBYRANK.
+// Trim removes the members with the lowest scores until at most keep are left,
+// and returns the number removed. O(log n + m), ZREMRANGEBYRANK.
 func (s SortedSet[T]) Trim(ctx context.Context, keep int) (removed int, err error) {
 	if err := s.checkCount("SortedSetCache.Trim", keep); err != nil {
 		return 0, err
@@ -491,8 +487,8 @@ func (s SortedSet[T]) removeRange(ctx context.Context, op, cmd string, bounds fu
 	return int(n), err
 }
 
-// Copy returns all members with their scores. O(n), ZRANGE: for large sorted
-// sets see All, for their order Range.
+// Copy returns all members with their scores. O(n), ZRANGE. For large sorted sets
+// use All, for the order use Range.
 func (s SortedSet[T]) Copy(ctx context.Context) (map[T]float64, error) {
 	items, err := s.zrange(ctx, "SortedSetCache.Copy", func(p *driver.Pipeline) error {
 		p.Int(0).Int(-1)
@@ -505,11 +501,11 @@ func (s SortedSet[T]) Copy(ctx context.Context) (map[T]float64, error) {
 	return all, err
 }
 
-// All iterates over the members and their scores, the lowest first, a page per
-// round trip; the function beside it reports what stopped the iteration, if
-// anything did. A page begins behind the last member seen, so that members that
-// come or go meanwhile hide no others; one whose score changes may be seen
-// twice, or not at all. O(log n) a page, ZRANGE.
+// All iterates over the members and their scores, lowest score first, a page per
+// round trip. After the loop, the second result returns the error that stopped
+// the iteration, if any. Each page starts after the last member seen, so members
+// that are added or removed meanwhile do not hide others. A member whose score
+// changes may be seen twice or not at all. O(log n) per page, ZRANGE.
 func (s SortedSet[T]) All(ctx context.Context) (iter.Seq2[T, float64], func() error) {
 	return s.walk(ctx, zwalk{op: "SortedSetCache.All"})
 }
@@ -519,10 +515,10 @@ func (s SortedSet[T]) Backward(ctx context.Context) (iter.Seq2[T, float64], func
 	return s.walk(ctx, zwalk{op: "SortedSetCache.Backward", rev: true})
 }
 
-// Chunk iterates over limit members from rank offset on, the lowest score
-// first, in slices of size members; the last may have fewer. A limit of zero
-// means all that are left, a size of zero 250. What holds of All holds here.
-// The slices belong to the caller.
+// Chunk iterates over limit members from rank offset on, lowest score first, in
+// slices of size members; the last slice may be shorter. A limit of zero means
+// all remaining members, a size of zero means 250. Otherwise it is like All. The
+// slices belong to the caller.
 func (s SortedSet[T]) Chunk(ctx context.Context, limit, offset, size int) (iter.Seq[[]Scored[T]], func() error) {
 	w := zwalk{op: "SortedSetCache.Chunk", limit: limit, offset: offset, size: size}
 	var failed error
@@ -546,17 +542,17 @@ func (s SortedSet[T]) Chunk(ctx context.Context, limit, offset, size int) (iter.
 	return chunks, func() error { return failed }
 }
 
-// A zwalk is one way through a sorted set.
+// A zwalk describes one iteration over a sorted set.
 type zwalk struct {
 	op     string
 	rev    bool
 	offset int // rank of the first member
 	limit  int // members in all; 0 for no limit
-	size   int // of a Chunk's slices: a page has pageSize to chunk members
+	size   int // of the slices of Chunk; a page has pageSize to chunk members
 }
 
-// A place is where a page ended: its last member, as stored. Paging by rank
-// would miss members while others are popped; paging behind a member does not.
+// A place is the end of a page: its last member, as stored. Paging by rank would
+// miss members while others are popped; paging after a member does not.
 type place struct {
 	score  float64
 	member []byte
@@ -577,7 +573,7 @@ func (s SortedSet[T]) walk(ctx context.Context, w zwalk) (iter.Seq2[T, float64],
 	return all, func() error { return failed }
 }
 
-// pages gives visit one page after the other, until it returns false.
+// pages passes one page after another to visit until it returns false.
 func (s SortedSet[T]) pages(ctx context.Context, w zwalk, visit func([]Scored[T]) bool) error {
 	left := cmp.Or(w.limit, math.MaxInt)
 	var at *place
@@ -596,8 +592,8 @@ func (s SortedSet[T]) pages(ctx context.Context, w zwalk, visit func([]Scored[T]
 	return nil
 }
 
-// page returns up to n members behind at, and where the page ended, nil at the
-// end of the sorted set.
+// page returns up to n members after at, and the place of the last one, or nil at
+// the end of the sorted set.
 func (s SortedSet[T]) page(ctx context.Context, w zwalk, at *place, n int) ([]Scored[T], *place, error) {
 	var q query
 	if err := q.beginRead(ctx, &s.Object, w.op); err != nil {
@@ -637,7 +633,8 @@ func (w zwalk) write(p *driver.Pipeline) {
 	}
 }
 
-// readPage decodes a page of up to n members; one that is not full is the last.
+// readPage decodes a page of up to n members. A page that is not full is the last
+// one.
 func readPage[T comparable](r driver.Reply, n int) (items []Scored[T], last *place, err error) {
 	if items, err = readScored[T](r); err != nil || len(items) < n {
 		return items, nil, err
@@ -650,9 +647,9 @@ func readPage[T comparable](r driver.Reply, n int) (items []Scored[T], last *pla
 	return items, &place{items[len(items)-1].Score, bytes.Clone(member)}, nil
 }
 
-// rangeBehind returns the members ranked behind a member that still has its
-// score, nil where it has not. ARGV: member, score, count, milliseconds to live
-// from this read on or 0, REV or nothing.
+// rangeBehind returns the members ranked after a given member, or nil if the
+// member is gone or its score has changed. ARGV: member, score, count, the TTL in
+// milliseconds that the read restarts or 0, REV or nothing.
 var rangeBehind = driver.NewScript(`
 local rank
 if ARGV[5] then
@@ -694,10 +691,10 @@ return redis.call('ZRANGE', KEYS[1], rank + 1, rank + ARGV[3], 'WITHSCORES')
 	passOn(reply, r)
 })
 
-// pageByScore finds the next page when the member at a place is gone, or has
-// another score: it reads from that score on, and drops what stands before the
-// place. Each read is one snapshot; where all of it stands before the place, as
-// with many members of one score, it reads twice as much.
+// pageByScore finds the next page if the member at a place is gone or its score
+// has changed. It reads from that score on and drops the members up to the place.
+// Each read is one snapshot. If all members read are dropped, as with many of one
+// score, it reads twice as many.
 func (s SortedSet[T]) pageByScore(ctx context.Context, w zwalk, at *place, n int) ([]Scored[T], *place, error) {
 	for count := n; ; count *= 2 {
 		var q query
@@ -712,8 +709,8 @@ func (s SortedSet[T]) pageByScore(ctx context.Context, w zwalk, at *place, n int
 	}
 }
 
-// readBehind reads count members from the score of at on, and keeps the first n
-// that stand behind it. It reports whether there may be more.
+// readBehind reads count members from the score of at on, and returns the first n
+// that come after at. full reports whether there may be more.
 func readBehind[T comparable](ctx context.Context, q *query, w zwalk, at *place, n, count int) (items []Scored[T], last *place, full bool, err error) {
 	p := q.cmd("ZRANGE").Float(at.score)
 	if w.rev {
@@ -728,7 +725,7 @@ func readBehind[T comparable](ctx context.Context, q *query, w zwalk, at *place,
 	e, err := q.p.Next().Elems()
 	full = e.Len()/2 == count
 	for err == nil && e.Len() > 0 && len(items) < n {
-		ahead := e // a copy: the member is looked at before it is decoded
+		ahead := e // a copy, to read the member's bytes before it is decoded
 		member, _, _ := ahead.Next().Bytes()
 		var item Scored[T]
 		if item, err = nextScored[T](&e); err == nil && at.before(w, item.Score, member) {
@@ -740,12 +737,12 @@ func readBehind[T comparable](ctx context.Context, q *query, w zwalk, at *place,
 		return nil, nil, false, q.fail(err)
 	}
 	if !full && e.Len() == 0 {
-		last = nil // nothing is left behind it
+		last = nil // no member is left after it
 	}
 	return items, last, full, nil
 }
 
-// before reports whether a member of the given score stands behind at.
+// before reports whether a member with the given score comes after at.
 func (at *place) before(w zwalk, score float64, member []byte) bool {
 	if score != at.score {
 		return true

@@ -254,8 +254,7 @@ func appendSet[T any](q *query, s Serializer, v T, flags ...string) error {
 
 func creates(flags []string) bool { return len(flags) > 0 && flags[0] == "NX" }
 
-// Take removes the value and returns it, or [ErrMiss] if there is none. O(1),
-// GETDEL.
+// Take removes the value and returns it, or [ErrMiss]. O(1), GETDEL.
 func (c Value[T]) Take(ctx context.Context) (T, error) {
 	var zero T
 	var q query
