@@ -9,15 +9,15 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// UnsafeClear removes the keys that match a pattern on all shards at once (SCAN
-// with MATCH, then UNLINK, page by page) and returns how many it removed. The
-// pattern is matched against full keys: the connection's prefix and version
-// are part of it where there are any. It is a glob: * ? [a-z], and \ before a
-// character that stands for itself; "*" is every key, also of other programs.
+// UnsafeClear removes all keys that match a pattern, on all shards at once, and
+// returns how many it removed (SCAN with MATCH, then UNLINK, page by page). The
+// pattern must match the full key, including the prefix and version of the
+// connection. It is a glob with * ? [a-z], and \ to escape a character. The
+// pattern "*" matches every key, including keys of other programs.
 //
-// It looks at every key of the database, O(n), a page of a thousand at a time,
-// and each page may take the connection's timeout. Keys that are written
-// meanwhile may be missed. With an error, the count is of those removed before.
+// UnsafeClear visits every key of the database, O(n), in pages of a thousand. The
+// connection's timeout applies to each page. Keys written meanwhile may be missed.
+// If it fails, it returns the number of keys removed so far.
 func (c *Conn) UnsafeClear(ctx context.Context, pattern string) (removed int64, err error) {
 	if pattern == "" {
 		return 0, errors.New(`caches: UnsafeClear: the pattern is empty: write "*" for every key`)
@@ -32,8 +32,8 @@ func (c *Conn) UnsafeClear(ctx context.Context, pattern string) (removed int64, 
 	return count.Load(), err
 }
 
-// clearShard is UnsafeClear on one shard. Each trip unlinks one page and asks
-// for the next.
+// clearShard is UnsafeClear on one shard. Each round trip unlinks one page and
+// reads the next.
 func clearShard(ctx context.Context, s shard, pattern string) (removed int64, err error) {
 	p, next := driver.NewPipeline(driver.ReadOnly), driver.NewPipeline(0)
 	defer func() { p.Free(); next.Free() }()
@@ -47,7 +47,7 @@ func clearShard(ctx context.Context, s shard, pattern string) (removed int64, er
 		if err != nil {
 			return removed, err
 		}
-		p, next = next, p // what next says was read from p, which may go now
+		p, next = next, p // the commands of next are copies: p can be reused
 	}
 	return removed, nil
 }
@@ -56,9 +56,8 @@ func scanKeys(p *driver.Pipeline, cursor []byte, pattern string) {
 	p.Cmd("SCAN").Bytes(cursor).String("MATCH").String(pattern).String("COUNT").Int(1000)
 }
 
-// turnPage reads the replies of one trip, how many keys it unlinked and which
-// are on the page that it fetched, and writes the next trip, nothing after the
-// last.
+// turnPage reads the replies of one round trip, the number of unlinked keys and a
+// page of keys, and writes the next round trip. After the last, next is empty.
 func turnPage(p, next *driver.Pipeline, pattern string) (removed int64, err error) {
 	next.Reset(0)
 	if string(p.Command(0).Args[0]) == "UNLINK" {
@@ -94,8 +93,8 @@ func turnPage(p, next *driver.Pipeline, pattern string) (removed int64, err erro
 	return removed, nil
 }
 
-// clear removes every object under the prefix, and one whose key is the prefix
-// itself, on all shards. It is the Clear of every type.
+// clear removes every object under the prefix on all shards, and the object whose
+// key is the prefix itself. It implements the Clear method of every type.
 func (o *Options) clear(ctx context.Context, op string) (int64, error) {
 	if o.err != nil {
 		return 0, &OpError{Op: op, Err: o.err}

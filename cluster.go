@@ -16,24 +16,24 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Many servers as one connection. A [Router] says which shard a key lives on;
-// every process that gives it the same names finds the same keys. Redis
-// Cluster, whose servers divide the keys among themselves, is the driver's.
+// Several servers as one connection: a [Router] chooses the shard of each key.
+// Processes with the same router and the same names of shards find the same keys.
+// A Redis Cluster, which divides its keys itself, is one shard; see driver.Cluster.
 
-// A Router divides keys among the shards of a connection. [CRC32] and [Ketama]
-// are those that the "router" option of a DSN knows.
+// A Router divides keys among the shards of a connection. The "router" option of a
+// DSN has [CRC32] and [Ketama].
 type Router interface {
-	// Route prepares the division among shards: their names, all different,
-	// in byte order, at least two. The function that it returns gives the
-	// index of the shard on which text lives, from 0 to len(shards)-1. It is
-	// called for every key, by many goroutines at once. Text is what a key is
-	// routed by: its hash tag, or all of it where it has none.
+	// Route returns a function that maps the text of a key to the index of its
+	// shard, from 0 to len(shards)-1. The text is the key's hash tag, or the whole
+	// key if it has none. The function is called for every key and must be safe
+	// for concurrent use. The names in shards are at least two, all different and
+	// in byte order.
 	Route(shards []string) func(text string) int
 }
 
-// CRC32 routes by CRC-32 (IEEE 802.3) modulo the number of shards. It costs
-// some 40 ns and no memory. When the number of shards changes, nearly all keys
-// move; where that matters, take [Ketama].
+// CRC32 routes by CRC-32 (IEEE 802.3) modulo the number of shards. It costs some
+// 40 ns and no memory. If the number of shards changes, nearly all keys move; if
+// that matters, use [Ketama].
 type CRC32 struct{}
 
 // Route implements [Router].
@@ -47,9 +47,8 @@ func (CRC32) route(shards []string) func(front, key string) int {
 	return func(front, key string) int { return int(crc(hashed(front, key)) % n) }
 }
 
-// crc is the checksum of a followed by b. hash/crc32 takes a slice that
-// escapes: the copy that it needs would cost more than the loop on keys of
-// ordinary length.
+// crc returns the checksum of a followed by b. Package hash/crc32 needs a slice,
+// which escapes: the copy would cost more than this loop for keys of usual length.
 func crc(a, b string) uint32 {
 	c := ^uint32(0)
 	for i := range len(a) {
@@ -61,15 +60,15 @@ func crc(a, b string) uint32 {
 	return ^c
 }
 
-// Ketama routes by consistent hashing: one shard more among n moves only some
-// 1/(n+1) of the keys, all of them to the new one. It costs O(log n), some
-// 150 ns, and 1.25 KiB for each shard.
+// Ketama routes by consistent hashing: adding a shard to n shards moves only some
+// 1/(n+1) of the keys, all of them to the new shard. It costs O(log n), some
+// 150 ns, and 1.25 KiB per shard.
 //
-// Every shard has 160 points on a ring of 32-bit numbers: 40 MD5 digests of
-// "name-0" to "name-39", four little-endian points in each. A key belongs to
-// the first point that is not below the first four bytes of its own MD5, and
-// past the last one to the first. Where two shards have the same point, it
-// belongs to the one whose name comes first in byte order.
+// Every shard has 160 points on a ring of 32-bit numbers: the MD5 digests of
+// "name-0" to "name-39", four little-endian numbers in each. A key is at the number
+// that the first four bytes of its MD5 make. It belongs to the first point that is
+// not less, or if all are less, to the lowest. A point of two shards belongs to the
+// shard whose name is first in byte order.
 //
 // The layout is that of libketama (Richard Jones, 2007,
 // https://www.last.fm/user/RJ/journal/2007/04/10/rz_libketama_-_a_consistent_hashing_algo_for_memcache_clients).
@@ -88,7 +87,7 @@ func (Ketama) route(shards []string) func(front, key string) int {
 
 const digestsPerShard = 40
 
-// A ring is the points of all shards, ascending. It never changes.
+// A ring is the points of all shards in ascending order. It is immutable.
 type ring []point
 
 type point struct {
@@ -106,8 +105,8 @@ func newRing(shards []string) ring {
 			}
 		}
 	}
-	// Stable, so that of equal points the one of the lower shard stands first,
-	// which is the one that a search finds.
+	// The sort is stable, so that a search, which finds the first of equal points,
+	// finds that of the first shard.
 	slices.SortStableFunc(r, func(a, b point) int { return cmp.Compare(a.at, b.at) })
 	return r
 }
@@ -120,15 +119,15 @@ func (r ring) find(at uint32) int {
 	return r[i].shard
 }
 
-// digest is where on the ring a followed by b lies.
+// digest returns the number on the ring of the key a+b.
 func digest(a, b string) uint32 {
 	var buf [256]byte // longer keys cost an allocation
 	sum := md5.Sum(append(append(buf[:0], a...), b...))
 	return binary.LittleEndian.Uint32(sum[:])
 }
 
-// hashed returns what the key front+key is routed by, in two pieces, so that
-// nothing need be joined: its first "{…}" with something in it, else all of it.
+// hashed returns the text by which the key front+key is routed: its first hash tag
+// that is not empty, or else all of it. The two pieces save a concatenation.
 func hashed(front, key string) (a, b string) {
 	if strings.IndexByte(front, '{') >= 0 { // a tag may begin in one and end in the other
 		front, key = "", front+key
@@ -148,18 +147,18 @@ func hashed(front, key string) (a, b string) {
 	}
 }
 
-// A shard is one store of a connection, by the name that routing knows it by.
+// A shard is one store of a connection, with its name for the router.
 type shard struct {
 	name  string
 	store driver.Store
 }
 
-// A splitRouter takes a key in two pieces, which saves joining them.
+// A splitRouter routes a key in two pieces, which saves a concatenation.
 type splitRouter interface {
 	route(shards []string) func(front, key string) int
 }
 
-// newRoute prepares r, or CRC32 where it is nil, for shards.
+// newRoute returns the routing function of r, or of CRC32 if r is nil.
 func newRoute(r Router, shards []shard) func(front, key string) int {
 	names := make([]string, len(shards))
 	for i, s := range shards {
@@ -178,8 +177,8 @@ func newRoute(r Router, shards []shard) func(front, key string) int {
 	}
 }
 
-// sortShards puts shards in the byte order of their names, which is the order
-// that routing counts in, and refuses two of one name.
+// sortShards sorts shards by name in byte order, the order in which a Router
+// counts them. It refuses two with the same name.
 func sortShards(shards []shard) error {
 	slices.SortFunc(shards, func(a, b shard) int { return strings.Compare(a.name, b.name) })
 	for i := 1; i < len(shards); i++ {
@@ -190,9 +189,9 @@ func sortShards(shards []shard) error {
 	return nil
 }
 
-// doEach runs ps[i] on shards[i]; see [Conn.doEach]. Stores that can be started
-// are sent to one after the other, and then waited for; the others, each but the
-// first, take a goroutine.
+// doEach runs ps[i] on shards[i]; see [Conn.doEach]. It starts all Starters, runs
+// the other stores, each but the first on its own goroutine, and then waits for
+// the Starters.
 func doEach(ctx context.Context, shards []shard, ps []*driver.Pipeline) []error {
 	errs := make([]error, len(ps))
 	wanted := func(i int) bool { return i < len(ps) && ps[i] != nil }
@@ -232,15 +231,15 @@ func nilIfNone(errs []error) []error {
 	return nil
 }
 
-// eachOf calls f for every one of n shards that is wanted, all at once, the first
-// of them on the caller's own goroutine: a call that concerns one shard starts
-// none. It returns when all are done.
+// eachOf calls f for each wanted one of n shards, all at once, and returns when all
+// are done. The first runs on the caller's goroutine, so a call for one shard
+// starts no goroutine. A panic of f is raised again in the caller.
 func eachOf(n int, wanted func(i int) bool, f func(i int)) {
 	first := -1
 	var others struct {
 		sync.WaitGroup
 		once sync.Once
-		fell any // what one of them panicked with
+		fell any // the value of the first panic
 	}
 	for i := range n {
 		switch {
@@ -250,7 +249,7 @@ func eachOf(n int, wanted func(i int) bool, f func(i int)) {
 		default:
 			others.Go(func() {
 				defer func() {
-					if r := recover(); r != nil { // of a user's Store: its caller may recover, this goroutine's nobody
+					if r := recover(); r != nil { // from a user's Store; only eachOf's caller can handle it
 						others.once.Do(func() { others.fell = r })
 					}
 				}()
@@ -259,7 +258,7 @@ func eachOf(n int, wanted func(i int) bool, f func(i int)) {
 		}
 	}
 	func() {
-		defer others.Wait() // also where f panics: the others use what its caller frees
+		defer others.Wait() // even if f panics: the caller frees pipelines that are in use
 		if first >= 0 {
 			f(first)
 		}
@@ -279,7 +278,7 @@ func everyOf(shards []shard, f func(shard int) error) error {
 	return errors.Join(errs...)
 }
 
-// unlinkOn removes one key of one shard, wherever it belongs.
+// unlinkOn removes a key from shard s, even if it is routed to another (UNLINK).
 func unlinkOn(ctx context.Context, s shard, key string) error {
 	p := driver.NewPipeline(driver.Repeatable)
 	defer p.Free()
@@ -290,6 +289,6 @@ func unlinkOn(ctx context.Context, s shard, key string) error {
 	return p.Next().Err()
 }
 
-// chunk is how many keys one command of an operation on many has: a server runs
-// nothing else during a command.
+// chunk is the maximum number of keys in one command of an operation on many
+// keys: a server runs nothing else during a command.
 const chunk = 1000

@@ -12,20 +12,20 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Do runs any command that the objects do not have, and returns its reply: an
-// int64 for an integer, []byte for a string, a string for a status such as
-// "OK", []any of those for an array, and nil for nothing. An error of the
-// server is a *[ServerError], inside an array as one of its elements.
+// Do runs any command, for commands that the objects do not have. It returns the
+// reply: an int64 for an integer, a []byte for a string, a string for a status
+// such as "OK", a []any of these for an array, or nil for a null reply. An error
+// reply is returned as a *[ServerError]; in an array, it is one of the elements.
 //
-// Arguments are strings, []byte, integers, floats and bools (as 1 and 0). Keys
-// are full keys: nothing is put in front of them. The command goes to the shard
-// of its first key. With several servers, keys elsewhere are not found (a Redis
-// Cluster says CROSSSLOT), and a command without a key, such as DBSIZE, is an
-// error; with one, all goes there.
+// Arguments are strings, []byte, integers, floats and bools (sent as 1 and 0).
+// Keys must be complete: no prefix is added. The command is sent to the shard of
+// its first key. With several servers, keys on the others are not found (a Redis
+// Cluster replies with CROSSSLOT), and a command without a key, such as DBSIZE, is
+// an error. A single server receives every command.
 //
-// Other callers share the connections, so commands that would change one for
-// all (SELECT, MULTI, SUBSCRIBE, CLIENT REPLY, …) or block it (BLPOP, …) are
-// refused. A lost reply is never asked for again: [ErrUnknownOutcome].
+// Connections are shared, so Do refuses commands that would change one for all
+// callers (SELECT, MULTI, SUBSCRIBE, CLIENT REPLY, …) or block it (BLPOP, …). A
+// command whose reply is lost is not sent again: Do returns [ErrUnknownOutcome].
 func (c *Conn) Do(ctx context.Context, cmd string, args ...any) (any, error) {
 	p := driver.NewPipeline(0)
 	defer p.Free()
@@ -47,8 +47,8 @@ func (c *Conn) Do(ctx context.Context, cmd string, args ...any) (any, error) {
 	return boxed(p.Next())
 }
 
-// writeCommand writes a command that may share a connection, and returns its
-// arguments as text. The first key is marked for stores that route by it.
+// writeCommand writes a command to p and returns its arguments as text. It marks
+// the first key, for stores that route by it.
 func writeCommand(p *driver.Pipeline, cmd string, args []any) (words []string, err error) {
 	words = make([]string, len(args))
 	for i, arg := range args {
@@ -74,9 +74,8 @@ func writeCommand(p *driver.Pipeline, cmd string, args []any) (words []string, e
 	return words, nil
 }
 
-// word is the text of an argument of [Conn.Do]. Types that it does not know it
-// refuses: a duration, say, would be sent as nanoseconds to commands that count
-// in seconds.
+// word returns the text of an argument of [Conn.Do]. It refuses other types: a
+// time.Duration, say, would be sent as nanoseconds to commands that expect seconds.
 func word(arg any) (string, error) {
 	switch v := arg.(type) {
 	case string:
@@ -98,7 +97,7 @@ func word(arg any) (string, error) {
 	return "", fmt.Errorf("a %T is not a string, bytes, integer, float or bool", arg)
 }
 
-// shortest is [driver.AppendFloat], for both sizes of float.
+// shortest is [driver.AppendFloat] for floats of both sizes.
 func shortest(f float64, bits int) string {
 	if math.IsInf(f, 0) || f == 0 {
 		return string(driver.AppendFloat(nil, f))
@@ -106,9 +105,8 @@ func shortest(f float64, bits int) string {
 	return strconv.FormatFloat(f, 'g', -1, bits)
 }
 
-// refused reports whether a command must not run on a connection that others
-// share: what it leaves behind would befall their commands, or they would wait
-// for it.
+// refused reports whether a command must not run on a shared connection, because
+// it would change the connection for other callers or make them wait.
 func refused(cmd string, words []string) bool {
 	switch cmd {
 	case "AUTH", "HELLO", "SELECT", "QUIT", "RESET", "ASKING", "READONLY", "READWRITE",
@@ -129,12 +127,12 @@ func refused(cmd string, words []string) bool {
 	return false
 }
 
-// clientState are the subcommands of CLIENT that change the connection.
+// clientState lists the subcommands of CLIENT that change the connection.
 var clientState = []string{"REPLY", "TRACKING", "CACHING", "SETNAME", "SETINFO", "NO-EVICT", "NO-TOUCH"}
 
-// firstKey returns which argument is the first key of a command, -1 for none.
-// For most commands it is the first. The exceptions are from the key
-// specifications of Redis 7 (https://redis.io/docs/latest/develop/reference/key-specs/).
+// firstKey returns the index of the argument that is the first key of a command,
+// or -1. It is 0 for most commands. The exceptions are from the key specifications
+// of Redis 7 (https://redis.io/docs/latest/develop/reference/key-specs/).
 func firstKey(cmd string, words []string) int {
 	key := 0
 	switch cmd {
@@ -163,7 +161,7 @@ func firstKey(cmd string, words []string) int {
 	return key
 }
 
-// keyAfter returns the index of what follows a word, -1 where it is not there.
+// keyAfter returns the index behind a keyword, or -1 if words does not have it.
 func keyAfter(keyword string, words []string) int {
 	i := slices.IndexFunc(words, func(w string) bool { return strings.EqualFold(w, keyword) })
 	if i < 0 {
@@ -172,7 +170,7 @@ func keyAfter(keyword string, words []string) int {
 	return i + 1
 }
 
-// boxed turns a reply into what Do returns. Nothing of it is a view.
+// boxed returns a reply as Do returns it. It copies all bytes.
 func boxed(r driver.Reply) (any, error) {
 	switch r.Kind() {
 	case driver.KindNil:
@@ -199,7 +197,7 @@ func boxedAll(r driver.Reply) (any, error) {
 		if v, err = boxed(elems.Next()); err == nil {
 			all = append(all, v)
 		} else if refusal, ok := errors.AsType[*ServerError](err); ok {
-			all, err = append(all, refusal), nil // one element's, not the reply's
+			all, err = append(all, refusal), nil // an error of one element, not of the reply
 		}
 	}
 	if err != nil {
