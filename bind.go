@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Bind makes a struct of objects under one key, which is joined from parts as
-// by [Cache.Key]. The struct's fields say what they are by their tags:
+// Bind returns a struct of objects under one key, which is joined from parts as
+// in [Cache.Key]. The tags of the struct configure its fields:
 //
 //	type UserCaches struct {
 //		Profile caches.Value[Profile]    `caches:"profile,ttl=1h"`
@@ -17,24 +17,25 @@ import (
 //	}
 //	u, err := caches.Bind[UserCaches]("user", 42) // user.42.profile, user.42.board
 //
-// The first word of a tag is the last part of the field's key; without one it is
-// the field's name in lower case. The options behind it are ttl (a duration, or
+// The first word of a tag is the last part of the field's key; the default is the
+// field's name in lower case. The options after it are ttl (a duration, or
 // "forever"), policy ("write", "creation" or "read"), connection, version,
 // serializer ("json", "raw" or "gob") and, for a [Sentinel], lease. The tag "-"
-// leaves a field out. Exported fields of the object types ([Value], [Dict], ...),
-// and of structs that embed one, are bound. A tag on another field is an error;
-// other fields are left alone.
+// excludes a field. Bind sets the exported fields of the object types ([Value],
+// [Dict], ...), and of structs that embed one. A tag on any other field is an
+// error; other fields without a tag are left alone.
 //
-// Bound objects are ready for use; their own Key makes objects below them.
+// Bound objects are ready for use; their own Key returns objects below them.
 func Bind[S any](parts ...any) (S, error) {
 	var s S
 	err := BindInto(&s, parts...)
 	return s, err
 }
 
-// BindInto is Bind for an existing struct, given by a pointer. A field may hold
-// the options of a type, set by its Key without parts; they win over the tag. A
-// Prefix among them precedes the key. A field whose object has a key is an error.
+// BindInto is like Bind but fills the struct that s points to. A field may
+// already hold the options of a type, set by its Key without parts. These options
+// take precedence over the tag, and a Prefix among them precedes the key. A field
+// whose object has a key is an error.
 //
 //	u := UserCaches{Profile: caches.Cache[Profile]{Serializer: proto}.Key()}
 //	err := caches.BindInto(&u, "user", 42)
@@ -74,8 +75,8 @@ func BindInto[S any](s *S, parts ...any) error {
 	return nil
 }
 
-// A location is where an object lives. Two fields in one would be one object, of
-// two types mostly.
+// A location is the place of an object. Two fields with one location would share
+// a key, usually with different types.
 type location struct {
 	conn                     *Conn
 	connection, version, key string
@@ -100,7 +101,7 @@ type leaser interface {
 
 func (s *Sentinel) leaseTime() *time.Duration { return &s.lease }
 
-// bindable returns the object in a field, nil if the field is not to be bound.
+// bindable returns the object in a field, or nil if the field is not to be bound.
 func bindable(field reflect.StructField, value reflect.Value) (binder, error) {
 	tag, tagged := field.Tag.Lookup("caches")
 	if tag == "-" {
@@ -117,7 +118,7 @@ func bindable(field reflect.StructField, value reflect.Value) (binder, error) {
 	return nil, nil
 }
 
-// bindField gives an object the options of its tag, and its key under root.
+// bindField sets the options of an object from its tag, and its key under root.
 func bindField(object binder, field reflect.StructField, root string) error {
 	name, options, _ := strings.Cut(field.Tag.Get("caches"), ",")
 	if name == "" {
@@ -149,13 +150,14 @@ func bindField(object binder, field reflect.StructField, root string) error {
 	return nil
 }
 
-// unbound reports whether o is the zero Object, or was made by a Key without
-// parts, which only carries options.
+// unbound reports whether o is the zero Object or comes from a Key without parts,
+// which only carries options.
 func (o *Object) unbound() bool {
 	return o.opts.field == "" && (o.err == nil || o.err == errEmptyKey) && o.key == o.opts.Prefix
 }
 
-// bindOption applies one option of a tag, "ttl=1h", unless it is set already.
+// bindOption applies one option of a tag, such as ttl=1h, unless it is already
+// set.
 func bindOption(object binder, opts *Options, option string) error {
 	name, value, _ := strings.Cut(option, "=")
 	var err error

@@ -9,8 +9,8 @@ import (
 
 const digits = "0123456789"
 
-// unescape decodes percent escapes; a plus is a plus. The error of package url
-// repeats the text.
+// unescape decodes percent escapes; a plus stays a plus. Its error does not
+// repeat the text, unlike that of package url.
 func unescape(part, s string) (string, error) {
 	text, err := url.PathUnescape(s)
 	if err != nil {
@@ -19,37 +19,36 @@ func unescape(part, s string) (string, error) {
 	return text, nil
 }
 
-// escape writes what would end a host or path in a DSN as %XX.
+// escape percent-encodes the characters that would end a host or path in a DSN.
 func escape(s string) string { return dsnEscaper.Replace(s) }
 
 var dsnEscaper = strings.NewReplacer("%", "%25", "?", "%3F", "#", "%23", "@", "%40")
 
 func control(r rune) bool { return r < ' ' || r == 0x7f }
 
-// allIn reports whether s has no bytes but those of set.
+// allIn reports whether s consists only of characters in set.
 func allIn(s, set string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return !strings.ContainsRune(set, r) })
 }
 
-// RawKey is a part of a key that is used as it stands: a ready-made key, or a
-// piece of one. The parts around it are joined to it with dots. It is for keys
-// that something else named; text of users does not belong in it, for it could
-// name another user's key.
+// RawKey is a part of a key that is used verbatim: a ready-made key, or a piece
+// of one. Dots join it to the parts around it. It is for keys made elsewhere; do
+// not use it for user input, which could then name another user's key.
 type RawKey string
 
-// HashTag makes a part "{part}". Keys with the same tag live on one shard, and
-// in one slot of a Redis Cluster, so that commands over several of them are
-// atomic. The first tag of a key counts.
+// HashTag returns part in braces, "{part}". Keys with the same tag are on one
+// shard, and in one slot of a Redis Cluster, so commands over several of them are
+// atomic. Only the first tag of a key counts.
 func HashTag(part any) any { return hashTag{part} }
 
 type hashTag struct{ part any }
 
 // joinKey appends prefix and parts, joined by dots, to dst.
 //
-// The join is injective in the parts: what could be taken for a joint or a
-// hash tag inside a part is escaped as %XX, so ("a.b", "c") and ("a", "b.c")
-// differ, and the text of a user can neither name another key nor choose a
-// slot. Ordinary parts stay as they are.
+// The join is injective in the parts: characters in a part that could be taken
+// for a separator or a hash tag are escaped as %XX. So ("a.b", "c") and ("a",
+// "b.c") differ, and user input can neither name another key nor choose a slot.
+// Ordinary parts are unchanged.
 func joinKey(dst []byte, prefix string, parts []any) ([]byte, error) {
 	dst = append(dst, prefix...)
 	for i, part := range parts {
@@ -69,7 +68,7 @@ func appendPart(dst []byte, part any) ([]byte, error) {
 	case string:
 		return appendEscaped(dst, part), nil
 	case int:
-		return appendInt(dst, int64(part)), nil // the commonest, and nothing in it to escape
+		return appendInt(dst, int64(part)), nil // the most common type, with nothing to escape
 	case RawKey:
 		return append(dst, part...), nil
 	case hashTag:
@@ -98,11 +97,11 @@ func appendEscaped(dst []byte, s string) []byte {
 	return append(dst, s[from:]...)
 }
 
-// errEmptyKey is the error of a key without any text: Redis has it as a legal
-// key, but one that every type without a prefix would share.
+// errEmptyKey is the error of a key without any text. Redis allows it, but all
+// types without a prefix would share it.
 var errEmptyKey = errors.New("caches: the key is empty: give the type a Prefix, or Key a part")
 
-// makeKey joins the key of an object.
+// makeKey returns the key of an object.
 func makeKey(prefix string, parts []any) (string, error) {
 	var buf [128]byte
 	key, err := joinKey(buf[:0], prefix, parts)
@@ -115,11 +114,11 @@ func makeKey(prefix string, parts []any) (string, error) {
 	return string(key), nil
 }
 
-// globEscaper escapes what SCAN's MATCH would take for a pattern.
+// globEscaper escapes the pattern characters of SCAN's MATCH.
 var globEscaper = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`)
 
-// What stands before the keys that are ours. No part of a user's key has a bare
-// percent sign.
+// Prefixes and suffixes of this package's own keys. No part of a user's key
+// contains a bare percent sign.
 const (
 	tagFront       = "%tag."
 	namespaceFront = "%all."
@@ -128,14 +127,15 @@ const (
 	moveEnd        = "%move"
 )
 
-// tagKey returns the key of a tag's stamp, without the connection's prefix. The
-// version is no part of it: old and new programs share the data that they cache.
+// tagKey returns the key of a tag's stamp, without the connection's prefix. It
+// does not contain the version, because old and new programs share the data that
+// they cache.
 func tagKey(tag string) string {
 	return string(appendEscaped([]byte(tagFront), tag))
 }
 
-// sideKey returns a key that lives in the slot of front+key, on every server that
-// divides keys by hash tags, and behind the same front.
+// sideKey returns a key in the slot of front+key, on every server that divides
+// keys by hash tags. It begins with front as well.
 func sideKey(front, key, end string) string {
 	full := front + key
 	if open := strings.IndexByte(full, '{'); open >= 0 && strings.IndexByte(full[open:], '}') > 1 {

@@ -11,9 +11,9 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// writeMember appends a member of a set or a field of a dict. Pointers and
-// interfaces are refused whatever they hold: the first are equal only to
-// themselves, the second do not say what to decode into.
+// writeMember appends a member of a set or a field of a dict. It rejects all
+// pointer and interface types: a pointer is equal only to itself, and an
+// interface does not say which type to decode into.
 func writeMember[T any](p *driver.Pipeline, v T) error {
 	switch t := reflect.TypeFor[T](); t.Kind() {
 	case reflect.Pointer, reflect.Interface:
@@ -41,7 +41,7 @@ func writeMembers[T any](p *driver.Pipeline, vs []T) error {
 	return nil
 }
 
-// readMember decodes a reply that is a member.
+// readMember decodes a reply as a member.
 func readMember[T any](r driver.Reply) (T, error) {
 	var zero T
 	data, err := present(r)
@@ -75,7 +75,7 @@ func readMembers[T comparable](r driver.Reply) (map[T]struct{}, error) {
 	return set, nil
 }
 
-// readSlice decodes an array of elements, each by read.
+// readSlice decodes an array, each element with read.
 func readSlice[T any](r driver.Reply, read func(driver.Reply) (T, error)) ([]T, error) {
 	e, err := r.Elems()
 	if err != nil {
@@ -92,7 +92,7 @@ func readSlice[T any](r driver.Reply, read func(driver.Reply) (T, error)) ([]T, 
 	return all, nil
 }
 
-// appendMember appends the form of a member of a set or a field of a dict:
+// appendMember appends the stored form of a member of a set or a field of a dict:
 // text for scalars, JSON for structs and arrays whose JSON is canonical.
 func appendMember(dst []byte, v any) ([]byte, error) {
 	if t := reflect.TypeOf(v); composite(t) {
@@ -116,14 +116,14 @@ func parseMember(text []byte, dst any) error {
 	return parseText(text, dst)
 }
 
-// composite reports whether members of type t are kept as JSON.
+// composite reports whether members of type t are stored as JSON.
 func composite(t reflect.Type) bool {
 	return t != nil && (t.Kind() == reflect.Struct || t.Kind() == reflect.Array) && !marshals(t)
 }
 
-// canonical refuses types whose equal values could differ in JSON, or whose
-// unequal values could not: pointers, interfaces and channels, unexported
-// fields, fields left out and fields that share a name.
+// canonical rejects types whose equal values could have different JSON, or whose
+// different values could have the same JSON: pointers, interfaces and channels,
+// unexported fields, omitted fields, and fields that share a name.
 func canonical(t reflect.Type) error {
 	if marshals(t) && t.Kind() != reflect.Pointer && t.Kind() != reflect.Interface {
 		return nil
@@ -140,9 +140,8 @@ func canonical(t reflect.Type) error {
 	return nil
 }
 
-// canonicalFields is canonical for a struct whose fields stand in one JSON
-// object with those that are in names already: those of the structs that it is
-// embedded in.
+// canonicalFields is canonical for a struct whose fields share one JSON object
+// with the fields in names, which belong to the structs that embed it.
 func canonicalFields(t reflect.Type, names map[string]bool) error {
 	for f := range t.Fields() {
 		tag := f.Tag.Get("json")
@@ -167,9 +166,9 @@ func canonicalFields(t reflect.Type, names map[string]bool) error {
 	return nil
 }
 
-// normalize gives equal values one JSON, in place: both zeros are 0. It refuses
-// strings that JSON cannot hold, which encoding/json would change until they are
-// the same.
+// normalize changes v so that equal values have one JSON: both zeros become 0. It
+// rejects strings that are not UTF-8, because encoding/json could make different
+// ones equal.
 func normalize(v reflect.Value) error {
 	if marshals(v.Type()) {
 		return nil
@@ -199,8 +198,8 @@ func normalize(v reflect.Value) error {
 	return nil
 }
 
-// writeScalar appends v where it is of one of the commonest types. Nothing of v
-// escapes it.
+// writeScalar appends v if it is of one of the most common types, and reports
+// whether it did. v does not escape.
 func writeScalar[T any](p *driver.Pipeline, v T) bool {
 	switch v := any(v).(type) {
 	case string:
@@ -217,8 +216,8 @@ func writeScalar[T any](p *driver.Pipeline, v T) bool {
 	return true
 }
 
-// readScalar decodes into one of the types whose bytes are their value. Nothing
-// of v escapes it.
+// readScalar decodes data into a type whose bytes are its value, and reports
+// whether T is one. v does not escape.
 func readScalar[T any](data []byte) (v T, ok bool) {
 	switch dst := any(&v).(type) {
 	case *string:

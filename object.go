@@ -9,7 +9,7 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// removeMembers is the Remove of every collection.
+// removeMembers implements Remove for all collections.
 func removeMembers[T any](ctx context.Context, o Object, op, cmd string, members []T) (int, error) {
 	if len(members) == 0 {
 		return 0, nil
@@ -26,7 +26,7 @@ func removeMembers[T any](ctx context.Context, o Object, op, cmd string, members
 	return int(n), err
 }
 
-// readAll runs a command that answers with an array, and decodes it.
+// readAll runs a command whose reply is an array, and decodes it.
 func readAll[T any](ctx context.Context, o Object, op, cmd string, read func(driver.Reply) (T, error)) ([]T, error) {
 	var q query
 	if err := q.beginRead(ctx, &o, op); err != nil {
@@ -45,21 +45,21 @@ func readAll[T any](ctx context.Context, o Object, op, cmd string, read func(dri
 	return all, nil
 }
 
-// A sighting is an operation under way on a connection that has hooks.
+// A sighting is an operation in progress on a connection that has hooks.
 type sighting struct {
 	ctx   context.Context
 	begun time.Time
 	info  CallInfo
 }
 
-// sight notes the beginning of an operation that hooks will hear of.
+// sight records the beginning of an operation for the hooks.
 func (q *query) sight(ctx context.Context, o *Object) {
 	q.seen = &sighting{ctx: ctx, begun: time.Now(), info: CallInfo{
 		Op: q.op, Conn: q.conn.name, Shard: q.conn.shards[q.shard].name, Type: o.opts.typeName(), Key: q.front + q.key,
 	}}
 }
 
-// outcome is what the operation came to as a look-up, where it is one.
+// outcome returns the result of the operation as a look-up, or NoLookup.
 func (q *query) outcome() Result {
 	switch {
 	case q.result != NoLookup || !q.looks:
@@ -72,7 +72,7 @@ func (q *query) outcome() Result {
 	return NoLookup
 }
 
-// witness counts the operation, which has ended, and tells the hooks.
+// witness counts the finished operation and tells the hooks.
 func (q *query) witness() {
 	result := q.outcome()
 	if q.tally != nil {
@@ -90,17 +90,16 @@ func (q *query) witness() {
 	q.conn.observer.called(q.seen.ctx, c)
 }
 
-// Object is what all cache objects have in common: a key on a connection. It is
-// embedded in each of them; its methods are theirs. An Object is an immutable
-// value, cheap to copy and safe for concurrent use, and it holds nothing of
-// what is stored.
+// An Object is a key on a connection, the common part of all cache objects. Each
+// of them embeds it and has its methods. An Object is immutable, cheap to copy
+// and safe for concurrent use, and holds none of the stored data.
 type Object struct {
-	opts Options // those of the type that Key was called on
-	key  string  // with the prefix, without what the connection puts in front
+	opts Options // of the type whose Key was called
+	key  string  // with Prefix, without the connection's prefix and version
 	err  error   // why there is no key
 }
 
-// object returns the object at the key of parts under the prefix.
+// object returns the object whose key is the prefix followed by parts.
 func (o *Options) object(parts []any) Object {
 	if o.err != nil {
 		return Object{opts: *o, err: o.err}
@@ -109,7 +108,7 @@ func (o *Options) object(parts []any) Object {
 	return Object{opts: *o, key: key, err: err}
 }
 
-// below returns the object whose key is that of o followed by parts.
+// below returns the object whose key is the key of o followed by parts.
 func (o Object) below(parts []any) Object {
 	switch {
 	case o.err != nil:
@@ -138,8 +137,9 @@ func (o Object) withTTL(ttl time.Duration) Object {
 	return o
 }
 
-// String returns the full key, with the prefix and version of the connection
-// where there is one, and of an object without a key its error.
+// String returns the full key. If the connection is configured, this includes its
+// prefix and version. For an object without a key, String returns the text of its
+// error.
 func (o Object) String() string {
 	switch {
 	case o.err != nil:
@@ -154,8 +154,8 @@ func (o Object) String() string {
 	return conn.front(o.opts.Version) + o.key
 }
 
-// Exists reports whether anything is stored at the key. An empty collection
-// does not exist. O(1), EXISTS.
+// Exists reports whether anything is stored at the key. An empty collection does
+// not exist. O(1), EXISTS.
 func (o Object) Exists(ctx context.Context) (bool, error) {
 	var q query
 	if err := q.begin(ctx, &o, "Exists", driver.ReadOnly); err != nil {
@@ -167,8 +167,8 @@ func (o Object) Exists(ctx context.Context) (bool, error) {
 	return n > 0, err
 }
 
-// Delete removes the object, whole. That there was none is no error. O(1) for
-// the caller, whatever the size (UNLINK).
+// Delete removes the whole object. It is not an error if there is none. O(1) for
+// the caller at any size, UNLINK.
 func (o Object) Delete(ctx context.Context) error {
 	var q query
 	err := q.begin(ctx, &o, "Delete", 0)
@@ -181,8 +181,8 @@ func (o Object) Delete(ctx context.Context) error {
 	return err
 }
 
-// ExpiresIn returns the time to live that is left, [Forever] where there is no
-// end, and [ErrMiss] where there is no object. O(1), PTTL.
+// ExpiresIn returns the remaining TTL, [Forever] if the object does not expire,
+// or [ErrMiss] if there is no object. O(1), PTTL.
 func (o Object) ExpiresIn(ctx context.Context) (time.Duration, error) {
 	var q query
 	if err := q.begin(ctx, &o, "ExpiresIn", driver.ReadOnly); err != nil {
@@ -199,15 +199,15 @@ func (o Object) ExpiresIn(ctx context.Context) (time.Duration, error) {
 	case ms == -1:
 		return Forever, nil
 	}
-	if ms >= Forever.Milliseconds() { // what Redis can count to, a Duration cannot
+	if ms >= Forever.Milliseconds() { // beyond the range of a Duration
 		return Forever - time.Millisecond, nil
 	}
 	return time.Duration(ms) * time.Millisecond, nil
 }
 
-// Touch starts the time to live again, at ttl: zero means the type's own (and
-// changes nothing where that has none), [Forever] means no end, less than zero
-// is an error; it never deletes. Without an object it returns [ErrMiss]. O(1),
+// Touch restarts the TTL at ttl. Zero means the object's own TTL; if it has none,
+// Touch changes nothing. [Forever] removes the expiry. A negative ttl is an
+// error: Touch never deletes. If there is no object, it returns [ErrMiss]. O(1),
 // PEXPIRE or PERSIST.
 func (o Object) Touch(ctx context.Context, ttl time.Duration) error {
 	if ttl == Forever {
@@ -237,8 +237,8 @@ func (o Object) Touch(ctx context.Context, ttl time.Duration) error {
 	return err
 }
 
-// Persist lets the object live without end. Without one it returns [ErrMiss].
-// O(1), PERSIST.
+// Persist removes the expiry. If there is no object, it returns [ErrMiss]. O(1),
+// PERSIST.
 func (o Object) Persist(ctx context.Context) error { return o.persist(ctx, "Persist") }
 
 func (o Object) persist(ctx context.Context, op string) error {
@@ -247,7 +247,7 @@ func (o Object) persist(ctx context.Context, op string) error {
 		return err
 	}
 	defer q.end()
-	q.cmd("PERSIST") // answers 0 for an object without an expiry, too: so ask
+	q.cmd("PERSIST") // replies 0 for an object without an expiry, too: EXISTS decides
 	q.cmd("EXISTS")
 	if err := q.run(ctx); err != nil {
 		return err
@@ -265,7 +265,7 @@ func (o Object) persist(ctx context.Context, op string) error {
 	return nil
 }
 
-// length is the Len of the collections.
+// length implements Len for all collections.
 func (o Object) length(ctx context.Context, op, cmd string) (int, error) {
 	var q query
 	if err := q.begin(ctx, &o, op, driver.ReadOnly); err != nil {
@@ -277,36 +277,36 @@ func (o Object) length(ctx context.Context, op, cmd string) (int, error) {
 	return int(n), err
 }
 
-// A query is one operation of an object under way: the connection it resolved,
-// the key, and the commands and replies. It lives on the stack of the
-// operation, which ends it.
+// A query is one operation of an object in progress: the resolved connection, the
+// key, the commands and the replies. It lives on the stack of the operation,
+// which must end it.
 type query struct {
 	conn  *Conn
-	front string // what the connection puts before the key
+	front string // the connection's prefix and version
 	key   string
 	op    string
 	shard int
-	ms    int64 // the type's time to live in milliseconds, 0 for none
-	slide bool  // reads start it again
-	fixed bool  // writes leave it (FromCreation)
+	ms    int64 // the TTL in milliseconds, 0 for none
+	slide bool  // reads restart it
+	fixed bool  // writes keep it (FromCreation)
 
 	scripted bool // the expiry is in the command's script
 	p        *driver.Pipeline
-	near     *nearSpace // that forgets the key, which is written to; nil for none
+	near     *nearSpace // must drop the key, which is written; nil if not kept near
 
-	// What the counters and hooks are told at the end.
+	// For the counters and hooks at the end.
 	tally  *tally
 	seen   *sighting // nil unless the connection has hooks
-	err    error     // the operation's, a miss included
-	looks  bool      // a value was looked up: err says whether there was one
-	result Result    // … unless the operation says so itself
+	err    error     // of the operation, including a miss
+	looks  bool      // a value is looked up: err says whether it was found
+	result Result    // … unless the operation sets result
 	reason Reason
 }
 
-// begin makes q the operation op on o. Whoever calls it with success ends q.
+// begin makes q the operation op on o. After success, the caller must end q.
 //
-// It fills q in place: a query that was returned would be copied, at a cost that
-// shows beside a read of locmem.
+// It fills q in place: returning a query would copy it, at a cost that is
+// noticeable beside a read of locmem.
 func (q *query) begin(ctx context.Context, o *Object, op string, mode driver.Mode) error {
 	switch {
 	case o.err != nil:
@@ -325,7 +325,7 @@ func (q *query) begin(ctx context.Context, o *Object, op string, mode driver.Mod
 	q.shard = conn.shardOf(q.front, q.key)
 	q.slide = o.opts.TTLPolicy == SlideOnRead && q.ms > 0
 	q.fixed = o.opts.TTLPolicy == FromCreation
-	if o.opts.Near != nil { // what a replica says may be kept after the news that it is old
+	if o.opts.Near != nil { // a replica's old value could be kept after the notice of its change
 		mode |= driver.Master
 	}
 	q.p = driver.NewPipeline(mode)
@@ -339,8 +339,8 @@ func (q *query) begin(ctx context.Context, o *Object, op string, mode driver.Mod
 	return nil
 }
 
-// beginRead is begin for operations that slide the time to live of types that
-// say so. Sliding writes, but a second run leaves what the first one left.
+// beginRead is begin for reads that restart the TTL under SlideOnRead. Such a
+// read writes, but a repetition leaves the same state.
 func (q *query) beginRead(ctx context.Context, o *Object, op string) error {
 	mode := driver.ReadOnly
 	if o.opts.TTLPolicy == SlideOnRead {
@@ -350,7 +350,7 @@ func (q *query) beginRead(ctx context.Context, o *Object, op string) error {
 }
 
 func (q *query) end() {
-	q.near.drop(q.key) // after the write and before its caller goes on, who reads what he wrote
+	q.near.drop(q.key) // after the write, and before the caller continues and reads its own write
 	q.witness()
 	q.p.Free()
 }
@@ -360,16 +360,16 @@ func (q *query) cmd(name string) *driver.Pipeline {
 	return q.p.CmdKey(name, q.front, q.key)
 }
 
-// maxScripted is how many arguments go through withExpiry; Lua's unpack takes
-// some 8,000.
+// maxScripted is the most arguments passed to withExpiry; Lua's unpack takes
+// about 8,000.
 const maxScripted = 5000
 
-// withExpiry runs a command on the key, and then sets the key's expiry, unless
-// the command failed: an operation that returns an error, because the key is
-// not its own, leaves the key as it is. ARGV: the command, milliseconds, NX or
-// nothing, the command's arguments. The result of INCRBY and HINCRBY is read
-// again as text, because a number of Lua is a float64. The number is returned
-// only if the text is gone: some servers let a key expire within a script.
+// withExpiry runs a command on the key and then sets the key's expiry, unless the
+// command failed: a key of another type must keep its expiry. ARGV: the command,
+// milliseconds, NX or the empty string, the command's arguments. The result of
+// INCRBY and HINCRBY is read again as text, because a number in Lua is a float64.
+// The number is returned only if the text is gone: some servers let a key expire
+// within a script.
 var withExpiry = driver.NewScript(`
 local reply = redis.pcall(ARGV[1], KEYS[1], unpack(ARGV, 4))
 if type(reply) == 'table' and reply.err then return reply end
@@ -395,10 +395,10 @@ return reply
 	tx.Call("PEXPIRE", expire...)
 })
 
-// write begins a command that may create the key, with up to args arguments
-// behind it. With a time to live it is one step with its expiry, so that no
-// crash between two commands leaves a key that lives for ever. Who calls it
-// calls expire behind the arguments.
+// write begins a command that may create the key, followed by up to args
+// arguments. With a TTL, the command and its expiry are one step, so that no
+// crash between two commands leaves a key without expiry. The caller must call
+// expire after the arguments.
 func (q *query) write(name string, args int) *driver.Pipeline {
 	switch {
 	case q.ms == 0:
@@ -414,8 +414,8 @@ func (q *query) write(name string, args int) *driver.Pipeline {
 	return q.p.String("")
 }
 
-// read begins a command that reads, and under SlideOnRead starts the time to
-// live again. Who calls it calls slid behind the arguments.
+// read begins a command that reads and, under SlideOnRead, restarts the TTL. The
+// caller must call slid after the arguments.
 func (q *query) read(name string, args int) *driver.Pipeline {
 	if !q.slide || args > maxScripted {
 		return q.cmd(name)
@@ -428,8 +428,8 @@ func (q *query) timed(name string) *driver.Pipeline {
 	return q.p.Script(withExpiry, 1).Key(q.front, q.key).String(name).Int(q.ms)
 }
 
-// expire appends what a write that may create the key needs for its expiry,
-// where that is not in its script.
+// expire appends the expiry after a write that may create the key, unless the
+// script of the write sets it.
 func (q *query) expire() {
 	if q.ms == 0 || q.scripted {
 		return
@@ -440,14 +440,14 @@ func (q *query) expire() {
 	}
 }
 
-// expireOwn is the expiry behind a command of more arguments than a script
-// takes. All that can make such a command fail is a key of another type.
+// expireOwn appends the expiry after a command with more arguments than a script
+// takes. Such a command can fail only because the key holds another type.
 func (q *query) expireOwn() {
 	q.p.Script(expireType, 1).Key(q.front, q.key).String(typeOf(q.p.Name(0))).Int(q.ms)
 }
 
-// typeOf returns the data type that a command of a collection works on, by its
-// name's first letter.
+// typeOf returns the data type of a collection's command, from the first letter
+// of its name.
 func typeOf(command string) string {
 	switch command[0] {
 	case 'H':
@@ -472,15 +472,15 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 	passOn(reply, tx.Call("PEXPIRE", append([][]byte{keys[0]}, args[1:]...)...))
 })
 
-// slid appends what a read needs for its expiry: nothing, for most types. On a
-// key that is gone it does nothing.
+// slid appends the expiry after a read, if reads restart the TTL. It has no
+// effect on a missing key.
 func (q *query) slid() {
 	if q.slide && !q.scripted {
 		q.expireOwn()
 	}
 }
 
-// passOn gives the reply of a command within a script to its caller.
+// passOn makes the reply of a command within a script the reply of the script.
 func passOn(to *driver.Replies, r driver.Reply) {
 	switch r.Kind() {
 	case driver.KindInt:
@@ -505,7 +505,8 @@ func passOn(to *driver.Replies, r driver.Reply) {
 	}
 }
 
-// replyError passes on the error of a command within a script.
+// replyError makes the error of a command within a script the reply of the
+// script.
 func replyError(reply *driver.Replies, err error) {
 	if server, ok := err.(*ServerError); ok {
 		reply.Error(server.Code + " " + server.Message())
@@ -522,17 +523,17 @@ func (q *query) run(ctx context.Context) error {
 	return nil
 }
 
-// fail says which operation on which key err befell.
+// fail records err as the result of q and wraps it in an OpError.
 func (q *query) fail(err error) error {
 	q.err = &OpError{Op: q.op, Key: q.front + q.key, Err: classify(err)}
 	return q.err
 }
 
-// errNil reports a nil reply to a command that always has a value. It is no
-// miss, which only an operation that looks something up returns.
+// errNil reports a nil reply to a command that always has a value. It is not a
+// miss, which only a look-up returns.
 var errNil = fmt.Errorf("%w: a nil reply where a value was expected", ErrProtocol)
 
-// present returns the bytes of a reply that is never nil, in place.
+// present returns the bytes of a reply in place. A nil reply is an error.
 func present(r driver.Reply) ([]byte, error) {
 	data, ok, err := r.Bytes()
 	if err == nil && !ok {
@@ -556,8 +557,8 @@ func (q *query) int(ctx context.Context) (int64, error) {
 	return n, nil
 }
 
-// rest reads the replies that are left, such as that of the expiry, for an
-// error in one of them.
+// rest returns the first error among the remaining replies, such as the reply to
+// the expiry.
 func (q *query) rest() error {
 	for range q.p.Replies().Len() {
 		r := q.p.Next()
@@ -571,12 +572,12 @@ func (q *query) rest() error {
 	return nil
 }
 
-// pageSize is how many elements a page of an iteration asks for. The server may
-// give more: it returns a small collection whole.
+// pageSize is the number of elements requested per page. The server may return
+// more, such as the whole of a small collection.
 const pageSize = 250
 
-// scan walks a collection by HSCAN, SSCAN or ZSCAN. visit takes one element
-// from e, and reports whether to go on; the views that it reads end when it
+// scan iterates over a collection with HSCAN, SSCAN or ZSCAN. visit takes one
+// element from e and reports whether to continue; its views are valid until it
 // returns.
 func (o Object) scan(ctx context.Context, op, cmd string, visit func(e *driver.Elems) (bool, error)) error {
 	cursor := []byte{'0'}
@@ -589,7 +590,7 @@ func (o Object) scan(ctx context.Context, op, cmd string, visit func(e *driver.E
 	}
 }
 
-// scanPage visits one page, and returns the cursor of the next one.
+// scanPage visits one page and returns the cursor of the next one.
 func (o Object) scanPage(ctx context.Context, op, cmd string, cursor []byte, visit func(e *driver.Elems) (bool, error)) (next []byte, more bool, err error) {
 	var q query
 	if err := q.beginRead(ctx, &o, op); err != nil {
@@ -619,8 +620,8 @@ func (o Object) scanPage(ctx context.Context, op, cmd string, cursor []byte, vis
 	return append([]byte{}, at...), more, nil
 }
 
-// checkCount refuses a negative number of elements, which Redis would take for
-// something else.
+// checkCount rejects a negative number of elements, which would mean something
+// else to Redis.
 func (o Object) checkCount(op string, n int) error {
 	if n < 0 {
 		return &OpError{Op: op, Key: o.key, Err: fmt.Errorf("caches: %d is not a number of elements", n)}
@@ -628,7 +629,7 @@ func (o Object) checkCount(op string, n int) error {
 	return nil
 }
 
-// orDefault puts def in place of a miss, and beside any other error.
+// orDefault replaces a miss with def, and returns def with any other error.
 func orDefault[T any](def T) func(v T, err error) (T, error) {
 	return func(v T, err error) (T, error) {
 		switch {

@@ -9,9 +9,9 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// A lock is one claim of a key by a token, for as long as its lease is renewed.
-// It is a lease for efficiency on one server, not a lock for correctness over
-// several.
+// A lock is a claim of a key by a token, which lasts as long as its lease is
+// renewed. It is a lease for efficiency on one server, not a lock for correctness
+// across several.
 type lock struct {
 	object Object
 	op     string
@@ -19,7 +19,7 @@ type lock struct {
 	lease  time.Duration
 }
 
-// acquire claims the key, and reports whether the claim is this lock's.
+// acquire tries to claim the key, and reports whether this lock holds the claim.
 func (l *lock) acquire(ctx context.Context) (bool, error) {
 	var q query
 	if err := q.begin(ctx, &l.object, l.op, driver.Repeatable|driver.Keep); err != nil {
@@ -29,10 +29,10 @@ func (l *lock) acquire(ctx context.Context) (bool, error) {
 	return q.claim(ctx, l.token, l.lease.Milliseconds())
 }
 
-// hold runs work and renews the lease meanwhile. It returns when both have
+// hold runs work and renews the lease in the meantime. It returns when both have
 // ended.
 func (l *lock) hold(ctx context.Context, work func(context.Context) error) error {
-	// The lease outlives the caller's context: work may still be running.
+	// The lease outlives the caller's context, as work may still be running.
 	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ctx, lose := context.WithCancelCause(ctx)
 	stopped := make(chan struct{})
@@ -40,25 +40,25 @@ func (l *lock) hold(ctx context.Context, work func(context.Context) error) error
 		defer close(stopped)
 		kept := false
 		defer func() {
-			if !kept { // a hook has ended the goroutine
+			if !kept { // a hook ended the goroutine
 				lose(ErrLeaseLost)
 			}
 		}()
 		l.keep(keeping, lose)
 		kept = true
 	}()
-	defer func() { // also when work panics: nothing renews the lease then
-		stop() // ends a renewal under way as well
+	defer func() { // also if work panics, so that nothing renews the lease
+		stop() // also ends a renewal in progress
 		<-stopped
 		lose(nil)
 	}()
 	return work(ctx)
 }
 
-// keep renews the lease three times per lease until ctx ends, and after a fault
+// keep renews the lease three times per lease until ctx is done. After a fault it
 // tries again sooner, so that an outage shorter than the lease costs nothing. It
-// calls lose when the claim is gone, or when no renewal has been answered for a
-// whole lease: then the key may have expired.
+// calls lose if the claim is gone, or if no renewal has succeeded for a whole
+// lease: by then the key may have expired.
 func (l *lock) keep(ctx context.Context, lose context.CancelCauseFunc) {
 	timer := time.NewTimer(l.lease / 3)
 	defer timer.Stop()
@@ -75,7 +75,7 @@ func (l *lock) keep(ctx context.Context, lose context.CancelCauseFunc) {
 		case ctx.Err() != nil:
 			return
 		case err == nil && renewed:
-			end = sent.Add(l.lease) // counted from before the server did
+			end = sent.Add(l.lease) // no later than on the server, which counts from the arrival
 		case err == nil, !time.Now().Before(end):
 			lose(ErrLeaseLost)
 			return
@@ -86,7 +86,7 @@ func (l *lock) keep(ctx context.Context, lose context.CancelCauseFunc) {
 	}
 }
 
-// renew asks the server to keep the claim, until end at the latest.
+// renew asks the server to extend the claim, and waits until end at the latest.
 func (l *lock) renew(ctx context.Context, end time.Time) (bool, error) {
 	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
@@ -100,13 +100,13 @@ func (l *lock) renew(ctx context.Context, end time.Time) (bool, error) {
 	return n == 1, err
 }
 
-// settle lets go of the claim.
+// settle releases the claim.
 func (l *lock) settle(ctx context.Context) error {
 	_, err := l.end(ctx, func(q *query, p *driver.Pipeline) {})
 	return err
 }
 
-// shut turns the claim into a gate that stays shut for the time to live.
+// shut turns the claim into a gate that stays shut for the TTL.
 func (l *lock) shut(ctx context.Context) error {
 	done := newToken(tokenDone)
 	held, err := l.end(ctx, func(q *query, p *driver.Pipeline) { p.String(done).Int(q.ms) })
@@ -116,8 +116,8 @@ func (l *lock) shut(ctx context.Context) error {
 	return err
 }
 
-// end runs settle, also where ctx has ended: a claim left behind would keep
-// others out for a lease.
+// end runs the script settle, even if ctx is done: a claim left behind would keep
+// other callers out for a whole lease.
 func (l *lock) end(ctx context.Context, args func(*query, *driver.Pipeline)) (held bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
@@ -131,26 +131,26 @@ func (l *lock) end(ctx context.Context, args func(*query, *driver.Pipeline)) (he
 	return n == 1, err
 }
 
-// SentinelCache is a type of gates for one-time work: [SentinelCache.Key] returns
-// the gate at a key. The zero value is usable: gates without a prefix, on the
-// default connection.
+// A SentinelCache describes a type of gates for one-time work;
+// [SentinelCache.Key] returns the gate at a key. The zero value is valid: gates
+// without a prefix, on the default connection.
 //
 //	var welcome = caches.SentinelCache{Prefix: "welcome", TTL: 24 * time.Hour}
 //	…
 //	first, err := welcome.Key(userID).Once(ctx)   // may this caller do it?
 //	ran, err := welcome.Key(userID).Do(ctx, send) // do it
 type SentinelCache struct {
-	// Prefix, TTL, Connection and Version are those of [Options]. The time to
-	// live starts with the claim. Without one a gate stays shut.
+	// Prefix, TTL, Connection and Version are as in [Options]. The TTL starts
+	// when Once or Do shuts the gate. Without a TTL, the gate stays shut.
 	Prefix     string
 	TTL        time.Duration
 	Connection string
 	Version    string
 
-	// Lease is how long a claim of Do outlives its process: a crash during the
-	// work opens the gate again after it. It is renewed while the work runs.
-	// Zero means 30 seconds; less than 10 milliseconds is an error. It does not
-	// concern Once.
+	// Lease is how long a claim of Do outlives its process: after a crash during
+	// the work, the gate opens again once the lease expires. It is renewed while
+	// the work runs. Zero means 30 seconds; less than 10 milliseconds is an
+	// error. Once does not use it.
 	Lease time.Duration
 
 	conn *Conn // set by On
@@ -165,8 +165,8 @@ func (s SentinelCache) Key(parts ...any) Sentinel {
 	return Sentinel{s.options().object(parts), s.Lease}
 }
 
-// On returns a copy of s that uses conn, whatever Connection and the context
-// say. Nil removes an earlier conn.
+// On returns a copy of s that uses conn, regardless of Connection and the
+// context. A nil conn undoes an earlier On.
 func (s SentinelCache) On(conn *Conn) SentinelCache {
 	s.conn = conn
 	return s
@@ -183,36 +183,37 @@ func (s SentinelCache) Clear(ctx context.Context) (int64, error) {
 	return s.options().clear(ctx, "SentinelCache.Clear")
 }
 
-// Sentinel is one gate for one-time work. [SentinelCache.Key] returns it. Exists
-// reports whether the gate is shut, Delete opens it.
+// A Sentinel refers to one gate for one-time work. [SentinelCache.Key] returns
+// it. Exists reports whether the gate is shut; Delete opens it.
 //
-// A gate fails closed: a fault is false and an error, never a second yes. It has
-// at most one winner per time to live, unless the server loses the key: by a
-// failover to a replica that has not received it, a flush, or eviction. Give
-// gates a server, or a maxmemory-policy, that does not evict; locmem never
-// evicts them. A gate saves work; if a second run would do harm, the work itself
-// must be able to refuse it.
+// A gate fails closed: a fault yields false and an error, never a second true. At
+// most one caller wins per TTL, unless the server loses the key by a failover to
+// a replica that has not received it, by a flush, or by eviction. Keep gates on a
+// server, or under a maxmemory-policy, that does not evict; locmem never evicts
+// them. A gate saves work. If a second run would do harm, the work itself must be
+// able to refuse it.
 type Sentinel struct {
 	Object
 	lease time.Duration
 }
 
-// Key returns the gate whose key is that of s followed by parts; see
+// Key returns the gate whose key is the key of s followed by parts; see
 // [Cache.Key].
 func (s Sentinel) Key(parts ...any) Sentinel { return Sentinel{s.below(parts), s.lease} }
 
 // On returns a copy of s that uses conn; see [SentinelCache.On].
 func (s Sentinel) On(conn *Conn) Sentinel { return Sentinel{s.on(conn), s.lease} }
 
-// WithTTL returns a copy of s with a time to live of its own.
+// WithTTL returns a copy of s with its own TTL, which replaces the TTL of the
+// type; see [Options].
 func (s Sentinel) WithTTL(ttl time.Duration) Sentinel { return Sentinel{s.withTTL(ttl), s.lease} }
 
-// Once shuts the gate, and reports whether this call was the one that did: true
-// for at most one caller per time to live, in all processes. After an error it
-// is not known who won; the gate may be shut. O(1), SET NX GET with PX.
+// Once shuts the gate, and reports whether this call shut it. It returns true to
+// at most one caller per TTL, in all processes. After an error, the winner is
+// unknown and the gate may be shut. O(1), SET NX GET with PX.
 //
 // The claim carries a random token, so that a command sent again after a lost
-// reply knows its own claim.
+// reply recognizes its own claim.
 func (s Sentinel) Once(ctx context.Context) (bool, error) {
 	var q query
 	if err := q.begin(ctx, &s.Object, "SentinelCache.Once", driver.Repeatable|driver.Keep); err != nil {
@@ -222,8 +223,8 @@ func (s Sentinel) Once(ctx context.Context) (bool, error) {
 	return q.claim(ctx, newToken(tokenDone), q.ms)
 }
 
-// claim shuts the gate with token for ms milliseconds, 0 for ever, and reports
-// whether it is token that shuts it now.
+// claim shuts the gate with token for ms milliseconds, or without expiry if ms is
+// 0. It reports whether the gate is now shut by token.
 func (q *query) claim(ctx context.Context, token string, ms int64) (bool, error) {
 	p := q.cmd("SET").String(token).String("NX").String("GET")
 	if ms > 0 {
@@ -239,10 +240,10 @@ func (q *query) claim(ctx context.Context, token string, ms int64) (bool, error)
 	return !shut || string(holder) == token, nil
 }
 
-// settle ends a claim: ARGV holds the token and, where the work is done, the
-// token that shuts the gate and its time to live in milliseconds, 0 for none.
-// It does nothing where the claim is no longer the token's. The second run of a
-// settle whose reply was lost finds the gate as it wants it.
+// settle ends a claim. ARGV: the token and, if the work is done, the token that
+// shuts the gate and its TTL in milliseconds, 0 for none. It does nothing if the
+// token no longer holds the claim. If it runs again after a lost reply, the gate
+// is already as requested.
 var settle = driver.NewScript(`
 local holder = redis.call('GET', KEYS[1])
 if #ARGV > 1 and holder == ARGV[2] then return 1 end
@@ -277,7 +278,8 @@ return 1
 	reply.Int(1)
 })
 
-// renew gives a claim ARGV[2] milliseconds more, if it is still the token's.
+// renew sets the TTL of a claim to ARGV[2] milliseconds, if the token still holds
+// it.
 var renew = driver.NewScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -295,19 +297,19 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 	reply.Int(n)
 })
 
-// Do runs work if the gate is open, and shuts it for the time to live once work
-// has succeeded; ran reports whether work ran, and err is its error. While it
-// runs, a lease keeps others out: they get false and no error, as they do once
-// it is done. When work fails or panics the gate opens again, for the next
-// caller.
+// Do runs work if the gate is open, and shuts the gate for the TTL after work has
+// succeeded. It reports whether work ran; err is the error of work. While work
+// runs, a lease keeps other callers out: they get false and no error, as they do
+// after the gate is shut. If work fails or panics, the gate opens again for the
+// next caller.
 //
-// So work succeeds at most once per time to live while its lease holds. The
-// context of work ends, with [ErrLeaseLost] as its cause, when the lease could
-// not be renewed in time or the claim is gone; what it does afterwards, others
-// may be doing too.
+// While the lease holds, work succeeds at most once per TTL. If the lease is not
+// renewed in time, or the claim is gone, the context of work is canceled with
+// [ErrLeaseLost] as its cause. From then on, another caller may be doing the same
+// work.
 //
-// An error beside ran true that is not work's own says that work succeeded and
-// the gate may not have been shut.
+// If ran is true and err does not come from work, work succeeded but the gate may
+// not have been shut.
 func (s Sentinel) Do(ctx context.Context, work func(context.Context) error) (ran bool, err error) {
 	lease := s.lease
 	switch {

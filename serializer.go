@@ -14,29 +14,30 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// A Serializer turns values into the bytes that are stored, and back. It is
-// safe for concurrent use. Marshal gets the value itself; its result belongs to
-// the caller. Unmarshal gets a pointer to fill and may not keep data.
+// A Serializer turns values into bytes and back. It must be safe for concurrent
+// use. Marshal receives the value itself; its result belongs to the caller.
+// Unmarshal receives a pointer to fill and must not retain data.
 type Serializer interface {
 	Marshal(v any) ([]byte, error)
 	Unmarshal(data []byte, v any) error
 }
 
 var (
-	// JSON is encoding/json, the default. Any language reads it, and a struct
-	// may gain fields without its stored values becoming unreadable. JSON is
-	// Unicode text: bytes of a string that are not UTF-8 become U+FFFD, as
-	// encoding/json has it; use [Raw] or []byte for those.
+	// JSON is encoding/json, the default. Any language can read it, and stored
+	// values stay readable when a struct gains fields. JSON is Unicode text:
+	// encoding/json replaces bytes of a string that are not UTF-8 with U+FFFD.
+	// For such strings use [Raw] or []byte.
 	JSON Serializer = jsonSerializer{}
 
-	// Raw stores strings, bytes, numbers, bools and encoding.TextMarshalers as
-	// the text that redis-cli shows. Other types are an error.
+	// Raw stores strings, byte slices, numbers, bools and encoding.TextMarshalers
+	// as text, which redis-cli shows as it is. Other types are an error.
 	Raw Serializer = rawSerializer{}
 
-	// Gob is encoding/gob. Only Go reads it, each value carries its type, and
-	// it is slow for small values; it keeps what JSON cannot, such as
-	// map[int]T or complex numbers. Do not decode what untrusted writers could
-	// have stored (see the security section of that package).
+	// Gob is encoding/gob. Only Go can read it, each value carries its type, and
+	// it is slow for small values. It keeps values that JSON cannot, such as
+	// complex numbers and maps with struct keys. Do not decode data that
+	// untrusted writers could have stored; see the security section of
+	// encoding/gob.
 	Gob Serializer = gobSerializer{}
 )
 
@@ -73,16 +74,18 @@ func (gobSerializer) Unmarshal(data []byte, v any) error {
 	return gob.NewDecoder(bytes.NewReader(data)).Decode(v)
 }
 
-// CompressOptions tune [Compressed]. The zero value, and nil, mean the defaults.
+// CompressOptions configure [Compressed]. Nil and the zero value mean the
+// defaults.
 type CompressOptions struct {
-	// Level is a level of compress/flate, 1 (fast) to 9 (small). Zero means 1.
+	// Level is a level of compress/flate, from 1 (fast) to 9 (small). Zero means
+	// 1.
 	Level int
-	// MinSize is the size in bytes from which a value is compressed. Zero
-	// means 256: below it there is little to gain.
+	// MinSize is the size in bytes from which a value is compressed. Zero means
+	// 256; smaller values gain little.
 	MinSize int
-	// MaxSize bounds the size in bytes of a decompressed value, so that a
+	// MaxSize is the maximum size in bytes of an uncompressed value, so that a
 	// small stored value cannot fill the memory. Zero means 16 MiB. A larger
-	// value is [ErrTooLarge], when it is stored as well as when it is read.
+	// value is [ErrTooLarge], both when it is stored and when it is read.
 	MaxSize int
 }
 
@@ -91,10 +94,10 @@ const (
 	defaultMaxDecoded  = 16 << 20
 )
 
-// Compressed returns a Serializer that compresses what inner makes (nil means
-// [JSON]) with DEFLATE (RFC 1951). One byte in front says whether the rest is
-// compressed, so values of both kinds can stand beside each other; where it is,
-// its size follows as a uvarint (encoding/binary).
+// Compressed returns a Serializer that compresses the output of inner with
+// DEFLATE (RFC 1951). A nil inner means [JSON]. The first byte says whether the
+// rest is compressed, so that compressed and plain values can coexist. If it is,
+// the uncompressed size follows as a uvarint (encoding/binary).
 func Compressed(inner Serializer, o *CompressOptions) Serializer {
 	c := compressed{inner: inner, level: 1, minSize: defaultMinCompress, maxSize: defaultMaxDecoded}
 	if inner == nil {
@@ -121,7 +124,7 @@ type compressed struct {
 	writers *sync.Pool // of *flate.Writer: one is 600 KiB to make
 }
 
-// The first byte of what Compressed stores.
+// The first byte of a value stored by Compressed.
 const (
 	storedPlain   = 0
 	storedDeflate = 1
@@ -185,12 +188,12 @@ func (c compressed) Unmarshal(data []byte, v any) error {
 	return reason(fmt.Sprintf("the first byte is %#x: not a value of caches.Compressed", data[0]))
 }
 
-// maxRatio is the most that DEFLATE shrinks anything: 258 bytes to two bits
+// maxRatio is the maximum compression factor of DEFLATE, 258 bytes in two bits
 // (https://zlib.net/zlib_tech.html, "Maximum Compression Factor").
 const maxRatio = 1032
 
-// inflate makes room for what the value says of its size, once. One that says
-// more than MaxSize, or more than its bytes can hold, gets none.
+// inflate allocates the size that the value declares, once. It allocates nothing
+// if the size is larger than MaxSize, or than the value's bytes can hold.
 func (c compressed) inflate(data []byte) ([]byte, error) {
 	size, n := binary.Uvarint(data)
 	if n <= 0 {
@@ -220,8 +223,8 @@ func (c compressed) tooLarge() error {
 	return fmt.Errorf("%w: more than %d bytes decompressed (CompressOptions.MaxSize)", ErrTooLarge, c.maxSize)
 }
 
-// writeValue appends v as an argument. Under Raw the commonest types skip the
-// serializer, and with it two allocations.
+// writeValue appends v as an argument. Under Raw, the most common types bypass
+// the serializer, which saves two allocations.
 func writeValue[T any](p *driver.Pipeline, s Serializer, v T) error {
 	if _, raw := s.(rawSerializer); raw && writeScalar(p, v) {
 		return nil
@@ -234,8 +237,8 @@ func writeValue[T any](p *driver.Pipeline, s Serializer, v T) error {
 	return nil
 }
 
-// readValue decodes what is stored. An error of it is an ErrCorrupt, but for
-// values beyond a bound.
+// readValue decodes a stored value. Its error is an ErrCorrupt, except for values
+// beyond a limit.
 func readValue[T any](s Serializer, data []byte) (T, error) {
 	if _, raw := s.(rawSerializer); raw {
 		if v, ok := readScalar[T](data); ok {
@@ -244,7 +247,7 @@ func readValue[T any](s Serializer, data []byte) (T, error) {
 	}
 	var v T
 	if err := s.Unmarshal(data, &v); err != nil {
-		var zero T // v may be half filled
+		var zero T // v may be partly filled
 		if enveloped(data) {
 			err = errEnveloped
 		}

@@ -10,9 +10,8 @@ import (
 )
 
 // Scalars have one text form everywhere: in keys, as members of sets, as fields
-// of dicts, as counters and under the [Raw] serializer. It is canonical, since
+// of dicts, as counters and under the [Raw] serializer. It is canonical, because
 // Redis compares members by their bytes: equal values have equal text.
-
 func appendInt(dst []byte, i int64) []byte { return strconv.AppendInt(dst, i, 10) }
 
 // appendText appends the text of a scalar or an encoding.TextMarshaler.
@@ -38,9 +37,9 @@ func appendText(dst []byte, v any) ([]byte, error) {
 	return appendKind(dst, reflect.ValueOf(v))
 }
 
-// appendKind is appendText for named types: type UserID int64. One whose
-// MarshalText has a pointer receiver has a text all the same, as its
-// UnmarshalText is what will read it.
+// appendKind is appendText for named types, such as type UserID int64. It also
+// uses a MarshalText with a pointer receiver, because UnmarshalText will read the
+// text.
 func appendKind(dst []byte, v reflect.Value) ([]byte, error) {
 	if v.IsValid() && reflect.PointerTo(v.Type()).Implements(textMarshaler) {
 		return appendMarshaled(dst, addressed(v).Addr().Interface().(encoding.TextMarshaler))
@@ -66,7 +65,7 @@ func appendKind(dst []byte, v reflect.Value) ([]byte, error) {
 	return nil, fmt.Errorf("a %v is not a %s", v.Type(), scalars)
 }
 
-// addressed returns a copy of v that has an address.
+// addressed returns an addressable copy of v.
 func addressed(v reflect.Value) reflect.Value {
 	c := reflect.New(v.Type()).Elem()
 	c.Set(v)
@@ -75,8 +74,8 @@ func addressed(v reflect.Value) reflect.Value {
 
 const scalars = "string, bytes, number, bool or encoding.TextMarshaler"
 
-// appendFloat refuses what is not equal to itself, and gives both zeros, which
-// are equal, one text.
+// appendFloat rejects NaN, which is not equal to itself, and gives both zeros,
+// which are equal, the same text.
 func appendFloat(dst []byte, f float64, bits int) ([]byte, error) {
 	switch {
 	case math.IsNaN(f):
@@ -98,8 +97,8 @@ func appendMarshaled(dst []byte, v encoding.TextMarshaler) ([]byte, error) {
 	return append(dst, text...), nil
 }
 
-// parseText reads the text of a scalar into dst, a pointer. The bytes are only
-// borrowed. Its errors do not show the text: it may be anything.
+// parseText decodes the text of a scalar into dst, a pointer, and does not retain
+// text. Its errors do not show the text, which may be any user data.
 func parseText(text []byte, dst any) error {
 	switch dst := dst.(type) {
 	case *string:
@@ -126,7 +125,7 @@ func parseText(text []byte, dst any) error {
 	return parseKind(text, reflect.ValueOf(dst).Elem())
 }
 
-// parseKind is parseText for named types and the rarer builtin ones.
+// parseKind is parseText for named types and the less common builtin ones.
 func parseKind(text []byte, dst reflect.Value) error {
 	var err error
 	switch dst.Kind() {
@@ -162,7 +161,7 @@ func parseKind(text []byte, dst reflect.Value) error {
 	return textError(err, dst.Type().String())
 }
 
-// parseFloat refuses NaN, as appendFloat does.
+// parseFloat rejects NaN, as appendFloat does.
 func parseFloat(text []byte, bits int) (float64, error) {
 	f, err := strconv.ParseFloat(string(text), bits)
 	if math.IsNaN(f) {
@@ -171,8 +170,8 @@ func parseFloat(text []byte, bits int) (float64, error) {
 	return f, err
 }
 
-// parseUint says of a number below zero that it is out of range, where strconv
-// says that it is none: a counter may have gone there.
+// parseUint reports a negative number as out of range, because a counter may have
+// become negative; strconv reports a syntax error.
 func parseUint(text []byte, bits int) (uint64, error) {
 	n, err := strconv.ParseUint(string(text), 10, bits)
 	if i, _ := strconv.ParseInt(string(text), 10, 64); i < 0 {
@@ -181,7 +180,7 @@ func parseUint(text []byte, bits int) (uint64, error) {
 	return n, err
 }
 
-// textError drops strconv's error, which repeats the text.
+// textError replaces an error of strconv, which repeats the text.
 func textError(err error, want string) error {
 	switch {
 	case err == nil:
@@ -194,7 +193,7 @@ func textError(err error, want string) error {
 
 var textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
 
-// marshals reports whether values of type t have a text of their own making.
+// marshals reports whether values of type t have a MarshalText method.
 func marshals(t reflect.Type) bool {
 	return t.Implements(textMarshaler) || t.Kind() != reflect.Interface && reflect.PointerTo(t).Implements(textMarshaler)
 }
