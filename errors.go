@@ -13,12 +13,12 @@ import (
 	"github.com/gocaches/caches/internal/flight"
 )
 
-// errEnded is what an operation comes to that ends its goroutine.
+// errEnded is the error of an operation that ended its goroutine.
 var errEnded = errors.New("caches: the operation ended its goroutine (runtime.Goexit)")
 
-// isFault reports whether err is of the kind that comes and goes: a server that
-// is not there, or answers an error. What is left is wrong in the program: no
-// such connection, a value that no serializer takes.
+// isFault reports whether err may be temporary, such as an unavailable server or
+// an error reply. All other errors are mistakes in the program, such as an unknown
+// connection or a value that cannot be serialized.
 func isFault(err error) bool {
 	if _, ok := errors.AsType[*ServerError](err); ok {
 		return true
@@ -33,55 +33,57 @@ func isFault(err error) bool {
 	return false
 }
 
-const sendAgain = 3
+const sendAgain = 3 // most repetitions after an unanswered call
 
-// unanswered reports whether a call's reply was lost while there was time left.
+// unanswered reports whether the reply was lost before the deadline of the call.
 func unanswered(ctx context.Context, err error) bool {
 	return errors.Is(err, ErrUnknownOutcome) && !errors.Is(err, context.DeadlineExceeded) && !flight.Ended(ctx)
 }
 
-// What callers branch on, with errors.Is. Every error of an object's operation
-// is an *[OpError] around one of these, or around a *[ServerError].
+// Errors to test for with [errors.Is]. Every error of an object's operation is an
+// *[OpError] that wraps one of these, a *[ServerError], or a description of bad
+// input.
 var (
-	// ErrMiss reports that the cache holds no value. It is an answer, not a
-	// fault: no metric counts it as a failure and no caller need log it.
+	// ErrMiss reports that there is no value. It is not a fault: statistics do not
+	// count it as an error, and it need not be logged.
 	ErrMiss = errors.New("caches: miss")
 
-	// ErrUnavailable reports that nothing was run: the server could not be
-	// reached, the connection was closed, or the context had ended before.
-	// Any call may be tried again.
+	// ErrUnavailable reports that no command was run: the server could not be
+	// reached, the connection was closed, or the context was already done. Any
+	// call may be retried.
 	ErrUnavailable = driver.ErrUnavailable
 
-	// ErrUnknownOutcome reports that a command was sent and no reply came: it
-	// may have run or not. Reads were sent again already, writes never are. After
-	// a claim of a [SentinelCache] the gate may be shut with nobody inside.
+	// ErrUnknownOutcome reports that a command was sent but no reply was received:
+	// it may or may not have run. Reads have already been retried; writes never
+	// are. After [Sentinel.Once] or [Sentinel.Do], the gate may be shut although
+	// no caller got in.
 	ErrUnknownOutcome = driver.ErrUnknownOutcome
 
-	// ErrBusy comes with ErrUnavailable where as many calls are under way on a
-	// connection as may be.
+	// ErrBusy accompanies ErrUnavailable if too many calls are in progress on the
+	// connection.
 	ErrBusy = driver.ErrBusy
 
-	// ErrCrossSlot reports keys of several slots of a Redis Cluster where there
-	// must be one: see [HashTag].
+	// ErrCrossSlot reports keys in several slots of a Redis Cluster in an
+	// operation that is restricted to one slot; see [HashTag].
 	ErrCrossSlot = driver.ErrCrossSlot
 
-	// ErrTooLarge reports a reply or a value beyond a configured limit.
+	// ErrTooLarge reports a reply or a value larger than a configured limit.
 	ErrTooLarge = driver.ErrTooLarge
 
-	// ErrProtocol reports bytes from a server that are not the reply that was
-	// asked for. The connection is given up.
+	// ErrProtocol reports a malformed or unexpected reply. The connection is
+	// closed.
 	ErrProtocol = driver.ErrProtocol
 
-	// ErrOldServer reports a server older than Redis 7.0, which lacks what the
-	// operation needs.
+	// ErrOldServer reports a server older than Redis 7.0, which lacks commands
+	// that the operation needs.
 	ErrOldServer = driver.ErrOldServer
 
-	// ErrCorrupt reports a stored value that does not decode into the type
-	// asked for.
+	// ErrCorrupt reports a stored value that does not decode into the requested
+	// type.
 	ErrCorrupt = errors.New("caches: corrupt value")
 
-	// ErrWrongType reports a key that holds another Redis data type than the
-	// object's.
+	// ErrWrongType reports a key that holds a different Redis data type than the
+	// object needs.
 	ErrWrongType = errors.New("caches: key holds another data type")
 
 	// ErrNotNumber reports arithmetic on a value that is not a number.
@@ -90,36 +92,35 @@ var (
 	// ErrOverflow reports a number that the type or the server cannot hold.
 	ErrOverflow = errors.New("caches: number out of range")
 
-	// ErrNoKey reports an operation on an object whose Key was never called. A
-	// forgotten key must not become one entry that all callers share.
+	// ErrNoKey reports an operation on an object that was not returned by a Key
+	// method. A forgotten key must not become an entry that all callers share.
 	ErrNoKey = errors.New("caches: no key: call Key before the operation")
 
-	// ErrNoConnection reports a connection name that nothing configures.
+	// ErrNoConnection reports a connection name that is not configured.
 	ErrNoConnection = errors.New("caches: no connection")
 
-	// ErrLeaseLost is the cause ([context.Cause]) with which the context of a
-	// function under [SentinelCache.Do] ends when somebody else may hold the
-	// gate: the server could not be asked for a whole lease, or the claim was
-	// deleted.
+	// ErrLeaseLost is the cause ([context.Cause]) of the cancellation of the context
+	// passed to a function by [Sentinel.Do], if another caller may hold the gate:
+	// the server was unavailable for a whole lease, or the claim was deleted.
 	ErrLeaseLost = errors.New("caches: lease lost")
 
-	// ErrPending reports that the value of a [Promise] was asked for before its
-	// operation could have ended: run the [Batch] first.
+	// ErrPending reports that the value of a [Promise] was requested before its
+	// operation could complete: run the [Batch] first.
 	ErrPending = errors.New("caches: the operation has not run")
 
-	// ErrAbandoned reports an operation of a [Batch] that will never begin:
-	// the batch was given up, or the context of its Run had ended.
+	// ErrAbandoned reports an operation of a [Batch] that will never begin: the
+	// batch was abandoned, or the context of its Run was done.
 	ErrAbandoned = errors.New("caches: the batch was abandoned")
 )
 
-// A ServerError is an error reply of the server; see [driver.ServerError].
+// A ServerError is an error reply of a server; see [driver.ServerError].
 type ServerError = driver.ServerError
 
-// An OpError says what was being done, and to which key, when something failed.
+// An OpError is the error of an operation on an object.
 type OpError struct {
 	Op  string // the method: "Cache.Get"
-	Key string // the full key, empty where none was made
-	Err error  // why: one of the errors above, a *ServerError, or bad input
+	Key string // the full key, empty if there is none
+	Err error  // the cause: one of the errors above, a *ServerError, or bad input
 }
 
 // Error returns the operation, the key and the cause.
@@ -133,18 +134,17 @@ func (e *OpError) Error() string {
 // Unwrap returns the cause.
 func (e *OpError) Unwrap() error { return e.Err }
 
-// A KeysError says which keys of an operation on many failed, and why. The
-// other keys' results are valid: the operation returns them beside the error.
-// Causes that differ are joined ([errors.Join]).
+// A KeysError is the error of an operation on many keys, some of which failed. The
+// results of the other keys are valid and are returned with the error.
 type KeysError struct {
 	Op   string   // the function: "GetMany"
-	Keys []string // the full keys, in no particular order
-	Err  error    // why
+	Keys []string // the full keys that failed, in no particular order
+	Err  error    // the cause; different causes are joined by errors.Join
 }
 
 // Error returns the operation, the first few keys and the cause.
 func (e *KeysError) Error() string {
-	const most = 5 // a message is for reading; Keys has them all
+	const most = 5 // keeps the message readable; Keys has all
 	shown, more := e.Keys, ""
 	if len(shown) > most {
 		shown, more = shown[:most], fmt.Sprintf(" and %d more", len(e.Keys)-most)
@@ -155,16 +155,16 @@ func (e *KeysError) Error() string {
 // Unwrap returns the cause.
 func (e *KeysError) Unwrap() error { return e.Err }
 
-// A BatchError is the errors of the operations of a batch that failed.
+// A BatchError holds the errors of the failed operations of a batch.
 type BatchError struct {
-	// Errs has one error for each operation that failed, at least one; the
-	// calls of one cached function have theirs joined.
+	// Errs has one error for each failed operation. It is not empty. The errors
+	// of calls of one cached function are joined into one.
 	Errs []error
 }
 
-// Error returns the first few of the errors.
+// Error returns the first few errors.
 func (e *BatchError) Error() string {
-	const most = 3 // a message is for reading; Errs has them all
+	const most = 3 // keeps the message readable; Errs has all
 	texts := make([]string, 0, most)
 	for _, err := range e.Errs[:min(most, len(e.Errs))] {
 		texts = append(texts, err.Error())
@@ -179,22 +179,22 @@ func (e *BatchError) Error() string {
 // Unwrap returns the errors.
 func (e *BatchError) Unwrap() []error { return e.Errs }
 
-// A HookPanic is the panic of a hook, as the Error hook or the log is told.
+// A HookPanic reports a panic of a hook to the Error hook or the log.
 type HookPanic struct {
-	Op    string // the call that the hook heard of; empty for State
-	Value any    // what the hook panicked with
+	Op    string // the operation that the hook observed; empty for State
+	Value any    // the value of the panic
 }
 
-// Error returns what the hook panicked with.
+// Error returns a message with the value of the panic.
 func (p *HookPanic) Error() string { return fmt.Sprintf("caches: a hook panicked: %v", p.Value) }
 
-// Unwrap returns what the hook panicked with, where that is an error.
+// Unwrap returns the value of the panic if it is an error, or else nil.
 func (p *HookPanic) Unwrap() error {
 	err, _ := p.Value.(error)
 	return err
 }
 
-// known pairs an error of the server with the sentinel that callers test for.
+// known pairs an error of the server with the error that callers test for.
 type known struct {
 	sentinel error
 	server   *ServerError
@@ -204,8 +204,8 @@ func (e *known) Error() string { return e.sentinel.Error() }
 
 func (e *known) Unwrap() []error { return []error{e.sentinel, e.server} }
 
-// classify gives those server errors that speak of the caller's data their
-// sentinel. All others stay as they are.
+// classify pairs server errors about the caller's data with ErrWrongType,
+// ErrOverflow or ErrNotNumber. It returns all other errors unchanged.
 func classify(err error) error {
 	server, ok := errors.AsType[*ServerError](err)
 	if !ok {
@@ -225,8 +225,8 @@ func classify(err error) error {
 	return err
 }
 
-// begins reports whether a message begins with one of texts. Further on it may
-// repeat what a caller sent.
+// begins reports whether a message begins with one of texts. The rest of it may
+// repeat arguments of the command.
 func begins(message string, texts ...string) bool {
 	return slices.ContainsFunc(texts, func(text string) bool { return strings.HasPrefix(message, text) })
 }
@@ -238,9 +238,9 @@ func corrupt(err error) error {
 	return &corruption{err}
 }
 
-// A corruption is ErrCorrupt with the decoder's error. Decoders repeat what they
-// cannot read, and errors are logged where values must not be: so Error shows
-// those only that are known not to. All can be had by errors.As.
+// A corruption is ErrCorrupt with the decoder's error. Decoders may repeat the
+// value that they cannot read, and errors go to logs, where values must not be. So
+// Error shows only errors known not to contain it. Unwrap returns all of them.
 type corruption struct{ cause error }
 
 func (e *corruption) Error() string {
@@ -249,18 +249,18 @@ func (e *corruption) Error() string {
 
 func (e *corruption) Unwrap() []error { return []error{ErrCorrupt, e.cause} }
 
-// A reason is an error of our own that repeats nothing of a value.
+// A reason is an error text of this package that does not contain the value.
 type reason string
 
 func (r reason) Error() string { return string(r) }
 
-// discreet returns what can be told of a decoder's error.
+// discreet returns the text of a decoder's error if it cannot contain the value.
 func discreet(err error) string {
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return mistyped(wrong)
 	}
 	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return syntax.Error() // it shows one character at most
+		return syntax.Error() // shows at most one character
 	}
 	if ours, ok := errors.AsType[reason](err); ok {
 		return ours.Error()
@@ -273,7 +273,7 @@ func discreet(err error) string {
 	return fmt.Sprintf("the decoder's error, a %T, may repeat it and is not shown", err)
 }
 
-// mistyped is the text of e without the number that it shows.
+// mistyped returns the text of e without the number in it.
 func mistyped(e *json.UnmarshalTypeError) string {
 	kind, _, _ := strings.Cut(e.Value, " ") // of "number 4711"
 	text := fmt.Sprintf("json: a %s where a Go %v is wanted", kind, e.Type)

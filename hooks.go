@@ -12,112 +12,112 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Hooks are functions that hear of what goes on. Each is nil by default, and one
-// that is nil costs nothing. They run in the goroutine of the call, which waits
-// for them, so they should be quick; many goroutines call them at once. A panic
-// of a hook does not reach the call: the first is reported to Error, as the
-// Swallowed of its CallInfo and a [HookPanic], or to [slog.Default] where Error
-// is nil or is what panicked.
+// Hooks are callbacks that observe operations, loads, faults, invalidations and
+// connection states. A nil hook costs nothing. Hooks run on the goroutine of the
+// call, which waits for them, so they should be quick. They must be safe for
+// concurrent use. A hook that panics does not affect the call: the first panic is
+// passed to Error, as a [HookPanic] in CallInfo.Swallowed, or to [slog.Default] if
+// Error is nil or has panicked itself.
 //
-// A hook reads the CallInfo until it returns, and changes nothing in it. Keys
-// and tags are in it as they are; values never are.
+// A hook may read its CallInfo until it returns, and must not modify it. A
+// CallInfo contains keys and tags unchanged, but never values.
 //
-// A connection has Hooks ([ConnOptions]) and so may a cached function
-// ([CachedOptions]); what concerns both is told to both, to the connection's
-// first. Operations of a hook on a connection with that hook are heard of, too:
-// that it does not call itself for ever is its own to see to.
+// A connection may have Hooks ([ConnOptions]), and so may a cached function
+// ([CachedOptions]). Events that concern both are passed to both, to the
+// connection's hooks first. A hook that uses a connection with the same hook
+// observes its own operations, and must not call itself without end.
 type Hooks struct {
-	// Call hears of every operation of an object, and of every call of a
-	// cached function, once it has ended.
+	// Call is called after every operation of an object, and after every call
+	// of a cached function.
 	Call func(ctx context.Context, c *CallInfo)
 
-	// Load hears of every run of a cached function's own function, once it has
-	// ended: Result and Reason say why it ran, Err how it ended, Dropped
-	// whether its result was not kept. It may have run for nobody: ctx has the
-	// values of the first caller's, and not its end.
+	// Load is called after every run of a cached function's own function. In c,
+	// Result and Reason say why it ran, Err is its error, and Dropped reports
+	// whether its result was not kept. The ctx has the values of the first
+	// caller's, but not its cancellation. No caller may be waiting any more.
 	Load func(ctx context.Context, c *CallInfo)
 
-	// Error hears of every fault: those in an Err that a caller got, and those
-	// in Swallowed, in spite of which the caller was served. A miss is none,
-	// and neither is an error of a cached function's own function.
+	// Error is called for every fault: a fault that the caller got is in c.Err,
+	// a fault despite which the caller got a result is in c.Swallowed. A miss is
+	// not a fault, nor is an error of a cached function's own function.
 	Error func(ctx context.Context, c *CallInfo)
 
-	// Invalidate hears of every key, set of tags or namespace that this process
-	// invalidated. Where there is an Err, some may not have been.
+	// Invalidate is called after this process has invalidated a key, a set of
+	// tags or a namespace. If c.Err is not nil, part of it may still be valid.
 	Invalidate func(ctx context.Context, c *CallInfo)
 
-	// State hears of the shared connections to servers; there is no call that
-	// it belongs to. Whoever waits for a connection waits for it, so it must not
-	// use that connection. One server's come one at a time, in their order.
+	// State is called for each new state of a shared connection, independently
+	// of calls. Calls that need the connection wait for State, so it must not use
+	// that connection. The states of one server come one at a time, in order.
 	State func(s StateInfo)
 }
 
-// A CallInfo is what there is to know of one call. What does not apply is zero.
+// A CallInfo describes one call. Fields that do not apply are zero.
 type CallInfo struct {
 	Op       string   // the method: "Cache.Get", "Cached.Get", "InvalidateTags"
 	Conn     string   // the connection's name
-	Shard    string   // the shard's name; empty where several were asked
-	Type     string   // the type's prefix, under which [Stats] counts
+	Shard    string   // the shard's name; empty for several shards
+	Type     string   // the type's prefix, as in [Stats]
 	Function string   // the cached function's name
-	Key      string   // the full key; empty for calls on many
-	Tags     []string // of the object or the argument, or those invalidated
+	Key      string   // the full key; empty for calls on many keys
+	Tags     []string // of the object or the argument, or the invalidated ones
 
-	Result Result // what a look-up came to; NoLookup for other calls
-	Reason Reason // of a Miss, or of a StaleHit
-	Tag    string // the tag that was invalidated, where Reason is MissTag
-	Hits   int    // keys of a call on many that had a value
-	Misses int    // keys of a call on many that had none
+	Result Result // of a look-up; NoLookup for other calls
+	Reason Reason // of a Miss or StaleHit
+	Tag    string // the invalidated tag, if Reason is MissTag
+	Hits   int    // number of keys with a value, in a call on many keys
+	Misses int    // number of keys without one
 
 	Elapsed time.Duration // of the whole call
 	Ran     time.Duration // of the cached function's own function
-	Waited  time.Duration // for the lease that another process held
+	Waited  time.Duration // for a lease held by another process
 
 	BytesOut int // of commands of an operation on one key
 	BytesIn  int // of their replies
 
-	Dropped   bool  // the result was not kept: it was invalidated meanwhile, by its key
-	Err       error // what the caller got; a miss is one
-	Swallowed error // a fault in spite of which the caller was served
+	Dropped   bool  // the result was not kept, because its key was invalidated meanwhile
+	Err       error // the error that the caller got; may be a miss
+	Swallowed error // a fault despite which the caller got a result
 }
 
-// A StateInfo is what became of a shared connection to a server.
+// A StateInfo is a new state of a shared connection to a server.
 type StateInfo struct {
 	Conn  string       // the connection's name
 	Shard string       // the shard's name
 	State driver.State // Connected, Disconnected, Resting, TrackingOn or TrackingOff
-	Err   error        // why, where it was not closed on purpose
+	Err   error        // the reason, nil if the connection was closed on purpose
 }
 
-// A Result is what a look-up came to.
+// A Result is the result of a look-up.
 type Result uint8
 
 const (
 	NoLookup Result = iota // the call was not a look-up, or it failed
-	Hit                    // a value was stored
+	Hit                    // a value was in the store
 	NearHit                // a value was in this process's near cache
-	StaleHit               // an expired value served, see CachedOptions.Stale
-	Miss                   // there was none that counts; the Reason says why
+	StaleHit               // an expired value was served; see CachedOptions.Stale
+	Miss                   // there was no valid value; see the Reason
 )
 
-// String returns the result in words: "hit", "near hit", "stale hit", "miss".
+// String returns "hit", "near hit", "stale hit", "miss" or, for NoLookup, "".
 func (r Result) String() string { return wordOf(r, "", "hit", "near hit", "stale hit", "miss") }
 
-// A Reason is why a look-up found nothing that counts.
+// A Reason says why a look-up found no valid value.
 type Reason uint8
 
 const (
 	NoReason    Reason = iota
 	MissAbsent         // nothing is stored
 	MissExpired        // past its soft expiry
-	MissEarly          // not expired, but computed early, see CachedOptions.Early
-	MissTag            // a tag was invalidated, see CallInfo.Tag
+	MissEarly          // not expired, but computed early; see CachedOptions.Early
+	MissTag            // a tag was invalidated; see CallInfo.Tag
 	MissVersion        // the namespace was invalidated, or the entry has another format
-	MissCorrupt        // what is stored does not decode
-	MissFault          // the server could not be asked
+	MissCorrupt        // the stored value does not decode
+	MissFault          // the server was unavailable
 )
 
-// String returns the reason in words: "absent", "expired", "early", "tag",
-// "version", "undecodable", "error".
+// String returns "absent", "expired", "early", "tag", "version", "undecodable",
+// "error" or, for NoReason, "".
 func (r Reason) String() string {
 	return wordOf(r, "", "absent", "expired", "early", "tag", "version", "undecodable", "error")
 }
@@ -129,11 +129,11 @@ func wordOf[N ~uint8](i N, words ...string) string {
 	return fmt.Sprintf("%T(%d)", i, uint8(i))
 }
 
-// An observer is the Hooks of one connection or cached function. A nil observer
-// hears of nothing.
+// An observer has the Hooks of one connection or cached function. A nil observer
+// has none.
 type observer struct {
 	hooks Hooks
-	fell  atomic.Bool // a panic was reported; the others are not
+	fell  atomic.Bool // a panic was reported; later ones are not
 }
 
 func newObserver(h *Hooks) *observer {
@@ -143,7 +143,7 @@ func newObserver(h *Hooks) *observer {
 	return &observer{hooks: *h}
 }
 
-// tell calls one hook, if there is one.
+// tell calls a hook unless it is nil.
 func (o *observer) tell(ctx context.Context, hook func(context.Context, *CallInfo), c *CallInfo) {
 	if hook != nil {
 		defer o.contain(ctx, c.Op)
@@ -151,7 +151,7 @@ func (o *observer) tell(ctx context.Context, hook func(context.Context, *CallInf
 	}
 }
 
-// contain ends a panic of a hook. It is deferred.
+// contain recovers from a panic of a hook. It must be deferred.
 func (o *observer) contain(ctx context.Context, op string) {
 	value := recover()
 	if value == nil || o.fell.Swap(true) {
@@ -159,17 +159,17 @@ func (o *observer) contain(ctx context.Context, op string) {
 	}
 	fell := &HookPanic{op, value}
 	defer func() {
-		if recover() != nil { // Error panics, if only at what others do
+		if recover() != nil { // Error is nil, or panicked in turn
 			slog.Default().ErrorContext(ctx, fell.Error(), "op", op)
 		}
 	}()
 	if o.hooks.Error == nil {
-		panic(fell) // to the log
+		panic(fell) // recovered above, and logged
 	}
 	o.hooks.Error(ctx, &CallInfo{Op: op, Swallowed: fell})
 }
 
-// called tells of a call that has ended, and of the fault in it.
+// called reports a completed call, and its fault if it has one.
 func (o *observer) called(ctx context.Context, c *CallInfo) {
 	if o != nil {
 		o.tell(ctx, o.hooks.Call, c)
@@ -177,7 +177,7 @@ func (o *observer) called(ctx context.Context, c *CallInfo) {
 	}
 }
 
-// failed tells of the fault of a call, if it has one.
+// failed reports the fault of a call, if it has one.
 func (o *observer) failed(ctx context.Context, c *CallInfo) {
 	if o != nil && (c.Swallowed != nil || isOpFault(c.Err)) {
 		o.tell(ctx, o.hooks.Error, c)
@@ -204,8 +204,8 @@ func (o *observer) state(s StateInfo) {
 	}
 }
 
-// isOpFault reports whether err is an operation's own, and no miss. A cached
-// function's function may return any other.
+// isOpFault reports whether err is the error of an operation, but not a miss. Any
+// other error is that of a cached function's own function.
 func isOpFault(err error) bool {
 	if err == nil || errors.Is(err, ErrMiss) {
 		return false
@@ -217,10 +217,10 @@ func isOpFault(err error) bool {
 	return ok
 }
 
-// LogHooks returns Hooks that write to l: faults and lost connections as
-// warnings, connections made as information, and calls, loads and invalidations
-// for debugging; a call without a fault is only put into words where l is
-// enabled for that. Keys and tags are written, values never.
+// LogHooks returns Hooks that write to l. Faults and connection states with an
+// error have level Warn, other connection states Info, and calls, loads and
+// invalidations Debug. A call costs no formatting unless l is enabled for its
+// level. Keys and tags are written, but never values.
 func LogHooks(l *slog.Logger) *Hooks {
 	write := func(level slog.Level, message string) func(context.Context, *CallInfo) {
 		return func(ctx context.Context, c *CallInfo) {
@@ -245,7 +245,7 @@ func LogHooks(l *slog.Logger) *Hooks {
 	}
 }
 
-// LogValue returns what is not zero to package log/slog.
+// LogValue implements [slog.LogValuer]. It returns the fields that are not zero.
 func (c *CallInfo) LogValue() slog.Value {
 	all := []slog.Attr{
 		slog.String("op", c.Op), slog.String("conn", c.Conn), slog.String("shard", c.Shard), slog.String("type", c.Type),

@@ -10,43 +10,43 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Stats is what a connection has counted since it was opened; see [Conn.Stats].
+// Stats holds the counts of a connection since it was opened; see [Conn.Stats].
 type Stats struct {
-	// Types has the counts of each type of object, by its Options.Prefix; the
-	// objects of a struct that [Bind] fills count by prefix and field,
-	// "prefix.name". There are 1,000 at most: what comes later counts under
-	// "(others)".
+	// Types has the counts of each type of objects, by its Options.Prefix. The
+	// objects of a struct that [Bind] fills are counted by prefix and field,
+	// "prefix.name". After the first 1,000 names, all others are counted together
+	// under "(others)".
 	Types map[string]TypeStats
 
-	// Shards has the counts of the stores that keep any, by the shard's name:
-	// what travelled between this process and the servers.
+	// Shards has the counts of the traffic between this process and the servers,
+	// by the name of the shard. Stores without such counts are missing.
 	Shards map[string]driver.Stats
 }
 
-// TypeStats counts what was done with the objects of one type. Operations of
-// which a look-up is a step count as one; of operations on many keys every key
-// that is looked up counts.
+// TypeStats holds the counts of one type of objects. An operation that includes a
+// look-up counts as that look-up. An operation on many keys counts as one look-up
+// for each key.
 type TypeStats struct {
 	Hits      int64 // look-ups that found a value in the store
-	NearHits  int64 // … in this process's near cache
-	StaleHits int64 // … an expired one that was served, see CachedOptions.Stale
-	Misses    int64 // … none that counts
-	Others    int64 // operations that look nothing up, and did not fail
-	Errors    int64 // operations that failed; a miss is no failure
+	NearHits  int64 // look-ups that found a value in this process's near cache
+	StaleHits int64 // look-ups served with an expired value; see CachedOptions.Stale
+	Misses    int64 // look-ups that found no valid value
+	Others    int64 // successful operations without a look-up
+	Errors    int64 // failed operations; a miss is not a failure
 
 	Loads         int64         // runs of a cached function's own function
-	LoadErrors    int64         // … that failed
-	LoadTime      time.Duration // … that they took, together
-	Dropped       int64         // … whose result was not kept, as it was invalidated by its key meanwhile
-	Swallowed     int64         // faults in spite of which a caller was served
+	LoadErrors    int64         // Loads that failed
+	LoadTime      time.Duration // total duration of Loads
+	Dropped       int64         // Loads whose result was not kept: its key was invalidated meanwhile
+	Swallowed     int64         // faults despite which the caller got a result
 	Invalidations int64         // of keys, tags and namespaces
 }
 
-// Lookups returns how many look-ups ended without a fault.
+// Lookups returns the number of look-ups without a fault.
 func (s TypeStats) Lookups() int64 { return s.Hits + s.NearHits + s.StaleHits + s.Misses }
 
-// HitRatio returns which part of the look-ups found a value, from 0 to 1; 0
-// where there were none.
+// HitRatio returns the fraction of look-ups that found a value, from 0 to 1. It is
+// 0 if there were no look-ups.
 func (s TypeStats) HitRatio() float64 {
 	if n := s.Lookups(); n > 0 {
 		return 1 - float64(s.Misses)/float64(n)
@@ -54,7 +54,7 @@ func (s TypeStats) HitRatio() float64 {
 	return 0
 }
 
-// The counters of a tally. Those of results come in the order of [Result].
+// The counters of a tally. The first are in the order of [Result].
 const (
 	countOther = iota
 	countHit
@@ -71,13 +71,13 @@ const (
 	counters
 )
 
-// A tally counts for one type on one connection. Its counters stand in several
-// cells, of which each count takes one by chance: on one alone all processors
-// would wait for each other.
+// A tally has the counters of one type on one connection. Each counter is divided
+// among several cells, one of which is chosen at random for each count: with only
+// one, processors would wait for each other.
 type tally struct {
 	cells [tallyCells]struct {
 		n [counters]atomic.Int64
-		_ [128 - 8*counters]byte // two lines of a processor's cache each
+		_ [128 - 8*counters]byte // pads a cell to two cache lines
 	}
 }
 
@@ -87,7 +87,7 @@ func (t *tally) add(counter int, n int64) {
 	t.cells[rand.Uint32()%tallyCells].n[counter].Add(n)
 }
 
-// call counts an operation that has ended.
+// call counts a completed operation.
 func (t *tally) call(result Result, err error) {
 	switch {
 	case result != NoLookup:
@@ -99,7 +99,7 @@ func (t *tally) call(result Result, err error) {
 	}
 }
 
-// many counts an operation on many keys that has ended.
+// many counts a completed operation on many keys.
 func (t *tally) many(hits, misses int, err error) {
 	if hits+misses == 0 {
 		t.call(NoLookup, err)
@@ -139,21 +139,21 @@ func (t *tally) sum() TypeStats {
 	}
 }
 
-// maxTypes bounds the types that are counted apart: prefixes made at run time
-// must not fill the memory.
+// maxTypes bounds the types that are counted separately, so that prefixes made at
+// run time do not fill the memory.
 const maxTypes = 1000
 
-// otherTypes is the name of those beyond.
+// otherTypes is the name of the types beyond maxTypes.
 const otherTypes = "(others)"
 
-// Tallies are the tallies of a connection, by type. The zero value is ready.
+// A tallies holds the tallies of a connection by type. The zero value is usable.
 type tallies struct {
 	mu sync.Mutex // held by writers
-	// byType is replaced whole, never changed: readers take no lock.
+	// The map is replaced, never modified, so readers take no lock.
 	byType atomic.Pointer[map[string]*tally]
 }
 
-// of returns the tally of a type, which it makes the first time.
+// of returns the tally of a type, which it makes if there is none.
 func (t *tallies) of(typeName string) *tally {
 	if found := t.all()[typeName]; found != nil {
 		return found
