@@ -12,8 +12,9 @@ import (
 	"github.com/gocaches/caches/internal/flight"
 )
 
-// A Batch collects operations and runs them together. Their commands share one
-// round trip to each server, and each operation gives its result to a [Promise].
+// A Batch collects operations and runs them together. Their commands travel
+// together, in a few writes to each server, and each operation gives its result to
+// a [Promise].
 //
 //	b := caches.NewBatch()
 //	ada := caches.Later(b, profiles.Key("ada").Get) // a method value of any object …

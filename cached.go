@@ -27,9 +27,9 @@ type CachedOptions[A comparable, T any] struct {
 
 	// Key returns the parts of the key of arg's result, after the prefix of the
 	// cache and Name, if set; see [Cache.Key]. Nil means Name and the text of the
-	// argument. The argument is then a scalar, an encoding.TextMarshaler, or a
-	// struct or array of them. It is not of an interface type: the text of 1 and of
-	// "1" is the same.
+	// argument, which must then be a scalar, an encoding.TextMarshaler, or a struct
+	// or array of them. Interface types are an error, because 1 and "1" have the
+	// same text.
 	Key func(arg A) []any
 
 	// Tags returns the tags of arg's result: [InvalidateTags] with one of them
@@ -55,10 +55,10 @@ type CachedOptions[A comparable, T any] struct {
 	Negative Negative
 
 	// Early is the β of probabilistic early expiration. One caller recomputes a
-	// result in the background before it expires, with a probability that grows
-	// toward its expiry and with the time that the computation takes: a result that
-	// is read often never expires. Zero means 1, which is optimal; more is earlier.
-	// Negative means never.
+	// result in the background before it expires. The probability grows toward the
+	// expiry and with the duration of the computation, so that a result that is read
+	// often never expires. Zero means 1, which is optimal; more is earlier. Negative
+	// means never.
 	//
 	// The formula is XFetch of Vattani, Chierichetti and Lowenstein, "Optimal
 	// Probabilistic Cache Stampede Prevention", VLDB 2015
@@ -89,9 +89,9 @@ type CachedOptions[A comparable, T any] struct {
 // Negative says which errors of a [Cached] function are remembered. They are
 // results in their own right, such as "no such user".
 type Negative struct {
-	// Errors are the errors to remember. If [errors.Is] matches an error of the
-	// function to one of them, the text of that one is stored, and later calls
-	// return that element of Errors.
+	// Errors are the errors to remember. If an error of the function matches one of
+	// them by [errors.Is], the text of that element is stored, and later calls
+	// return the element.
 	Errors []error
 
 	// TTL is how long errors are remembered, at most as long as results. Zero means
@@ -124,8 +124,8 @@ type CachedFunc[A comparable, T any] struct {
 	fallback chan struct{} // a slot for each run without the server; nil for no limit
 	early    chan struct{} // a slot for each run ahead of time
 
-	// Set by tests that show why the guard exists. Results then depend on the lease
-	// and stamps at the end of the computation, not at its beginning.
+	// unguarded is set by tests that show why the guard exists. Results then depend
+	// on the lease and stamps at the end of the computation, not at its beginning.
 	unguarded bool
 }
 
@@ -148,7 +148,7 @@ const maxLoads = 16
 //
 // Waiting callers are woken when the result is ready; each stops waiting when its
 // own context is done. The context passed to fn carries the first caller's values
-// but not its cancellation. It is canceled once no caller has waited for it for
+// but not its cancellation. It is canceled once no caller has waited for the time of
 // [CachedOptions.Lock]. A panic of fn is raised in every caller that waits in its
 // process. A call within fn that would wait for its own result, directly or through
 // other runs of this process, returns an error.
@@ -378,9 +378,9 @@ func (g *getMany[A, T]) compute(ctx context.Context, s *subject, arg A, seen fou
 }
 
 // Invalidate removes the result for arg. Once it has returned nil, no later call in
-// any process gets that result; a process that keeps it [Near] may, until the news
-// of the change arrives. A run in progress still answers its waiting callers, but
-// its result is not stored. O(1), UNLINK.
+// any process gets that result, except that a process that keeps it [Near] may
+// return it until it hears of the change. A run in progress still answers its
+// waiting callers, but its result is not stored. O(1), UNLINK.
 func (f *CachedFunc[A, T]) Invalidate(ctx context.Context, arg A) error {
 	s, err := f.subject(ctx, arg, "Cached.Invalidate")
 	if err != nil {

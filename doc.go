@@ -48,7 +48,7 @@
 // be invalidated by argument, by tag ([InvalidateTags]) or all together, and
 // refreshed before they expire. If the server is unavailable, the function is
 // called instead. A result that is invalidated during its computation is not
-// kept. [Cache.Tagged] gives tags to other values.
+// kept. [Value.Tagged] gives tags to other values.
 //
 // # Batches
 //

@@ -133,7 +133,7 @@ func (t *trip) free() {
 	}
 }
 
-// A finding is the outcome of a look at an entry. Reason says why the entry is not
+// A finding is the outcome of a look at an entry. reason says why the entry is not
 // valid; NoReason means that it is. An entry with MissExpired still has a value.
 type finding struct {
 	envelope

@@ -43,7 +43,7 @@ const (
 // The words for waiters.
 const (
 	wordStored = "s" // the result is stored
-	wordLost   = "l" // the result was invalidated and not stored: another may be
+	wordLost   = "l" // no result was stored, but another may be
 	wordFailed = "f" // waiting gives no result
 )
 
@@ -271,8 +271,8 @@ func tryClaim[T any](ctx context.Context, s *subject, token, lost, way, seen str
 // Otherwise the lease is the caller's, even if the entry is not the one that the
 // caller has seen.
 //
-// Entries are stored only under a lease, so the entry that GET finds is the final
-// one. The exception is a change of servers: two of them may answer the two
+// Entries are stored only under a lease, so the entry that GET finds does not
+// change afterwards. The exception is a change of servers: two of them may answer the two
 // commands in the other order, and a function may run twice, each time under a
 // lease. A claim that arrives after its caller has gone remains until it expires;
 // the script would have seen that there is an entry.

@@ -20,7 +20,7 @@ type load[A comparable, T any] struct {
 	f     *CachedFunc[A, T]
 	s     *subject
 	arg   A
-	seen  finding // in the entry, at the miss
+	seen  finding // about the entry, at the miss
 	fault error   // why the entry could not be read; the load runs without the server
 
 	refresh bool          // the load is a Refresh
@@ -373,7 +373,7 @@ const clockSlack = 20 * time.Millisecond
 // entry, so only the remaining life reported by the server counts.
 func (l *load[A, T]) runAhead(ctx context.Context, call *flight.Run[T, fence]) (v T, err error) {
 	defer func() {
-		if r := recover(); r != nil { // no caller waits that it could reach
+		if r := recover(); r != nil { // no caller waits for it
 			l.swallow(ctx, flight.Caught(r))
 		}
 		<-l.f.early

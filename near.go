@@ -25,10 +25,10 @@ import (
 // Near values are kept up to date: over a separate connection to each shard, the
 // server reports every change that any client makes, and a changed value is read
 // again. While that connection is down, no value of the shard is kept or served. A
-// value may be stale for as long as the report of a change travels, mostly less
-// than a millisecond; in a network that silently loses all data, for at most 3
-// seconds. A write of this process is seen by its own next read, if both go through
-// types with the same Near. [Hooks].State is called when the reports begin and end.
+// value may be stale while the report of a change travels, mostly less than a
+// millisecond; in a network that silently loses all data, for at most 3 seconds. A
+// write of this process is seen by its own next read, if both go through types with
+// the same Near. [Hooks].State is called when the reports begin and end.
 //
 // All callers are given the same value: if T holds references (pointers, slices,
 // maps), treat it as read-only. Copy makes a new map for each caller; its values
@@ -290,8 +290,8 @@ func (s *nearSpace) is(o *Options) bool {
 	return s.prefix == o.Prefix && s.version == o.Version && s.near == *o.Near
 }
 
-// addNearSpace makes the space of a type on its first use, and has changes of its
-// keys reported.
+// addNearSpace makes the space of a type on its first use, and starts reports for
+// its keys.
 func (c *Conn) addNearSpace(o *Options) *nearSpace {
 	n := c.near
 	n.mu.Lock()
@@ -330,7 +330,7 @@ func (c *Conn) tracks() bool {
 	})
 }
 
-// follow has the changes of all keys under topic reported, and returns its index.
+// follow starts reports for all keys under topic, and returns the index of topic.
 func (n *nearConn) follow(c *Conn, topic string) int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -419,7 +419,7 @@ func (n *nearConn) invalidated(shard int, key string) {
 	}
 }
 
-// A nearShard says whether the values kept of one shard are valid.
+// A nearShard says whether the values kept for one shard are valid.
 type nearShard struct {
 	// epoch is odd while changes are reported; a value read in another epoch may be
 	// invalid. It goes up when the reports begin, when they end, and when all keys
@@ -431,8 +431,9 @@ type nearShard struct {
 	covers atomic.Int64
 
 	mu sync.Mutex // guards the fields below, and is held to set the fields above
-	// now is the watch in use. next will replace it, with more topics. Both report
-	// until now has reported all changes from before next was up.
+	// now is the watch in use, next the one that will replace it, with more topics.
+	// While both are up, both report. now stops once it has reported all changes
+	// from before next was up.
 	now, next *nearWatch
 }
 
@@ -462,7 +463,7 @@ func (s *nearShard) covered(topic int) (epoch uint64, ok bool) {
 	return epoch, epoch%2 == 1 && int64(topic) < s.covers.Load()
 }
 
-// replace begins to track all topics, in place of a watch with fewer.
+// replace begins to track all topics, in place of a watch that tracks fewer.
 func (s *nearShard) replace(c *Conn, index int, t driver.Tracker) {
 	w := &nearWatch{conn: c, index: index, shard: s, topics: len(c.near.topics)}
 	s.mu.Lock()

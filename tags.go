@@ -31,10 +31,10 @@ func InvalidateTags(ctx context.Context, tags ...string) error {
 
 // InvalidateTags invalidates all entries on the connection with any of tags:
 // results of [Cached] functions and values of [Value.Tagged]. Once it has returned
-// nil, no later read in any process finds them; a process that keeps them [Near]
-// may, until the news of the change arrives. A result that is being computed is not
-// stored. After an error some entries may still be found: a shard could not be
-// asked. It is safe to invalidate twice.
+// nil, no later read in any process finds them, except that a process that keeps
+// them [Near] may find them until it hears of the change. A result that is being
+// computed is not stored. After an error some entries may still be found: a shard
+// could not be asked. It is safe to invalidate twice.
 //
 // O(len(tags)), however many entries carry them: UNLINK, one round trip per shard,
 // all shards at once.
@@ -116,8 +116,7 @@ type Tagged[T any] struct {
 //	err := profiles.Key(42).Tagged("team:7").Set(ctx, p)
 //
 // The value is stored in an envelope with the stamps of its tags. Every Set
-// restarts the TTL of the type, also with [FromCreation]. An entry carries at most
-// 65,534 tags.
+// restarts the TTL, also with [FromCreation]. An entry carries at most 65,534 tags.
 func (v Value[T]) Tagged(tags ...string) Tagged[T] {
 	return Tagged[T]{v, sortedTags(tags)}
 }
