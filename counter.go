@@ -50,7 +50,7 @@ func (c CounterCache[N]) Clear(ctx context.Context) (int64, error) {
 //
 // The server keeps integers as int64 and floats as long double with 17 digits
 // after the decimal point. A number that int64 or N cannot hold is [ErrOverflow].
-// An increment whose result N cannot hold has been counted nevertheless.
+// An increment counts even if N cannot hold its result.
 type Counter[N Number] struct{ Object }
 
 // Key returns the counter whose key is the key of c followed by parts; see
@@ -60,8 +60,7 @@ func (c Counter[N]) Key(parts ...any) Counter[N] { return Counter[N]{c.below(par
 // On returns a copy of c that uses conn; see [CounterCache.On].
 func (c Counter[N]) On(conn *Conn) Counter[N] { return Counter[N]{c.on(conn)} }
 
-// WithTTL returns a copy of c with its own TTL, which replaces the TTL of the
-// type; see [Options].
+// WithTTL returns a copy of c whose TTL is ttl instead of the type's.
 func (c Counter[N]) WithTTL(ttl time.Duration) Counter[N] { return Counter[N]{c.withTTL(ttl)} }
 
 // Cache returns a type of plain values at the keys of the counters, for
@@ -153,7 +152,7 @@ func (c Counter[N]) Get(ctx context.Context) (N, error) {
 	return c.value().Get(ctx)
 }
 
-// GetOr is like Get but returns def instead of [ErrMiss]; see [Value.GetOr].
+// GetOr is like Get but returns def instead of [ErrMiss].
 func (c Counter[N]) GetOr(ctx context.Context, def N) (N, error) {
 	return c.value().GetOr(ctx, def)
 }
@@ -178,8 +177,8 @@ func (c Counter[N]) Replace(ctx context.Context, n N) (replaced bool, err error)
 	return c.value().Replace(ctx, n)
 }
 
-// Swap stores n and returns the previous count, if any; loaded reports whether
-// there was one. O(1), SET GET.
+// Swap stores n and returns the previous count; loaded reports whether there was
+// one. O(1), SET GET.
 func (c Counter[N]) Swap(ctx context.Context, n N) (previous N, loaded bool, err error) {
 	return c.value().Swap(ctx, n)
 }

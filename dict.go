@@ -60,8 +60,7 @@ func (d Dict[K, V]) Key(parts ...any) Dict[K, V] { return Dict[K, V]{d.below(par
 // On returns a copy of d that uses conn; see [DictCache.On].
 func (d Dict[K, V]) On(conn *Conn) Dict[K, V] { return Dict[K, V]{d.on(conn)} }
 
-// WithTTL returns a copy of d with its own TTL, which replaces the TTL of the
-// type; see [Options].
+// WithTTL returns a copy of d whose TTL is ttl instead of the type's.
 func (d Dict[K, V]) WithTTL(ttl time.Duration) Dict[K, V] { return Dict[K, V]{d.withTTL(ttl)} }
 
 // Fresh returns a copy of d whose reads bypass the near cache; see [DictCache.Fresh].
@@ -435,9 +434,9 @@ func (d Dict[K, V]) items(r driver.Reply) (map[K]V, error) {
 	return all, err
 }
 
-// All iterates over the fields and their values, a page per round trip (HSCAN).
-// After the loop, the second result returns the error that stopped the iteration,
-// if any:
+// All returns an iterator over the fields and their values, and a function that
+// returns, after the loop, the error that stopped it, if any. The iterator reads
+// a page per round trip (HSCAN).
 //
 //	all, end := d.All(ctx)
 //	for field, value := range all {

@@ -59,7 +59,7 @@ func nearMany[K comparable, T any](m *many, keys []K, found map[K]T) []K {
 // value are not in the map. O(len(keys)), MGET in one round trip per shard, all
 // shards at once (GETEX under [SlideOnRead]). A key that holds another Redis data
 // type counts as missing, as in MGET; under SlideOnRead it is [ErrWrongType].
-// With Options.Near, values that are near are not requested, and PTTL of the
+// Values that are kept near are not requested; with Options.Near, PTTL of the
 // other keys is sent along with MGET.
 //
 // If some keys cannot be read, GetMany returns the other values together with a

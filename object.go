@@ -205,8 +205,8 @@ func (o Object) ExpiresIn(ctx context.Context) (time.Duration, error) {
 	return time.Duration(ms) * time.Millisecond, nil
 }
 
-// Touch restarts the TTL at ttl. Zero means the object's own TTL; if it has none,
-// Touch changes nothing. [Forever] removes the expiry. A negative ttl is an
+// Touch restarts the TTL with ttl. Zero means the object's own TTL; if it has
+// none, Touch changes nothing. [Forever] removes the expiry. A negative ttl is an
 // error: Touch never deletes. If there is no object, it returns [ErrMiss]. O(1),
 // PEXPIRE or PERSIST.
 func (o Object) Touch(ctx context.Context, ttl time.Duration) error {

@@ -147,10 +147,10 @@ type SentinelCache struct {
 	Connection string
 	Version    string
 
-	// Lease is how long a claim of Do outlives its process: after a crash during
-	// the work, the gate opens again once the lease expires. It is renewed while
-	// the work runs. Zero means 30 seconds; less than 10 milliseconds is an
-	// error. Once does not use it.
+	// Lease is how long a claim of Do outlives its process: after a crash, the
+	// gate opens again once the lease expires. It is renewed while the work runs.
+	// Zero means 30 seconds; less than 10 milliseconds is an error. Once does not
+	// use it.
 	Lease time.Duration
 
 	conn *Conn // set by On
@@ -186,12 +186,12 @@ func (s SentinelCache) Clear(ctx context.Context) (int64, error) {
 // A Sentinel refers to one gate for one-time work. [SentinelCache.Key] returns
 // it. Exists reports whether the gate is shut; Delete opens it.
 //
-// A gate fails closed: a fault yields false and an error, never a second true. At
-// most one caller wins per TTL, unless the server loses the key by a failover to
-// a replica that has not received it, by a flush, or by eviction. Keep gates on a
-// server, or under a maxmemory-policy, that does not evict; locmem never evicts
-// them. A gate saves work. If a second run would do harm, the work itself must be
-// able to refuse it.
+// A gate fails closed: a caller that cannot claim it because of a fault gets
+// false and an error. At most one caller wins per TTL, unless the server loses
+// the key by a failover to a replica that has not received it, by a flush, or by
+// eviction. Keep gates on a server, or under a maxmemory-policy, that does not
+// evict; locmem never evicts them. A gate saves work. If a second run would do
+// harm, the work itself must be able to refuse it.
 type Sentinel struct {
 	Object
 	lease time.Duration
@@ -204,8 +204,7 @@ func (s Sentinel) Key(parts ...any) Sentinel { return Sentinel{s.below(parts), s
 // On returns a copy of s that uses conn; see [SentinelCache.On].
 func (s Sentinel) On(conn *Conn) Sentinel { return Sentinel{s.on(conn), s.lease} }
 
-// WithTTL returns a copy of s with its own TTL, which replaces the TTL of the
-// type; see [Options].
+// WithTTL returns a copy of s whose TTL is ttl instead of the type's.
 func (s Sentinel) WithTTL(ttl time.Duration) Sentinel { return Sentinel{s.withTTL(ttl), s.lease} }
 
 // Once shuts the gate, and reports whether this call shut it. It returns true to

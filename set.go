@@ -64,8 +64,7 @@ func (s Set[T]) Key(parts ...any) Set[T] { return Set[T]{s.below(parts)} }
 // On returns a copy of s that uses conn; see [SetCache.On].
 func (s Set[T]) On(conn *Conn) Set[T] { return Set[T]{s.on(conn)} }
 
-// WithTTL returns a copy of s with its own TTL, which replaces the TTL of the
-// type; see [Options].
+// WithTTL returns a copy of s whose TTL is ttl instead of the type's.
 func (s Set[T]) WithTTL(ttl time.Duration) Set[T] { return Set[T]{s.withTTL(ttl)} }
 
 // Fresh returns a copy of s whose reads bypass the near cache; see [SetCache.Fresh].
@@ -244,9 +243,9 @@ func (s Set[T]) Copy(ctx context.Context) (map[T]struct{}, error) {
 	return all, err
 }
 
-// All iterates over the members, a page per round trip (SSCAN). After the loop,
-// the second result returns the error that stopped the iteration, if any. See
-// [Dict.All] for an example, and for changes during the iteration.
+// All returns an iterator over the members, and a function that returns, after
+// the loop, the error that stopped it, if any. The iterator reads a page per
+// round trip (SSCAN). It behaves like that of [Dict.All].
 func (s Set[T]) All(ctx context.Context) (iter.Seq[T], func() error) {
 	var failed error
 	all := func(yield func(T) bool) {
@@ -289,10 +288,10 @@ func difference[T comparable]() algebra[T] {
 	}}
 }
 
-// Union returns the members that are in s or in any of others. All sets must be
-// on the connection of s. Sets on several shards, or in several slots of a Redis
-// Cluster, are read at once and combined in this process, which is not atomic.
-// O(n) for n members in total, SUNION.
+// Union returns the members of s and others. All sets must be on the connection
+// of s. Sets on several shards, or in several slots of a Redis Cluster, are read
+// at once and combined in this process, which is not atomic. O(n) for n members
+// in total, SUNION.
 func (s Set[T]) Union(ctx context.Context, others ...Set[T]) (map[T]struct{}, error) {
 	return s.algebra(ctx, union[T](), others)
 }
@@ -445,7 +444,7 @@ func lastCount(ctx context.Context, q *query) (int, error) {
 }
 
 // operands returns the full keys of first, the object of q, and of others. A set
-// without a key, or on another connection, is an error.
+// without a key or on another connection is an error.
 func operands[T comparable](q *query, first Set[T], others []Set[T]) ([]string, error) {
 	keys := append(make([]string, 0, 1+len(others)), q.front+q.key)
 	for i, other := range others {

@@ -64,11 +64,10 @@ func (s SortedSet[T]) Key(parts ...any) SortedSet[T] { return SortedSet[T]{s.bel
 // On returns a copy of s that uses conn; see [SortedSetCache.On].
 func (s SortedSet[T]) On(conn *Conn) SortedSet[T] { return SortedSet[T]{s.on(conn)} }
 
-// WithTTL returns a copy of s with its own TTL, which replaces the TTL of the
-// type; see [Options].
+// WithTTL returns a copy of s whose TTL is ttl instead of the type's.
 func (s SortedSet[T]) WithTTL(ttl time.Duration) SortedSet[T] { return SortedSet[T]{s.withTTL(ttl)} }
 
-// A Condition restricts the changes of [SortedSet.AddIf].
+// A Condition restricts the changes that [SortedSet.AddIf] makes.
 type Condition uint8
 
 // Conditions may be combined with |, but OnlyNew must be alone, and Greater and
@@ -501,11 +500,12 @@ func (s SortedSet[T]) Copy(ctx context.Context) (map[T]float64, error) {
 	return all, err
 }
 
-// All iterates over the members and their scores, lowest score first, a page per
-// round trip. After the loop, the second result returns the error that stopped
-// the iteration, if any. Each page starts after the last member seen, so members
-// that are added or removed meanwhile do not hide others. A member whose score
-// changes may be seen twice or not at all. O(log n) per page, ZRANGE.
+// All returns an iterator over the members and their scores, lowest score first,
+// and a function that returns, after the loop, the error that stopped it, if any.
+// The iterator reads a page per round trip. Each page starts after the last
+// member seen, so members that are added or removed meanwhile do not hide others.
+// A member whose score changes may be seen twice or not at all. O(log n) per
+// page, ZRANGE.
 func (s SortedSet[T]) All(ctx context.Context) (iter.Seq2[T, float64], func() error) {
 	return s.walk(ctx, zwalk{op: "SortedSetCache.All"})
 }
@@ -515,10 +515,10 @@ func (s SortedSet[T]) Backward(ctx context.Context) (iter.Seq2[T, float64], func
 	return s.walk(ctx, zwalk{op: "SortedSetCache.Backward", rev: true})
 }
 
-// Chunk iterates over limit members from rank offset on, lowest score first, in
+// Chunk is like All but iterates over up to limit members from rank offset on, in
 // slices of size members; the last slice may be shorter. A limit of zero means
-// all remaining members, a size of zero means 250. Otherwise it is like All. The
-// slices belong to the caller.
+// all remaining members, a size of zero means 250. The slices belong to the
+// caller.
 func (s SortedSet[T]) Chunk(ctx context.Context, limit, offset, size int) (iter.Seq[[]Scored[T]], func() error) {
 	w := zwalk{op: "SortedSetCache.Chunk", limit: limit, offset: offset, size: size}
 	var failed error

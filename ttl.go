@@ -16,7 +16,7 @@ const (
 	// RefreshOnWrite restarts the TTL on every successful write, even one that
 	// changes nothing, such as adding a member that is already in the set. A
 	// write whose condition is false ([Value.Add], [Value.Replace],
-	// [Dict.GetOrAdd]) leaves it unchanged. It is the zero value and the default.
+	// [Dict.GetOrAdd]) leaves it unchanged. RefreshOnWrite is the zero value.
 	RefreshOnWrite TTLPolicy = iota
 	// FromCreation counts the TTL from the write that created the object; later
 	// writes leave it unchanged. It suits a counter of visits per day. An object

@@ -35,10 +35,10 @@ func (c Cache[T]) On(conn *Conn) Cache[T] {
 	return c
 }
 
-// Under returns the type of the values whose keys begin with the key of
-// c.Key(parts...), which is its Prefix. It restricts [GetMany] and Clear to the
-// values of one user, for example. Statistics count its values as values of c.
-// They are not kept near.
+// Under returns a type whose Prefix is the key of c.Key(parts...). It describes
+// the values under that key, so that [GetMany] and Clear apply to the values of
+// one user, for example. Statistics count them as values of c. They are not kept
+// near.
 func (c Cache[T]) Under(parts ...any) Cache[T] {
 	o := c.Key(parts...)
 	c.field, c.err = (*Options)(&c).typeName(), o.err
@@ -80,8 +80,7 @@ func (v Value[T]) Key(parts ...any) Value[T] { return Value[T]{v.below(parts)} }
 // On returns a copy of v that uses conn; see [Cache.On].
 func (v Value[T]) On(conn *Conn) Value[T] { return Value[T]{v.on(conn)} }
 
-// WithTTL returns a copy of v with its own TTL, which replaces the TTL of the
-// type; see [Options].
+// WithTTL returns a copy of v whose TTL is ttl instead of the type's.
 func (v Value[T]) WithTTL(ttl time.Duration) Value[T] { return Value[T]{v.withTTL(ttl)} }
 
 // Fresh returns a copy of v whose reads bypass the near cache; see [Cache.Fresh].
@@ -89,7 +88,7 @@ func (v Value[T]) Fresh() Value[T] { return Value[T]{v.afresh()} }
 
 // Get returns the value, or [ErrMiss] if there is none. O(1), GET (GETEX under
 // [SlideOnRead]). With Options.Near it sends PTTL as well, or nothing if the
-// value is near.
+// value is kept near.
 func (c Value[T]) Get(ctx context.Context) (T, error) {
 	if v, ok := nearHit[T](ctx, &c.Object, "Cache.Get"); ok {
 		return v, nil
@@ -185,9 +184,9 @@ func (c Value[T]) Replace(ctx context.Context, v T) (replaced bool, err error) {
 	return replaced, err
 }
 
-// Swap stores v and returns the previous value, if any; loaded reports whether
-// there was one. A previous value that cannot be decoded is replaced as well, and
-// the error is [ErrCorrupt]. O(1), SET GET.
+// Swap stores v and returns the previous value; loaded reports whether there was
+// one. A previous value that cannot be decoded is replaced as well, and the error
+// is [ErrCorrupt]. O(1), SET GET.
 func (c Value[T]) Swap(ctx context.Context, v T) (previous T, loaded bool, err error) {
 	return c.set(ctx, "Cache.Swap", v, "GET")
 }
