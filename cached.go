@@ -148,10 +148,10 @@ const maxLoads = 16
 //
 // Waiting callers are woken when the result is ready; each stops waiting when its
 // own context is done. The context passed to fn carries the first caller's values
-// but not its cancellation. It is canceled once no caller has waited for the time of
-// [CachedOptions.Lock]. A panic of fn is raised in every caller that waits in its
-// process. A call within fn that would wait for its own result, directly or through
-// other runs of this process, returns an error.
+// but not its cancellation. It is canceled once no caller has waited for the
+// duration of [CachedOptions.Lock]. A panic of fn is raised in every caller that
+// waits in its process. A call within fn that would wait for its own result,
+// directly or through other runs of this process, returns an error.
 //
 // The TTL of a result is that of c. It starts when the result has been computed,
 // also with [FromCreation]; with [SlideOnRead] every read restarts it.

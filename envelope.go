@@ -17,7 +17,7 @@ import (
 //	         2, the entry is kept for longer than it is fresh (CachedOptions.Stale)
 //	 4  8  random, so that no two entries begin with the same 12 bytes
 //	12  8  FNV-1a hash of the full key: another key's value is never served
-//	20  8  time of creation, by the clock of the process that made the entry, in Unix milliseconds
+//	20  8  time of creation, by the clock of its process, in Unix milliseconds
 //	28  8  how long it is fresh from then on, in milliseconds, 0 for ever
 //	36  8  how long the computation took, in microseconds
 //	44  2  n, the number of stamps

@@ -272,10 +272,10 @@ func tryClaim[T any](ctx context.Context, s *subject, token, lost, way, seen str
 // caller has seen.
 //
 // Entries are stored only under a lease, so the entry that GET finds does not
-// change afterwards. The exception is a change of servers: two of them may answer the two
-// commands in the other order, and a function may run twice, each time under a
-// lease. A claim that arrives after its caller has gone remains until it expires;
-// the script would have seen that there is an entry.
+// change afterwards. The exception is a change of servers: two of them may answer
+// the two commands in the other order, and a function may run twice, each time
+// under a lease. A claim that arrives after its caller has gone remains until it
+// expires; the script would have seen that there is an entry.
 func claimFree[T any](ctx context.Context, s *subject, token string, life time.Duration) (c claimed[T], free bool, err error) {
 	t := newTrip(s.conn, 0)
 	defer t.free()
