@@ -17,8 +17,8 @@ import (
 //	}
 //	u, err := caches.Bind[UserCaches]("user", 42) // user.42.profile, user.42.board
 //
-// The first word of a tag is the last part of the field's key; the default is the
-// field's name in lower case. The options after it are ttl (a duration, or
+// The first word of a tag is the last part of the field's key; the default is
+// the field's name in lower case. The options after it are ttl (a duration, or
 // "forever"), policy ("write", "creation" or "read"), connection, version,
 // serializer ("json", "raw" or "gob") and, for a [Sentinel], lease. The tag "-"
 // excludes a field. Bind sets the exported fields of the object types ([Value],
@@ -33,9 +33,9 @@ func Bind[S any](parts ...any) (S, error) {
 }
 
 // BindInto is like Bind but fills the struct that s points to. A field may
-// already hold the options of a type, set by its Key without parts. These options
-// take precedence over the tag, and a Prefix among them precedes the key. A field
-// whose object has a key is an error.
+// already hold the options of a type, set by its Key without parts. These
+// options take precedence over the tag, and a Prefix among them precedes the
+// key. A field whose object has a key is an error.
 //
 //	u := UserCaches{Profile: caches.Cache[Profile]{Serializer: proto}.Key()}
 //	err := caches.BindInto(&u, "user", 42)
@@ -75,8 +75,8 @@ func BindInto[S any](s *S, parts ...any) error {
 	return nil
 }
 
-// A location is the place of an object. Two fields with one location would share
-// a key, usually with different types.
+// A location is the place of an object. Two fields with one location would
+// share a key, usually with different types.
 type location struct {
 	conn                     *Conn
 	connection, version, key string
@@ -101,7 +101,8 @@ type leaser interface {
 
 func (s *Sentinel) leaseTime() *time.Duration { return &s.lease }
 
-// bindable returns the object in a field, or nil if the field is not to be bound.
+// bindable returns the object in a field, or nil if the field is not to be
+// bound.
 func bindable(field reflect.StructField, value reflect.Value) (binder, error) {
 	tag, tagged := field.Tag.Lookup("caches")
 	if tag == "-" {
@@ -150,8 +151,8 @@ func bindField(object binder, field reflect.StructField, root string) error {
 	return nil
 }
 
-// unbound reports whether o is the zero Object or comes from a Key without parts,
-// which only carries options.
+// unbound reports whether o is the zero Object or comes from a Key without
+// parts, which only carries options.
 func (o *Object) unbound() bool {
 	return o.opts.field == "" && (o.err == nil || o.err == errEmptyKey) && o.key == o.opts.Prefix
 }

@@ -26,8 +26,7 @@ func (c CounterCache[N]) Key(parts ...any) Counter[N] {
 	return Counter[N]{(*Options)(&c).object(parts)}
 }
 
-// On returns a copy of c that uses conn, regardless of Connection and the
-// context. A nil conn undoes an earlier On.
+// On returns a copy of c that uses conn; see [Cache.On].
 func (c CounterCache[N]) On(conn *Conn) CounterCache[N] {
 	c.conn = conn
 	return c
@@ -44,20 +43,20 @@ func (c CounterCache[N]) Clear(ctx context.Context) (int64, error) {
 	return (*Options)(&c).clear(ctx, "CounterCache.Clear")
 }
 
-// A Counter refers to one counter, a number in a Redis string. [CounterCache.Key]
-// returns it. The server does the counting, so no increment is lost. The number
-// is stored as plain decimal text, which redis-cli and other languages can read.
+// A Counter refers to one counter, a number in a Redis string.
+// [CounterCache.Key] returns it. The server does the counting, so no increment
+// is lost. The number is stored as plain decimal text, which redis-cli and
+// other languages can read.
 //
 // The server keeps integers as int64 and floats as long double with 17 digits
-// after the decimal point. A number that int64 or N cannot hold is [ErrOverflow].
-// An increment counts even if N cannot hold its result.
+// after the decimal point. A number that int64 or N cannot hold is
+// [ErrOverflow]. An increment counts even if N cannot hold its result.
 type Counter[N Number] struct{ Object }
 
-// Key returns the counter whose key is the key of c followed by parts; see
-// [Cache.Key].
+// Key returns the counter at the key of c followed by parts; see [Cache.Key].
 func (c Counter[N]) Key(parts ...any) Counter[N] { return Counter[N]{c.below(parts)} }
 
-// On returns a copy of c that uses conn; see [CounterCache.On].
+// On returns a copy of c that uses conn; see [Cache.On].
 func (c Counter[N]) On(conn *Conn) Counter[N] { return Counter[N]{c.on(conn)} }
 
 // WithTTL returns a copy of c whose TTL is ttl instead of the type's.
@@ -157,8 +156,8 @@ func (c Counter[N]) GetOr(ctx context.Context, def N) (N, error) {
 	return c.value().GetOr(ctx, def)
 }
 
-// GetOrSet returns the count. If there is none, it stores and returns the result
-// of load; see [Value.GetOrSet].
+// GetOrSet returns the count. If there is none, it stores and returns the
+// result of load; see [Value.GetOrSet].
 func (c Counter[N]) GetOrSet(ctx context.Context, load func(context.Context) (N, error)) (N, error) {
 	return c.value().GetOrSet(ctx, load)
 }
@@ -171,14 +170,14 @@ func (c Counter[N]) Add(ctx context.Context, n N) (added bool, err error) {
 	return c.value().Add(ctx, n)
 }
 
-// Replace stores n if there already is a count, and reports whether it did. O(1),
+// Replace stores n if there is a count, and reports whether it did. O(1),
 // SET XX.
 func (c Counter[N]) Replace(ctx context.Context, n N) (replaced bool, err error) {
 	return c.value().Replace(ctx, n)
 }
 
-// Swap stores n and returns the previous count; loaded reports whether there was
-// one. O(1), SET GET.
+// Swap stores n and returns the previous count; loaded reports whether there
+// was one. O(1), SET GET.
 func (c Counter[N]) Swap(ctx context.Context, n N) (previous N, loaded bool, err error) {
 	return c.value().Swap(ctx, n)
 }

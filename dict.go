@@ -14,9 +14,9 @@ import (
 // key. It has the fields of [Options].
 //
 // Fields of a dict are stored as text if K is a string, number, bool or
-// encoding.TextMarshaler, and as JSON if K is a struct or an array of such types.
-// With any other K, operations on fields return an error. Values are stored by
-// the Serializer.
+// encoding.TextMarshaler, and as JSON if K is a struct or an array of such
+// types. With any other K, operations on fields return an error. Values are
+// stored by the Serializer.
 type DictCache[K comparable, V any] Options
 
 // Key returns the dict at a key; see [Cache.Key].
@@ -24,8 +24,7 @@ func (d DictCache[K, V]) Key(parts ...any) Dict[K, V] {
 	return Dict[K, V]{(*Options)(&d).object(parts)}
 }
 
-// On returns a copy of d that uses conn, regardless of Connection and the
-// context. A nil conn undoes an earlier On.
+// On returns a copy of d that uses conn; see [Cache.On].
 func (d DictCache[K, V]) On(conn *Conn) DictCache[K, V] {
 	d.conn = conn
 	return d
@@ -53,17 +52,17 @@ func (d DictCache[K, V]) Clear(ctx context.Context) (int64, error) {
 // returns it. The TTL applies to the whole dict. An empty dict does not exist.
 type Dict[K comparable, V any] struct{ Object }
 
-// Key returns the dict whose key is the key of d followed by parts; see
-// [Cache.Key].
+// Key returns the dict at the key of d followed by parts; see [Cache.Key].
 func (d Dict[K, V]) Key(parts ...any) Dict[K, V] { return Dict[K, V]{d.below(parts)} }
 
-// On returns a copy of d that uses conn; see [DictCache.On].
+// On returns a copy of d that uses conn; see [Cache.On].
 func (d Dict[K, V]) On(conn *Conn) Dict[K, V] { return Dict[K, V]{d.on(conn)} }
 
 // WithTTL returns a copy of d whose TTL is ttl instead of the type's.
 func (d Dict[K, V]) WithTTL(ttl time.Duration) Dict[K, V] { return Dict[K, V]{d.withTTL(ttl)} }
 
-// Fresh returns a copy of d whose reads bypass the near cache; see [DictCache.Fresh].
+// Fresh returns a copy of d whose reads bypass the near cache; see
+// [DictCache.Fresh].
 func (d Dict[K, V]) Fresh() Dict[K, V] { return Dict[K, V]{d.afresh()} }
 
 // Get returns the value of field, or [ErrMiss]. O(1), HGET.
@@ -187,9 +186,9 @@ func (d Dict[K, V]) Update(ctx context.Context, items map[K]V) error {
 
 // hashAdd returns the value of a field. If there is none, it stores one and
 // returns nil. A store sets the expiry; a read sets it only under SlideOnRead.
-// The field is read only once: some servers let the key expire within the script,
-// and a second read could miss. ARGV: field, value, milliseconds or 0, and NX for
-// FromCreation, READ for SlideOnRead or nothing.
+// The field is read only once: some servers let the key expire within the
+// script, and a second read could miss. ARGV: field, value, milliseconds or 0,
+// and NX for FromCreation, READ for SlideOnRead or nothing.
 var hashAdd = driver.NewScript(`
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
 if not stored then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
@@ -393,9 +392,9 @@ func (d Dict[K, V]) Values(ctx context.Context) ([]V, error) {
 	})
 }
 
-// Copy returns the whole dict as a map, which is empty if there is no dict. O(n),
-// HGETALL; for large dicts use All. With Options.Near, the map may be a copy of
-// one kept in this process.
+// Copy returns the whole dict as a map, which is empty if there is no dict.
+// O(n), HGETALL; for large dicts use All. With Options.Near, the map may be a
+// copy of one kept in this process.
 func (d Dict[K, V]) Copy(ctx context.Context) (map[K]V, error) {
 	if all, ok := nearHit[map[K]V](ctx, &d.Object, "DictCache.Copy"); ok {
 		return maps.Clone(all), nil
@@ -435,8 +434,8 @@ func (d Dict[K, V]) items(r driver.Reply) (map[K]V, error) {
 }
 
 // All returns an iterator over the fields and their values, and a function that
-// returns, after the loop, the error that stopped it, if any. The iterator reads
-// a page per round trip (HSCAN).
+// returns, after the loop, the error that stopped it, if any. The iterator
+// reads a page per round trip (HSCAN).
 //
 //	all, end := d.All(ctx)
 //	for field, value := range all {
@@ -460,8 +459,9 @@ func (d Dict[K, V]) All(ctx context.Context) (iter.Seq2[K, V], func() error) {
 
 // Incr adds delta to the number under field and returns the result. A missing
 // field counts from zero. V must be a number type, and the serializer must read
-// numbers as text, as [JSON] and [Raw] do; otherwise the error is [ErrNotNumber],
-// and nothing is stored. O(1), HINCRBY or HINCRBYFLOAT, with PEXPIRE in one step.
+// numbers as text, as [JSON] and [Raw] do; otherwise the error is
+// [ErrNotNumber], and nothing is stored. O(1), HINCRBY or HINCRBYFLOAT, with
+// PEXPIRE in one step.
 func (d Dict[K, V]) Incr(ctx context.Context, field K, delta V) (V, error) {
 	var zero V
 	var q query

@@ -32,13 +32,13 @@ func allIn(s, set string) bool {
 }
 
 // RawKey is a part of a key that is used verbatim: a ready-made key, or a piece
-// of one. Dots join it to the parts around it. It is for keys made elsewhere; do
-// not use it for user input, which could then name another user's key.
+// of one. Dots join it to the parts around it. It is for keys made elsewhere;
+// do not use it for user input, which could then name another user's key.
 type RawKey string
 
 // HashTag returns part in braces, "{part}". Keys with the same tag are on one
-// shard, and in one slot of a Redis Cluster, so commands over several of them are
-// atomic. Only the first tag of a key counts.
+// shard, and in one slot of a Redis Cluster, so commands over several of them
+// are atomic. Only the first tag of a key counts.
 func HashTag(part any) any { return hashTag{part} }
 
 type hashTag struct{ part any }
@@ -128,8 +128,8 @@ const (
 )
 
 // tagKey returns the key of a tag's stamp, without the connection's prefix. It
-// does not contain the version, because old and new programs share the data that
-// they cache.
+// does not contain the version, because old and new programs share the data
+// that they cache.
 func tagKey(tag string) string {
 	return string(appendEscaped([]byte(tagFront), tag))
 }

@@ -57,10 +57,10 @@ func nearMany[K comparable, T any](m *many, keys []K, found map[K]T) []K {
 
 // GetMany returns the values at c.Key(k) for every k of keys. Keys without a
 // value are not in the map. O(len(keys)), MGET in one round trip per shard, all
-// shards at once (GETEX under [SlideOnRead]). A key that holds another Redis data
-// type counts as missing, as in MGET; under SlideOnRead it is [ErrWrongType].
-// Values that are kept near are not requested; with Options.Near, PTTL of the
-// other keys is sent along with MGET.
+// shards at once (GETEX under [SlideOnRead]). A key that holds another Redis
+// data type counts as missing, as in MGET; under SlideOnRead it is
+// [ErrWrongType]. Values that are kept near are not requested; with
+// Options.Near, PTTL of the other keys is sent along with MGET.
 //
 // If some keys cannot be read, GetMany returns the other values together with a
 // *[KeysError] for the failed keys.
@@ -88,11 +88,11 @@ func GetMany[K comparable, T any](ctx context.Context, c Cache[T], keys []K) (ma
 	return found, err
 }
 
-// SetMany stores every items[k] at c.Key(k). Each value is stored with its expiry
-// or not at all. On failure the error is a *[KeysError] for the keys that were
-// not, or may not have been, stored. If a value cannot be serialized, nothing is
-// stored. O(len(items)), SET with PX, one round trip per shard, all shards at
-// once.
+// SetMany stores every items[k] at c.Key(k). Each value is stored with its
+// expiry or not at all. On failure the error is a *[KeysError] for the keys
+// that were not, or may not have been, stored. If a value cannot be serialized,
+// nothing is stored. O(len(items)), SET with PX, one round trip per shard, all
+// shards at once.
 func SetMany[K comparable, T any](ctx context.Context, c Cache[T], items map[K]T) error {
 	keys := make([]K, 0, len(items))
 	for k := range items {
@@ -235,7 +235,8 @@ func (m *many) each(p *driver.Pipeline, cmd string, group []int) {
 	}
 }
 
-// getSliding is get for types whose reads restart the TTL, which MGET cannot do.
+// getSliding is get for types whose reads restart the TTL, which MGET cannot
+// do.
 func (m *many) getSliding(ctx context.Context, found func(data []byte, i int) error) error {
 	return m.run(ctx, driver.Repeatable, func(p *driver.Pipeline, group []int) error {
 		q := query{front: m.front, ms: m.ms, slide: m.ms > 0, p: p}
@@ -321,8 +322,8 @@ func (m *many) fail(group []int, err error) {
 	}
 }
 
-// err returns one error for all keys that failed. Keys of one shard usually fail
-// for the same reason, which is reported once.
+// err returns one error for all keys that failed. Keys of one shard usually
+// fail for the same reason, which is reported once.
 func (m *many) err() error {
 	if m.errs == nil {
 		return nil

@@ -92,8 +92,8 @@ func readSlice[T any](r driver.Reply, read func(driver.Reply) (T, error)) ([]T, 
 	return all, nil
 }
 
-// appendMember appends the stored form of a member of a set or a field of a dict:
-// text for scalars, JSON for structs and arrays whose JSON is canonical.
+// appendMember appends the stored form of a member of a set or a field of a
+// dict: text for scalars, JSON for structs and arrays whose JSON is canonical.
 func appendMember(dst []byte, v any) ([]byte, error) {
 	if t := reflect.TypeOf(v); composite(t) {
 		if err := canonical(t); err != nil {
@@ -121,9 +121,9 @@ func composite(t reflect.Type) bool {
 	return t != nil && (t.Kind() == reflect.Struct || t.Kind() == reflect.Array) && !marshals(t)
 }
 
-// canonical rejects types whose equal values could have different JSON, or whose
-// different values could have the same JSON: pointers, interfaces and channels,
-// unexported fields, omitted fields, and fields that share a name.
+// canonical rejects types whose equal values could have different JSON, or
+// whose different values could have the same JSON: pointers, interfaces and
+// channels, unexported fields, omitted fields, and fields that share a name.
 func canonical(t reflect.Type) error {
 	if marshals(t) && t.Kind() != reflect.Pointer && t.Kind() != reflect.Interface {
 		return nil
@@ -166,9 +166,9 @@ func canonicalFields(t reflect.Type, names map[string]bool) error {
 	return nil
 }
 
-// normalize changes v so that equal values have one JSON: both zeros become 0. It
-// rejects strings that are not UTF-8, because encoding/json could make different
-// ones equal.
+// normalize changes v so that equal values have one JSON: both zeros become 0.
+// It rejects strings that are not UTF-8, because encoding/json could make
+// different ones equal.
 func normalize(v reflect.Value) error {
 	if marshals(v.Type()) {
 		return nil

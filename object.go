@@ -90,9 +90,9 @@ func (q *query) witness() {
 	q.conn.observer.called(q.seen.ctx, c)
 }
 
-// An Object is a key on a connection, the common part of all cache objects. Each
-// of them embeds it and has its methods. An Object is immutable, cheap to copy
-// and safe for concurrent use, and holds none of the stored data.
+// An Object is a key on a connection, the common part of all cache objects.
+// Each of them embeds it and has its methods. An Object is immutable, cheap to
+// copy and safe for concurrent use, and holds none of the stored data.
 type Object struct {
 	opts Options // of the type whose Key was called
 	key  string  // with Prefix, without the connection's prefix and version
@@ -137,9 +137,9 @@ func (o Object) withTTL(ttl time.Duration) Object {
 	return o
 }
 
-// String returns the full key. If the connection is configured, this includes its
-// prefix and version. For an object without a key, String returns the text of its
-// error.
+// String returns the full key. If the connection is configured, this includes
+// its prefix and version. For an object without a key, String returns the text
+// of its error.
 func (o Object) String() string {
 	switch {
 	case o.err != nil:
@@ -154,8 +154,8 @@ func (o Object) String() string {
 	return conn.front(o.opts.Version) + o.key
 }
 
-// Exists reports whether anything is stored at the key. An empty collection does
-// not exist. O(1), EXISTS.
+// Exists reports whether anything is stored at the key. An empty collection
+// does not exist. O(1), EXISTS.
 func (o Object) Exists(ctx context.Context) (bool, error) {
 	var q query
 	if err := q.begin(ctx, &o, "Exists", driver.ReadOnly); err != nil {
@@ -167,8 +167,8 @@ func (o Object) Exists(ctx context.Context) (bool, error) {
 	return n > 0, err
 }
 
-// Delete removes the whole object. It is not an error if there is none. O(1) for
-// the caller at any size, UNLINK.
+// Delete removes the whole object. It is not an error if there is none. O(1)
+// for the caller at any size, UNLINK.
 func (o Object) Delete(ctx context.Context) error {
 	var q query
 	err := q.begin(ctx, &o, "Delete", 0)
@@ -206,9 +206,9 @@ func (o Object) ExpiresIn(ctx context.Context) (time.Duration, error) {
 }
 
 // Touch restarts the TTL with ttl. Zero means the object's own TTL; if it has
-// none, Touch changes nothing. [Forever] removes the expiry. A negative ttl is an
-// error: Touch never deletes. If there is no object, it returns [ErrMiss]. O(1),
-// PEXPIRE or PERSIST.
+// none, Touch changes nothing. [Forever] removes the expiry. A negative ttl is
+// an error: Touch never deletes. If there is no object, it returns [ErrMiss].
+// O(1), PEXPIRE or PERSIST.
 func (o Object) Touch(ctx context.Context, ttl time.Duration) error {
 	if ttl == Forever {
 		return o.persist(ctx, "Touch")
@@ -237,8 +237,8 @@ func (o Object) Touch(ctx context.Context, ttl time.Duration) error {
 	return err
 }
 
-// Persist removes the expiry. If there is no object, it returns [ErrMiss]. O(1),
-// PERSIST.
+// Persist removes the expiry. If there is no object, it returns [ErrMiss].
+// O(1), PERSIST.
 func (o Object) Persist(ctx context.Context) error { return o.persist(ctx, "Persist") }
 
 func (o Object) persist(ctx context.Context, op string) error {
@@ -277,9 +277,9 @@ func (o Object) length(ctx context.Context, op, cmd string) (int, error) {
 	return int(n), err
 }
 
-// A query is one operation of an object in progress: the resolved connection, the
-// key, the commands and the replies. It lives on the stack of the operation,
-// which must end it.
+// A query is one operation of an object in progress: the resolved connection,
+// the key, the commands and the replies. It lives on the stack of the
+// operation, which must end it.
 type query struct {
 	conn  *Conn
 	front string // the connection's prefix and version
@@ -364,12 +364,12 @@ func (q *query) cmd(name string) *driver.Pipeline {
 // about 8,000.
 const maxScripted = 5000
 
-// withExpiry runs a command on the key and then sets the key's expiry, unless the
-// command failed: a key of another type must keep its expiry. ARGV: the command,
-// milliseconds, NX or the empty string, the command's arguments. The result of
-// INCRBY and HINCRBY is read again as text, because a number in Lua is a float64.
-// The number is returned only if the text is gone: some servers let a key expire
-// within a script.
+// withExpiry runs a command on the key and then sets the key's expiry, unless
+// the command failed: a key of another type must keep its expiry. ARGV: the
+// command, milliseconds, NX or the empty string, the command's arguments. The
+// result of INCRBY and HINCRBY is read again as text, because a number in Lua
+// is a float64. The number is returned only if the text is gone: some servers
+// let a key expire within a script.
 var withExpiry = driver.NewScript(`
 local reply = redis.pcall(ARGV[1], KEYS[1], unpack(ARGV, 4))
 if type(reply) == 'table' and reply.err then return reply end
@@ -414,8 +414,8 @@ func (q *query) write(name string, args int) *driver.Pipeline {
 	return q.p.String("")
 }
 
-// read begins a command that reads and, under SlideOnRead, restarts the TTL. The
-// caller must call slid after the arguments.
+// read begins a command that reads and, under SlideOnRead, restarts the TTL.
+// The caller must call slid after the arguments.
 func (q *query) read(name string, args int) *driver.Pipeline {
 	if !q.slide || args > maxScripted {
 		return q.cmd(name)
@@ -440,8 +440,9 @@ func (q *query) expire() {
 	}
 }
 
-// expireOwn appends the expiry after a command with more arguments than a script
-// takes. Such a command can fail only because the key holds another type.
+// expireOwn appends the expiry after a command with more arguments than a
+// script takes. Such a command can fail only because the key holds another
+// type.
 func (q *query) expireOwn() {
 	q.p.Script(expireType, 1).Key(q.front, q.key).String(typeOf(q.p.Name(0))).Int(q.ms)
 }
@@ -557,8 +558,8 @@ func (q *query) int(ctx context.Context) (int64, error) {
 	return n, nil
 }
 
-// rest returns the first error among the remaining replies, such as the reply to
-// the expiry.
+// rest returns the first error among the remaining replies, such as the reply
+// to the expiry.
 func (q *query) rest() error {
 	for range q.p.Replies().Len() {
 		r := q.p.Next()

@@ -23,10 +23,10 @@ func (c *Conn) nearSpace(o *Options) *nearSpace {
 	return c.addNearSpace(o)
 }
 
-// Options describe a type of cache object. The zero value is valid: keys without
-// a prefix, on the default connection, with the connection's TTL. The connection
-// is looked up at every operation, so it may be configured after the variable
-// that holds the Options is made.
+// Options describe a type of cache object. The zero value is valid: keys
+// without a prefix, on the default connection, with the connection's TTL. The
+// connection is looked up at every operation, so it may be configured after the
+// variable that holds the Options is made.
 type Options struct {
 	// Prefix is the first part of every key. It is used verbatim: dots in it
 	// separate parts, and braces mark a hash tag.

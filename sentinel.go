@@ -10,8 +10,8 @@ import (
 )
 
 // A lock is a claim of a key by a token, which lasts as long as its lease is
-// renewed. It is a lease for efficiency on one server, not a lock for correctness
-// across several.
+// renewed. It is a lease for efficiency on one server, not a lock for
+// correctness across several.
 type lock struct {
 	object Object
 	op     string
@@ -19,7 +19,8 @@ type lock struct {
 	lease  time.Duration
 }
 
-// acquire tries to claim the key, and reports whether this lock holds the claim.
+// acquire tries to claim the key, and reports whether this lock holds the
+// claim.
 func (l *lock) acquire(ctx context.Context) (bool, error) {
 	var q query
 	if err := q.begin(ctx, &l.object, l.op, driver.Repeatable|driver.Keep); err != nil {
@@ -29,8 +30,8 @@ func (l *lock) acquire(ctx context.Context) (bool, error) {
 	return q.claim(ctx, l.token, l.lease.Milliseconds())
 }
 
-// hold runs work and renews the lease in the meantime. It returns when both have
-// ended.
+// hold runs work and renews the lease in the meantime. It returns when both
+// have ended.
 func (l *lock) hold(ctx context.Context, work func(context.Context) error) error {
 	// The lease outlives the caller's context, as work may still be running.
 	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -55,10 +56,10 @@ func (l *lock) hold(ctx context.Context, work func(context.Context) error) error
 	return work(ctx)
 }
 
-// keep renews the lease three times per lease until ctx is done. After a fault it
-// tries again sooner, so that an outage shorter than the lease costs nothing. It
-// calls lose if the claim is gone, or if no renewal has succeeded for a whole
-// lease: by then the key may have expired.
+// keep renews the lease three times per lease until ctx is done. After a fault
+// it tries again sooner, so that an outage shorter than the lease costs
+// nothing. It calls lose if the claim is gone, or if no renewal has succeeded
+// for a whole lease: by then the key may have expired.
 func (l *lock) keep(ctx context.Context, lose context.CancelCauseFunc) {
 	timer := time.NewTimer(l.lease / 3)
 	defer timer.Stop()
@@ -116,8 +117,8 @@ func (l *lock) shut(ctx context.Context) error {
 	return err
 }
 
-// end runs the script settle, even if ctx is done: a claim left behind would keep
-// other callers out for a whole lease.
+// end runs the script settle, even if ctx is done: a claim left behind would
+// keep other callers out for a whole lease.
 func (l *lock) end(ctx context.Context, args func(*query, *driver.Pipeline)) (held bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
@@ -165,8 +166,7 @@ func (s SentinelCache) Key(parts ...any) Sentinel {
 	return Sentinel{s.options().object(parts), s.Lease}
 }
 
-// On returns a copy of s that uses conn, regardless of Connection and the
-// context. A nil conn undoes an earlier On.
+// On returns a copy of s that uses conn; see [Cache.On].
 func (s SentinelCache) On(conn *Conn) SentinelCache {
 	s.conn = conn
 	return s
@@ -188,28 +188,27 @@ func (s SentinelCache) Clear(ctx context.Context) (int64, error) {
 //
 // A gate fails closed: a caller that cannot claim it because of a fault gets
 // false and an error. At most one caller wins per TTL, unless the server loses
-// the key by a failover to a replica that has not received it, by a flush, or by
-// eviction. Keep gates on a server, or under a maxmemory-policy, that does not
-// evict; locmem never evicts them. A gate saves work. If a second run would do
-// harm, the work itself must be able to refuse it.
+// the key by a failover to a replica that has not received it, by a flush, or
+// by eviction. Keep gates on a server, or under a maxmemory-policy, that does
+// not evict; locmem never evicts them. A gate saves work. If a second run would
+// do harm, the work itself must be able to refuse it.
 type Sentinel struct {
 	Object
 	lease time.Duration
 }
 
-// Key returns the gate whose key is the key of s followed by parts; see
-// [Cache.Key].
+// Key returns the gate at the key of s followed by parts; see [Cache.Key].
 func (s Sentinel) Key(parts ...any) Sentinel { return Sentinel{s.below(parts), s.lease} }
 
-// On returns a copy of s that uses conn; see [SentinelCache.On].
+// On returns a copy of s that uses conn; see [Cache.On].
 func (s Sentinel) On(conn *Conn) Sentinel { return Sentinel{s.on(conn), s.lease} }
 
 // WithTTL returns a copy of s whose TTL is ttl instead of the type's.
 func (s Sentinel) WithTTL(ttl time.Duration) Sentinel { return Sentinel{s.withTTL(ttl), s.lease} }
 
-// Once shuts the gate, and reports whether this call shut it. It returns true to
-// at most one caller per TTL, in all processes. After an error, the winner is
-// unknown and the gate may be shut. O(1), SET NX GET with PX.
+// Once shuts the gate, and reports whether this call shut it. It returns true
+// to at most one caller per TTL, in all processes. After an error, the winner
+// is unknown and the gate may be shut. O(1), SET NX GET with PX.
 //
 // The claim carries a random token, so that a command sent again after a lost
 // reply recognizes its own claim.
@@ -222,8 +221,8 @@ func (s Sentinel) Once(ctx context.Context) (bool, error) {
 	return q.claim(ctx, newToken(tokenDone), q.ms)
 }
 
-// claim shuts the gate with token for ms milliseconds, or without expiry if ms is
-// 0. It reports whether the gate is now shut by token.
+// claim shuts the gate with token for ms milliseconds, or without expiry if ms
+// is 0. It reports whether the gate is now shut by token.
 func (q *query) claim(ctx context.Context, token string, ms int64) (bool, error) {
 	p := q.cmd("SET").String(token).String("NX").String("GET")
 	if ms > 0 {
@@ -240,9 +239,9 @@ func (q *query) claim(ctx context.Context, token string, ms int64) (bool, error)
 }
 
 // settle ends a claim. ARGV: the token and, if the work is done, the token that
-// shuts the gate and its TTL in milliseconds, 0 for none. It does nothing if the
-// token no longer holds the claim. If it runs again after a lost reply, the gate
-// is already as requested.
+// shuts the gate and its TTL in milliseconds, 0 for none. It does nothing if
+// the token no longer holds the claim. If it runs again after a lost reply, the
+// gate is already as requested.
 var settle = driver.NewScript(`
 local holder = redis.call('GET', KEYS[1])
 if #ARGV > 1 and holder == ARGV[2] then return 1 end
@@ -277,8 +276,8 @@ return 1
 	reply.Int(1)
 })
 
-// renew sets the TTL of a claim to ARGV[2] milliseconds, if the token still holds
-// it.
+// renew sets the TTL of a claim to ARGV[2] milliseconds, if the token still
+// holds it.
 var renew = driver.NewScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -296,19 +295,19 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 	reply.Int(n)
 })
 
-// Do runs work if the gate is open, and shuts the gate for the TTL after work has
-// succeeded. It reports whether work ran; err is the error of work. While work
-// runs, a lease keeps other callers out: they get false and no error, as they do
-// after the gate is shut. If work fails or panics, the gate opens again for the
-// next caller.
+// Do runs work if the gate is open, and shuts the gate for the TTL after work
+// has succeeded. It reports whether work ran; err is the error of work. While
+// work runs, a lease keeps other callers out: they get false and no error, as
+// they do after the gate is shut. If work fails or panics, the gate opens again
+// for the next caller.
 //
-// While the lease holds, work succeeds at most once per TTL. If the lease is not
-// renewed in time, or the claim is gone, the context of work is canceled with
-// [ErrLeaseLost] as its cause. From then on, another caller may be doing the same
-// work.
+// While the lease holds, work succeeds at most once per TTL. If the lease is
+// not renewed in time, or the claim is gone, the context of work is canceled
+// with [ErrLeaseLost] as its cause. From then on, another caller may be doing
+// the same work.
 //
-// If ran is true and err does not come from work, work succeeded but the gate may
-// not have been shut.
+// If ran is true and err does not come from work, work succeeded but the gate
+// may not have been shut.
 func (s Sentinel) Do(ctx context.Context, work func(context.Context) error) (ran bool, err error) {
 	lease := s.lease
 	switch {

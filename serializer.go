@@ -96,8 +96,8 @@ const (
 
 // Compressed returns a Serializer that compresses the output of inner with
 // DEFLATE (RFC 1951). A nil inner means [JSON]. The first byte says whether the
-// rest is compressed, so that compressed and plain values can coexist. If it is,
-// the uncompressed size follows as a uvarint (encoding/binary).
+// rest is compressed, so that compressed and plain values can coexist. If it
+// is, the uncompressed size follows as a uvarint (encoding/binary).
 func Compressed(inner Serializer, o *CompressOptions) Serializer {
 	c := compressed{inner: inner, level: 1, minSize: defaultMinCompress, maxSize: defaultMaxDecoded}
 	if inner == nil {
@@ -192,8 +192,9 @@ func (c compressed) Unmarshal(data []byte, v any) error {
 // (https://zlib.net/zlib_tech.html, "Maximum Compression Factor").
 const maxRatio = 1032
 
-// inflate allocates the size that the value declares, once. It allocates nothing
-// if the size is larger than MaxSize, or than the value's bytes can hold.
+// inflate allocates the size that the value declares, once. It allocates
+// nothing if the size is larger than MaxSize, or than the value's bytes can
+// hold.
 func (c compressed) inflate(data []byte) ([]byte, error) {
 	size, n := binary.Uvarint(data)
 	if n <= 0 {
@@ -237,8 +238,8 @@ func writeValue[T any](p *driver.Pipeline, s Serializer, v T) error {
 	return nil
 }
 
-// readValue decodes a stored value. Its error is an ErrCorrupt, except for values
-// beyond a limit.
+// readValue decodes a stored value. Its error is an ErrCorrupt, except for
+// values beyond a limit.
 func readValue[T any](s Serializer, data []byte) (T, error) {
 	if _, raw := s.(rawSerializer); raw {
 		if v, ok := readScalar[T](data); ok {

@@ -16,19 +16,18 @@ import (
 // It has the fields of [Options]; Serializer is not used.
 //
 // Members are stored as text if T is a string, number, bool or
-// encoding.TextMarshaler, and as JSON if T is a struct or an array of such types.
-// With any other T, operations on members return an error.
+// encoding.TextMarshaler, and as JSON if T is a struct or an array of such
+// types. With any other T, operations on members return an error.
 //
-// A struct that embeds a type with a MarshalText method has that method too. Its
-// text then omits its other fields, and members that differ only in these are the
-// same member. Give such a struct a MarshalText method of its own.
+// A struct that embeds a type with a MarshalText method has that method too.
+// Its text then omits its other fields, and members that differ only in these
+// are the same member. Give such a struct a MarshalText method of its own.
 type SetCache[T comparable] Options
 
 // Key returns the set at a key; see [Cache.Key].
 func (s SetCache[T]) Key(parts ...any) Set[T] { return Set[T]{(*Options)(&s).object(parts)} }
 
-// On returns a copy of s that uses conn, regardless of Connection and the
-// context. A nil conn undoes an earlier On.
+// On returns a copy of s that uses conn; see [Cache.On].
 func (s SetCache[T]) On(conn *Conn) SetCache[T] {
 	s.conn = conn
 	return s
@@ -57,17 +56,17 @@ func (s SetCache[T]) Clear(ctx context.Context) (int64, error) {
 // removing the last member removes the set and its expiry.
 type Set[T comparable] struct{ Object }
 
-// Key returns the set whose key is the key of s followed by parts; see
-// [Cache.Key].
+// Key returns the set at the key of s followed by parts; see [Cache.Key].
 func (s Set[T]) Key(parts ...any) Set[T] { return Set[T]{s.below(parts)} }
 
-// On returns a copy of s that uses conn; see [SetCache.On].
+// On returns a copy of s that uses conn; see [Cache.On].
 func (s Set[T]) On(conn *Conn) Set[T] { return Set[T]{s.on(conn)} }
 
 // WithTTL returns a copy of s whose TTL is ttl instead of the type's.
 func (s Set[T]) WithTTL(ttl time.Duration) Set[T] { return Set[T]{s.withTTL(ttl)} }
 
-// Fresh returns a copy of s whose reads bypass the near cache; see [SetCache.Fresh].
+// Fresh returns a copy of s whose reads bypass the near cache; see
+// [SetCache.Fresh].
 func (s Set[T]) Fresh() Set[T] { return Set[T]{s.afresh()} }
 
 // Add adds members and returns how many were new. O(len(members)), SADD and
@@ -89,8 +88,8 @@ func (s Set[T]) Add(ctx context.Context, members ...T) (added int, err error) {
 	return int(n), err
 }
 
-// Update adds all members of other, such as the Copy of another set, and returns
-// how many were new; see Add.
+// Update adds all members of other, such as the Copy of another set, and
+// returns how many were new; see Add.
 func (s Set[T]) Update(ctx context.Context, other map[T]struct{}) (added int, err error) {
 	return s.Add(ctx, slices.Collect(maps.Keys(other))...)
 }
@@ -289,9 +288,9 @@ func difference[T comparable]() algebra[T] {
 }
 
 // Union returns the members of s and others. All sets must be on the connection
-// of s. Sets on several shards, or in several slots of a Redis Cluster, are read
-// at once and combined in this process, which is not atomic. O(n) for n members
-// in total, SUNION.
+// of s. Sets on several shards, or in several slots of a Redis Cluster, are
+// read at once and combined in this process, which is not atomic. O(n) for n
+// members in total, SUNION.
 func (s Set[T]) Union(ctx context.Context, others ...Set[T]) (map[T]struct{}, error) {
 	return s.algebra(ctx, union[T](), others)
 }
@@ -443,8 +442,8 @@ func lastCount(ctx context.Context, q *query) (int, error) {
 	return int(n), nil
 }
 
-// operands returns the full keys of first, the object of q, and of others. A set
-// without a key or on another connection is an error.
+// operands returns the full keys of first, the object of q, and of others. A
+// set without a key or on another connection is an error.
 func operands[T comparable](q *query, first Set[T], others []Set[T]) ([]string, error) {
 	keys := append(make([]string, 0, 1+len(others)), q.front+q.key)
 	for i, other := range others {
@@ -467,8 +466,8 @@ func appendKeys(p *driver.Pipeline, keys []string) {
 	}
 }
 
-// together reports whether one command may take all keys: they are on the query's
-// shard, and in its slot if the shard is a cluster.
+// together reports whether one command may take all keys: they are on the
+// query's shard, and in its slot if the shard is a cluster.
 func (q *query) together(keys []string) bool {
 	divided, _ := q.conn.shards[q.shard].store.(driver.Cluster)
 	for _, key := range keys {

@@ -20,9 +20,9 @@ type Scored[T comparable] struct {
 	Member T       // unique in its sorted set
 }
 
-// A SortedSetCache describes a type of sorted sets; [SortedSetCache.Key] returns
-// the sorted set at a key. It has the fields of [Options]; Serializer and Near
-// are not used. Members are stored as in a [SetCache].
+// A SortedSetCache describes a type of sorted sets; [SortedSetCache.Key]
+// returns the sorted set at a key. It has the fields of [Options]; Serializer
+// and Near are not used. Members are stored as in a [SetCache].
 type SortedSetCache[T comparable] Options
 
 // Key returns the sorted set at a key; see [Cache.Key].
@@ -30,8 +30,7 @@ func (s SortedSetCache[T]) Key(parts ...any) SortedSet[T] {
 	return SortedSet[T]{(*Options)(&s).object(parts)}
 }
 
-// On returns a copy of s that uses conn, regardless of Connection and the
-// context. A nil conn undoes an earlier On.
+// On returns a copy of s that uses conn; see [Cache.On].
 func (s SortedSetCache[T]) On(conn *Conn) SortedSetCache[T] {
 	s.conn = conn
 	return s
@@ -48,20 +47,20 @@ func (s SortedSetCache[T]) Clear(ctx context.Context) (int64, error) {
 	return (*Options)(&s).clear(ctx, "SortedSetCache.Clear")
 }
 
-// A SortedSet refers to one sorted set, a Redis sorted set of members of type T,
-// ordered by score and then by the bytes of the member. [SortedSetCache.Key]
+// A SortedSet refers to one sorted set, a Redis sorted set of members of type
+// T, ordered by score and then by the bytes of the member. [SortedSetCache.Key]
 // returns it. The TTL applies to the whole sorted set. An empty sorted set does
 // not exist.
 //
-// Scores are float64: integers are exact up to 2^53, infinities are allowed, NaN
-// is an error, and negative zero is stored as zero.
+// Scores are float64: integers are exact up to 2^53, infinities are allowed,
+// NaN is an error, and negative zero is stored as zero.
 type SortedSet[T comparable] struct{ Object }
 
-// Key returns the sorted set whose key is the key of s followed by parts; see
+// Key returns the sorted set at the key of s followed by parts; see
 // [Cache.Key].
 func (s SortedSet[T]) Key(parts ...any) SortedSet[T] { return SortedSet[T]{s.below(parts)} }
 
-// On returns a copy of s that uses conn; see [SortedSetCache.On].
+// On returns a copy of s that uses conn; see [Cache.On].
 func (s SortedSet[T]) On(conn *Conn) SortedSet[T] { return SortedSet[T]{s.on(conn)} }
 
 // WithTTL returns a copy of s whose TTL is ttl instead of the type's.
@@ -101,8 +100,8 @@ func (s SortedSet[T]) Add(ctx context.Context, items ...Scored[T]) (added int, e
 }
 
 // AddIf adds members and sets scores as condition allows, and returns how many
-// members were added or got another score. O(len(items) log n), ZADD CH with NX,
-// XX, GT or LT, and PEXPIRE in one step.
+// members were added or got another score. O(len(items) log n), ZADD CH with
+// NX, XX, GT or LT, and PEXPIRE in one step.
 func (s SortedSet[T]) AddIf(ctx context.Context, condition Condition, items ...Scored[T]) (changed int, err error) {
 	return s.zadd(ctx, "SortedSetCache.AddIf", items, func(p *driver.Pipeline) error {
 		err := condition.write(p)
@@ -158,8 +157,8 @@ func writeScore(p *driver.Pipeline, score float64) error {
 	return nil
 }
 
-// Incr adds delta to the score of member and returns the result. A missing member
-// counts from zero. O(log n), ZINCRBY and PEXPIRE in one step.
+// Incr adds delta to the score of member and returns the result. A missing
+// member counts from zero. O(log n), ZINCRBY and PEXPIRE in one step.
 func (s SortedSet[T]) Incr(ctx context.Context, member T, delta float64) (float64, error) {
 	var q query
 	err := q.begin(ctx, &s.Object, "SortedSetCache.Incr", 0)
@@ -265,8 +264,8 @@ func (s SortedSet[T]) Len(ctx context.Context) (int, error) {
 	return s.length(ctx, "SortedSetCache.Len", "ZCARD")
 }
 
-// Count returns the number of members with scores from min to max, inclusive. An
-// infinity leaves its side open. O(log n), ZCOUNT.
+// Count returns the number of members with scores from min to max, inclusive.
+// An infinity leaves its side open. O(log n), ZCOUNT.
 func (s SortedSet[T]) Count(ctx context.Context, min, max float64) (int, error) {
 	var q query
 	if err := q.beginRead(ctx, &s.Object, "SortedSetCache.Count"); err != nil {
@@ -299,8 +298,8 @@ func (s SortedSet[T]) Range(ctx context.Context, start, stop int) ([]Scored[T], 
 	})
 }
 
-// RevRange is Range with the highest score first: RevRange(ctx, 0, 9) returns the
-// top ten. O(log n + m), ZRANGE REV.
+// RevRange is Range with the highest score first: RevRange(ctx, 0, 9) returns
+// the top ten. O(log n + m), ZRANGE REV.
 func (s SortedSet[T]) RevRange(ctx context.Context, start, stop int) ([]Scored[T], error) {
 	return s.zrange(ctx, "SortedSetCache.RevRange", func(p *driver.Pipeline) error {
 		p.Int(int64(start)).Int(int64(stop)).String("REV")
@@ -308,8 +307,9 @@ func (s SortedSet[T]) RevRange(ctx context.Context, start, stop int) ([]Scored[T
 	})
 }
 
-// RangeByScore returns the members with scores from min to max, inclusive, lowest
-// score first. An infinity leaves its side open. O(log n + m), ZRANGE BYSCORE.
+// RangeByScore returns the members with scores from min to max, inclusive,
+// lowest score first. An infinity leaves its side open. O(log n + m), ZRANGE
+// BYSCORE.
 func (s SortedSet[T]) RangeByScore(ctx context.Context, min, max float64) ([]Scored[T], error) {
 	return s.zrange(ctx, "SortedSetCache.RangeByScore", func(p *driver.Pipeline) error {
 		err := writeScores(p, min, max)
@@ -389,14 +389,14 @@ func (s SortedSet[T]) PopMin(ctx context.Context) (Scored[T], error) {
 	return first(s.pop(ctx, "SortedSetCache.PopMin", "ZPOPMIN", 1))
 }
 
-// PopMax removes the member with the highest score and returns it, or [ErrMiss].
-// O(log n), ZPOPMAX.
+// PopMax removes the member with the highest score and returns it, or
+// [ErrMiss]. O(log n), ZPOPMAX.
 func (s SortedSet[T]) PopMax(ctx context.Context) (Scored[T], error) {
 	return first(s.pop(ctx, "SortedSetCache.PopMax", "ZPOPMAX", 1))
 }
 
-// PopMinN removes up to n members with the lowest scores and returns them, lowest
-// first. O(n log n), ZPOPMIN.
+// PopMinN removes up to n members with the lowest scores and returns them,
+// lowest first. O(n log n), ZPOPMIN.
 func (s SortedSet[T]) PopMinN(ctx context.Context, n int) ([]Scored[T], error) {
 	items, _, err := s.pop(ctx, "SortedSetCache.PopMinN", "ZPOPMIN", n)
 	return items, err
@@ -486,8 +486,8 @@ func (s SortedSet[T]) removeRange(ctx context.Context, op, cmd string, bounds fu
 	return int(n), err
 }
 
-// Copy returns all members with their scores. O(n), ZRANGE. For large sorted sets
-// use All, for the order use Range.
+// Copy returns all members with their scores. O(n), ZRANGE. For large sorted
+// sets use All, for the order use Range.
 func (s SortedSet[T]) Copy(ctx context.Context) (map[T]float64, error) {
 	items, err := s.zrange(ctx, "SortedSetCache.Copy", func(p *driver.Pipeline) error {
 		p.Int(0).Int(-1)
@@ -500,12 +500,12 @@ func (s SortedSet[T]) Copy(ctx context.Context) (map[T]float64, error) {
 	return all, err
 }
 
-// All returns an iterator over the members and their scores, lowest score first,
-// and a function that returns, after the loop, the error that stopped it, if any.
-// The iterator reads a page per round trip. Each page starts after the last
-// member seen, so members that are added or removed meanwhile do not hide others.
-// A member whose score changes may be seen twice or not at all. O(log n) per
-// page, ZRANGE.
+// All returns an iterator over the members and their scores, lowest score
+// first, and a function that returns, after the loop, the error that stopped
+// it, if any. The iterator reads a page per round trip. Each page starts after
+// the last member seen, so members that are added or removed meanwhile do not
+// hide others. A member whose score changes may be seen twice or not at all.
+// O(log n) per page, ZRANGE.
 func (s SortedSet[T]) All(ctx context.Context) (iter.Seq2[T, float64], func() error) {
 	return s.walk(ctx, zwalk{op: "SortedSetCache.All"})
 }
@@ -515,10 +515,10 @@ func (s SortedSet[T]) Backward(ctx context.Context) (iter.Seq2[T, float64], func
 	return s.walk(ctx, zwalk{op: "SortedSetCache.Backward", rev: true})
 }
 
-// Chunk is like All but iterates over up to limit members from rank offset on, in
-// slices of size members; the last slice may be shorter. A limit of zero means
-// all remaining members, a size of zero means 250. The slices belong to the
-// caller.
+// Chunk is like All but iterates over up to limit members from rank offset on,
+// in slices of size members; the last slice may be shorter. A limit of zero
+// means all remaining members, a size of zero means 250. The slices belong to
+// the caller.
 func (s SortedSet[T]) Chunk(ctx context.Context, limit, offset, size int) (iter.Seq[[]Scored[T]], func() error) {
 	w := zwalk{op: "SortedSetCache.Chunk", limit: limit, offset: offset, size: size}
 	var failed error
@@ -551,8 +551,8 @@ type zwalk struct {
 	size   int // of the slices of Chunk; a page has pageSize to chunk members
 }
 
-// A place is the end of a page: its last member, as stored. Paging by rank would
-// miss members while others are popped; paging after a member does not.
+// A place is the end of a page: its last member, as stored. Paging by rank
+// would miss members while others are popped; paging after a member does not.
 type place struct {
 	score  float64
 	member []byte
@@ -592,8 +592,8 @@ func (s SortedSet[T]) pages(ctx context.Context, w zwalk, visit func([]Scored[T]
 	return nil
 }
 
-// page returns up to n members after at, and the place of the last one, or nil at
-// the end of the sorted set.
+// page returns up to n members after at, and the place of the last one, or nil
+// at the end of the sorted set.
 func (s SortedSet[T]) page(ctx context.Context, w zwalk, at *place, n int) ([]Scored[T], *place, error) {
 	var q query
 	if err := q.beginRead(ctx, &s.Object, w.op); err != nil {
@@ -633,8 +633,8 @@ func (w zwalk) write(p *driver.Pipeline) {
 	}
 }
 
-// readPage decodes a page of up to n members. A page that is not full is the last
-// one.
+// readPage decodes a page of up to n members. A page that is not full is the
+// last one.
 func readPage[T comparable](r driver.Reply, n int) (items []Scored[T], last *place, err error) {
 	if items, err = readScored[T](r); err != nil || len(items) < n {
 		return items, nil, err
@@ -648,8 +648,8 @@ func readPage[T comparable](r driver.Reply, n int) (items []Scored[T], last *pla
 }
 
 // rangeBehind returns the members ranked after a given member, or nil if the
-// member is gone or its score has changed. ARGV: member, score, count, the TTL in
-// milliseconds that the read restarts or 0, REV or nothing.
+// member is gone or its score has changed. ARGV: member, score, count, the TTL
+// in milliseconds that the read restarts or 0, REV or nothing.
 var rangeBehind = driver.NewScript(`
 local rank
 if ARGV[5] then
@@ -692,9 +692,9 @@ return redis.call('ZRANGE', KEYS[1], rank + 1, rank + ARGV[3], 'WITHSCORES')
 })
 
 // pageByScore finds the next page if the member at a place is gone or its score
-// has changed. It reads from that score on and drops the members up to the place.
-// Each read is one snapshot. If all members read are dropped, as with many of one
-// score, it reads twice as many.
+// has changed. It reads from that score on and drops the members up to the
+// place. Each read is one snapshot. If all members read are dropped, as with
+// many of one score, it reads twice as many.
 func (s SortedSet[T]) pageByScore(ctx context.Context, w zwalk, at *place, n int) ([]Scored[T], *place, error) {
 	for count := n; ; count *= 2 {
 		var q query
@@ -709,8 +709,8 @@ func (s SortedSet[T]) pageByScore(ctx context.Context, w zwalk, at *place, n int
 	}
 }
 
-// readBehind reads count members from the score of at on, and returns the first n
-// that come after at. full reports whether there may be more.
+// readBehind reads count members from the score of at on, and returns the first
+// n that come after at. full reports whether there may be more.
 func readBehind[T comparable](ctx context.Context, q *query, w zwalk, at *place, n, count int) (items []Scored[T], last *place, full bool, err error) {
 	p := q.cmd("ZRANGE").Float(at.score)
 	if w.rev {

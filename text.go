@@ -10,8 +10,8 @@ import (
 )
 
 // Scalars have one text form everywhere: in keys, as members of sets, as fields
-// of dicts, as counters and under the [Raw] serializer. It is canonical, because
-// Redis compares members by their bytes: equal values have equal text.
+// of dicts, as counters and under the [Raw] serializer. It is canonical,
+// because Redis compares members by their bytes: equal values have equal text.
 func appendInt(dst []byte, i int64) []byte { return strconv.AppendInt(dst, i, 10) }
 
 // appendText appends the text of a scalar or an encoding.TextMarshaler.
@@ -38,8 +38,8 @@ func appendText(dst []byte, v any) ([]byte, error) {
 }
 
 // appendKind is appendText for named types, such as type UserID int64. It also
-// uses a MarshalText with a pointer receiver, because UnmarshalText will read the
-// text.
+// uses a MarshalText with a pointer receiver, because UnmarshalText will read
+// the text.
 func appendKind(dst []byte, v reflect.Value) ([]byte, error) {
 	if v.IsValid() && reflect.PointerTo(v.Type()).Implements(textMarshaler) {
 		return appendMarshaled(dst, addressed(v).Addr().Interface().(encoding.TextMarshaler))
@@ -97,8 +97,8 @@ func appendMarshaled(dst []byte, v encoding.TextMarshaler) ([]byte, error) {
 	return append(dst, text...), nil
 }
 
-// parseText decodes the text of a scalar into dst, a pointer, and does not retain
-// text. Its errors do not show the text, which may be any user data.
+// parseText decodes the text of a scalar into dst, a pointer, and does not
+// retain text. Its errors do not show the text, which may be any user data.
 func parseText(text []byte, dst any) error {
 	switch dst := dst.(type) {
 	case *string:
@@ -170,8 +170,8 @@ func parseFloat(text []byte, bits int) (float64, error) {
 	return f, err
 }
 
-// parseUint reports a negative number as out of range, because a counter may have
-// become negative; strconv reports a syntax error.
+// parseUint reports a negative number as out of range, because a counter may
+// have become negative; strconv reports a syntax error.
 func parseUint(text []byte, bits int) (uint64, error) {
 	n, err := strconv.ParseUint(string(text), 10, bits)
 	if i, _ := strconv.ParseInt(string(text), 10, 64); i < 0 {

@@ -8,23 +8,23 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// A Cache describes a type of cached values. Its fields say where the values are
-// kept and for how long; [Cache.Key] returns the value at a key.
+// A Cache describes a type of cached values. Its fields say where the values
+// are kept and for how long; [Cache.Key] returns the value at a key.
 //
 //	var profiles = caches.Cache[Profile]{Prefix: "profile", TTL: time.Hour}
 //	…
 //	p, err := profiles.Key(42).Get(ctx)
 //
-// A Cache is a description, not a connection: making one reads no environment and
-// contacts no server, so a Cache is often a package-level variable. It is cheap
-// to copy and, like any value that is not modified, safe for concurrent use. It
-// has the fields of [Options].
+// A Cache is a description, not a connection: making one reads no environment
+// and contacts no server, so a Cache is often a package-level variable. It is
+// cheap to copy and, like any value that is not modified, safe for concurrent
+// use. It has the fields of [Options].
 type Cache[T any] Options
 
 // Key returns the value at the key that joins the prefix and parts with dots,
 // such as profile.42. Parts are strings, byte slices, numbers, bools,
-// encoding.TextMarshalers, [RawKey] and [HashTag]. Every part is kept, even if it
-// is zero or empty. With a part of another type, every operation returns an
+// encoding.TextMarshalers, [RawKey] and [HashTag]. Every part is kept, even if
+// it is zero or empty. With a part of another type, every operation returns an
 // error. Without parts, the key is the prefix alone.
 func (c Cache[T]) Key(parts ...any) Value[T] { return Value[T]{(*Options)(&c).object(parts)} }
 
@@ -37,8 +37,8 @@ func (c Cache[T]) On(conn *Conn) Cache[T] {
 
 // Under returns a type whose Prefix is the key of c.Key(parts...). It describes
 // the values under that key, so that [GetMany] and Clear apply to the values of
-// one user, for example. Statistics count them as values of c. They are not kept
-// near.
+// one user, for example. Statistics count them as values of c. They are not
+// kept near.
 func (c Cache[T]) Under(parts ...any) Cache[T] {
 	o := c.Key(parts...)
 	c.field, c.err = (*Options)(&c).typeName(), o.err
@@ -61,8 +61,8 @@ func (c Cache[T]) Fresh() Cache[T] {
 
 // Clear removes every value under the prefix, on all shards, and returns the
 // number removed. It scans the whole keyspace of each server (SCAN and UNLINK),
-// so it is meant for tests and repairs. Values stored during the scan may remain.
-// A type without a Prefix cannot be cleared.
+// so it is meant for tests and repairs. Values stored during the scan may
+// remain. A type without a Prefix cannot be cleared.
 func (c Cache[T]) Clear(ctx context.Context) (int64, error) {
 	return (*Options)(&c).clear(ctx, "Cache.Clear")
 }
@@ -73,8 +73,7 @@ func (c Cache[T]) Clear(ctx context.Context) (int64, error) {
 // return [ErrNoKey].
 type Value[T any] struct{ Object }
 
-// Key returns the value whose key is the key of v followed by parts; see
-// [Cache.Key].
+// Key returns the value at the key of v followed by parts; see [Cache.Key].
 func (v Value[T]) Key(parts ...any) Value[T] { return Value[T]{v.below(parts)} }
 
 // On returns a copy of v that uses conn; see [Cache.On].
@@ -83,7 +82,8 @@ func (v Value[T]) On(conn *Conn) Value[T] { return Value[T]{v.on(conn)} }
 // WithTTL returns a copy of v whose TTL is ttl instead of the type's.
 func (v Value[T]) WithTTL(ttl time.Duration) Value[T] { return Value[T]{v.withTTL(ttl)} }
 
-// Fresh returns a copy of v whose reads bypass the near cache; see [Cache.Fresh].
+// Fresh returns a copy of v whose reads bypass the near cache; see
+// [Cache.Fresh].
 func (v Value[T]) Fresh() Value[T] { return Value[T]{v.afresh()} }
 
 // Get returns the value, or [ErrMiss] if there is none. O(1), GET (GETEX under
@@ -146,10 +146,10 @@ func (c Value[T]) GetOr(ctx context.Context, def T) (T, error) {
 }
 
 // GetOrSet returns the value. If there is none, it calls load and stores the
-// result, unless another caller has stored a value in the meantime, which it then
-// returns. Concurrent callers may all call load; [Cached] prevents this. An error
-// of load is returned unchanged, and nothing is stored. At most two round trips,
-// GET and SET NX GET.
+// result, unless another caller has stored a value in the meantime, which it
+// then returns. Concurrent callers may all call load; [Cached] prevents this.
+// An error of load is returned unchanged, and nothing is stored. At most two
+// round trips, GET and SET NX GET.
 func (c Value[T]) GetOrSet(ctx context.Context, load func(context.Context) (T, error)) (T, error) {
 	v, err := c.Get(ctx)
 	if !errors.Is(err, ErrMiss) {
@@ -177,23 +177,23 @@ func (c Value[T]) Add(ctx context.Context, v T) (added bool, err error) {
 	return added, err
 }
 
-// Replace stores v if there already is a value, and reports whether it did. O(1),
+// Replace stores v if there is a value, and reports whether it did. O(1),
 // SET XX.
 func (c Value[T]) Replace(ctx context.Context, v T) (replaced bool, err error) {
 	_, replaced, err = c.set(ctx, "Cache.Replace", v, "XX")
 	return replaced, err
 }
 
-// Swap stores v and returns the previous value; loaded reports whether there was
-// one. A previous value that cannot be decoded is replaced as well, and the error
-// is [ErrCorrupt]. O(1), SET GET.
+// Swap stores v and returns the previous value; loaded reports whether there
+// was one. A previous value that cannot be decoded is replaced as well, and the
+// error is [ErrCorrupt]. O(1), SET GET.
 func (c Value[T]) Swap(ctx context.Context, v T) (previous T, loaded bool, err error) {
 	return c.set(ctx, "Cache.Swap", v, "GET")
 }
 
-// set is SET with the given flags. With GET among them, old is the previous value
-// and ok reports whether there was one. Without GET, ok reports whether v was
-// stored.
+// set is SET with the given flags. With GET among them, old is the previous
+// value and ok reports whether there was one. Without GET, ok reports whether v
+// was stored.
 func (c Value[T]) set(ctx context.Context, op string, v T, flags ...string) (old T, ok bool, err error) {
 	var q query
 	if err := q.begin(ctx, &c.Object, op, 0); err != nil {
@@ -268,9 +268,9 @@ func (c Value[T]) Take(ctx context.Context) (T, error) {
 	return readStored[T](&q, c.opts.serializer())
 }
 
-// Delete removes the value. It is not an error if there is none. A result that a
-// [Cached] function is computing for the key is not kept. O(1), UNLINK of the key
-// and its lease.
+// Delete removes the value. It is not an error if there is none. A result that
+// a [Cached] function is computing for the key is not kept. O(1), UNLINK of the
+// key and its lease.
 func (c Value[T]) Delete(ctx context.Context) error {
 	var q query
 	if err := q.begin(ctx, &c.Object, "Delete", 0); err != nil {
