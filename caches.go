@@ -238,7 +238,7 @@ func (r *Registry) Close() error {
 
 // each calls f for all entries at once and joins the errors, sorted by name.
 func (r *Registry) each(f func(entry) error) error {
-	entries := r.all() // only once, so that every name has its entry
+	entries := r.all() // read once, so that every name has its entry
 	names := slices.Sorted(maps.Keys(entries))
 	errs := make([]error, len(names))
 	var wg sync.WaitGroup

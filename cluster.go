@@ -65,10 +65,10 @@ func crc(a, b string) uint32 {
 // 150 ns, and 1.25 KiB per shard.
 //
 // Every shard has 160 points on a ring of 32-bit numbers: the MD5 digests of
-// "name-0" to "name-39", four little-endian numbers in each. A key is at the number
-// that the first four bytes of its MD5 make. It belongs to the first point that is
-// not less, or if all are less, to the lowest. A point of two shards belongs to the
-// shard whose name is first in byte order.
+// "name-0" to "name-39", each read as four little-endian numbers. The position of
+// a key is the first such number of its own MD5. The key belongs to the shard of
+// the first point not below its position, or of the lowest point if all are below.
+// If two shards have the same point, the shard first in byte order has it.
 //
 // The layout is that of libketama (Richard Jones, 2007,
 // https://www.last.fm/user/RJ/journal/2007/04/10/rz_libketama_-_a_consistent_hashing_algo_for_memcache_clients).
@@ -258,7 +258,7 @@ func eachOf(n int, wanted func(i int) bool, f func(i int)) {
 		}
 	}
 	func() {
-		defer others.Wait() // even if f panics: the caller frees pipelines that are in use
+		defer others.Wait() // even if f panics: the caller then frees pipelines that the others use
 		if first >= 0 {
 			f(first)
 		}

@@ -281,7 +281,7 @@ const maxWaiters = 32
 // eachShard calls write for each shard with a group of keys, sends the pipelines
 // all at once, and calls read for one shard after another. Both run on the
 // caller's goroutine. It returns the error of each shard by its index. An error
-// of write means bad input: nothing is sent, and all these shards have it.
+// of write means bad input: then nothing is sent, and each shard has the error.
 func eachShard(ctx context.Context, conn *Conn, mode driver.Mode, groups [][]int, write, read func(p *driver.Pipeline, group []int) error) []error {
 	ps := make([]*driver.Pipeline, len(groups))
 	errs := make([]error, len(groups))

@@ -1,8 +1,8 @@
 // Package caches provides typed cache objects that feel like Go's own data
 // structures and are stored in Redis: values ([Cache]), counters
 // ([CounterCache]), dicts ([DictCache]), sets ([SetCache]), sorted sets
-// ([SortedSetCache]) and gates for one-time work ([SentinelCache]). It also has
-// functions that remember their results ([Cached]).
+// ([SortedSetCache]) and gates for one-time work ([SentinelCache]). It also makes
+// functions remember their results ([Cached]).
 //
 // # Objects
 //
@@ -34,9 +34,9 @@
 // connection never dials. If no connection is configured, operations return
 // [ErrNoConnection]; localhost is never assumed.
 //
-// A connection can also be to a Redis Cluster ("redis+cluster://"), or to a
-// master that Sentinels name ("redis+sentinel://"). If the shards change,
-// ConnOptions.Previous lets it find the keys on their previous shards.
+// A connection can also be to a Redis Cluster ("redis+cluster://") or to a master
+// monitored by Redis Sentinel ("redis+sentinel://"). If the shards change,
+// ConnOptions.Previous lets it find keys on their previous shards.
 //
 // "locmem://" stores data in this process, so development and tests need no
 // server. "dummy://" stores nothing, which turns caching off.
@@ -53,7 +53,7 @@
 // # Batches
 //
 // A [Batch] collects operations on any objects and calls of cached functions,
-// and sends their commands together. Each result is a [Promise].
+// and sends their commands together. A [Promise] returns each result.
 //
 // # Near values
 //
@@ -74,7 +74,7 @@
 // functions return a result even if the server is unavailable.
 //
 // Every error of an object's operation is an *[OpError], which names the
-// operation and the key, or, for many keys, a *[KeysError].
+// operation and the key, or a *[KeysError] if the operation is on many keys.
 //
 // # Time to live
 //

@@ -33,10 +33,10 @@ import (
 // rediss are shards of one connection, as are several DSNs with the same name.
 //
 // User, password, socket path, name and option values are percent-decoded: "/",
-// "?", "#" and "@" in a password are written %2F, %3F, %23 and %40. A user
-// without ":" is a password, for servers that have no users. An empty password is
-// an error, since it usually comes from an unset variable; with allow_no_auth=1
-// it means no password.
+// "?", "#" and "@" in a password are written %2F, %3F, %23 and %40. If there is no
+// ":" before the "@", the text is a password, for servers that have no users. An
+// empty password is an error, since it usually comes from an unset variable; with
+// allow_no_auth=1 it means none.
 //
 // Each option may occur once. Durations are Go's ("90s", "1h") or whole seconds
 // ("3600"). Switches are 1, 0, true or false.
@@ -46,12 +46,12 @@ import (
 //	version          follows the prefix in every key, followed by a dot
 //	router           crc32 (the default) or ketama: see [CRC32], [Ketama]
 //	node             the name of the shard for the router; "host:port/db" by default
-//	previous         the shards before a change, by name or host, separated by commas:
-//	                 keys still on them are found and moved, see [ConnOptions]
+//	previous         redis, rediss: the shards before a change, by name or host, separated by
+//	                 commas; keys still on them are found and moved, see [ConnOptions]
 //	previous_router  the router of the previous shards; router by default
 //	conns            number of shared connections to one server; 1 by default
-//	maxsize          redis: maximum number of dedicated connections, for the few calls that
-//	                 need one, 64 by default, see [ConnOptions]; locmem: maximum number of entries
+//	maxsize          Redis: maximum number of dedicated connections, for the few calls that need
+//	                 one, 64 by default, see [ConnOptions]; locmem: maximum number of entries
 //	minsize          at most maxsize; has no other effect, since idle connections are kept
 //	timeout          limit of one call whose context has no earlier deadline; 1s by default
 //	connect_timeout  limit of dialing, with TLS and AUTH; 1s by default
@@ -65,7 +65,7 @@ import (
 //	tls_cert         schemes with TLS: PEM file of the client's certificate
 //	tls_key          schemes with TLS: PEM file of its key
 //	tls_server_name  schemes with TLS: the name in the server's certificate; the host by default
-//	tls_insecure     schemes with TLS: 1 accepts any certificate, and so any man in the middle
+//	tls_insecure     schemes with TLS: 1 accepts any certificate, even that of an attacker
 //
 // A DSN does not show its password: not in String, in fmt output, in JSON or in
 // logs. Its fields are read-only.
@@ -599,7 +599,7 @@ func setSwitch(dst *bool, v string) error {
 }
 
 // setSpan sets a duration. It refuses zero, which some clients take for "never"
-// and others for "immediately"; the error says to leave it out, and to what end.
+// and others for "immediately". The error says what omitting the option means.
 func setSpan(dst *time.Duration, v, leaveOut string) error {
 	span, err := parseSpan(v)
 	switch {

@@ -99,9 +99,9 @@ var (
 	// ErrNoConnection reports a connection name that is not configured.
 	ErrNoConnection = errors.New("caches: no connection")
 
-	// ErrLeaseLost is the cause ([context.Cause]) of the cancellation of the context
-	// passed to a function by [Sentinel.Do], if another caller may hold the gate:
-	// the server was unavailable for a whole lease, or the claim was deleted.
+	// ErrLeaseLost is the cause ([context.Cause]) with which [Sentinel.Do] cancels
+	// the context of its function if another caller may hold the gate: the server
+	// was unavailable for a whole lease, or the claim was deleted.
 	ErrLeaseLost = errors.New("caches: lease lost")
 
 	// ErrPending reports that the value of a [Promise] was requested before its

@@ -25,7 +25,7 @@ import (
 // A connection may have Hooks ([ConnOptions]), and so may a cached function
 // ([CachedOptions]). Events that concern both are passed to both, to the
 // connection's hooks first. A hook that uses a connection with the same hook
-// observes its own operations, and must not call itself without end.
+// observes its own operations, and must avoid endless recursion.
 type Hooks struct {
 	// Call is called after every operation of an object, and after every call
 	// of a cached function.
@@ -34,12 +34,12 @@ type Hooks struct {
 	// Load is called after every run of a cached function's own function. In c,
 	// Result and Reason say why it ran, Err is its error, and Dropped reports
 	// whether its result was not kept. The ctx has the values of the first
-	// caller's, but not its cancellation. No caller may be waiting any more.
+	// caller's, but not its cancellation. Perhaps no caller waits any more.
 	Load func(ctx context.Context, c *CallInfo)
 
-	// Error is called for every fault: a fault that the caller got is in c.Err,
-	// a fault despite which the caller got a result is in c.Swallowed. A miss is
-	// not a fault, nor is an error of a cached function's own function.
+	// Error is called for every fault. The fault is c.Err if the caller got it,
+	// or c.Swallowed if the caller got a result nevertheless. A miss is not a
+	// fault, nor is an error of a cached function's own function.
 	Error func(ctx context.Context, c *CallInfo)
 
 	// Invalidate is called after this process has invalidated a key, a set of
@@ -76,7 +76,7 @@ type CallInfo struct {
 	BytesIn  int // of their replies
 
 	Dropped   bool  // the result was not kept, because its key was invalidated meanwhile
-	Err       error // the error that the caller got; may be a miss
+	Err       error // the error that the caller got, including ErrMiss
 	Swallowed error // a fault despite which the caller got a result
 }
 

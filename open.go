@@ -224,7 +224,7 @@ func (g *group) previousShard(c *Conn, name string, o ConnOptions) (previousShar
 	}
 	d.Hosts, d.options.node = []string{host}, ""
 	for _, all := range g.dsns {
-		for _, own := range all.shards() { // a current shard may have another name since
+		for _, own := range all.shards() { // it may be a current shard with another name
 			if len(own.Hosts) == 1 && own.Hosts[0] == host && own.DB == d.DB {
 				i := c.shardNamed(own.node())
 				return previousShard{shard{d.node(), c.shards[i].store}, i}, nil

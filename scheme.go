@@ -23,7 +23,7 @@ import (
 	"github.com/gocaches/caches/driver/redigo/failover"
 )
 
-// A scheme says how DSNs of a scheme are parsed and opened.
+// A scheme is one kind of DSN: how it is parsed and opened.
 type scheme struct {
 	scope scope
 	auth  bool                                   // may have user and password

@@ -2,9 +2,9 @@ package caches
 
 import "context"
 
-// A witness counts the calls on one type and connection, and reports them to the
-// hooks of the connection and of the cached function. It is for calls of several
-// steps; a query reports for itself.
+// A witness counts the calls on one type of objects on one connection, and reports
+// them to the hooks of the connection and of the cached function. It is for calls
+// of several steps; a query reports for itself.
 type witness struct {
 	*tally
 	conn     *Conn
