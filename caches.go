@@ -13,9 +13,9 @@ import (
 	"sync/atomic"
 )
 
-// A Registry is a set of named connections. The zero Registry is empty and ready
-// to use. A Registry is safe for concurrent use. Objects look up their connection
-// at every operation, which takes some 20 ns and no lock.
+// A Registry is a set of named connections. The zero Registry is empty and
+// ready to use. It is safe for concurrent use. Objects look up their
+// connection at every operation, which takes some 20 ns and no lock.
 type Registry struct {
 	mu sync.Mutex // held by writers
 	// The map is replaced, never modified, so readers take no lock.
@@ -51,32 +51,33 @@ func Default() *Registry {
 	return r
 }
 
-// SetDefault makes r the default registry. If r is nil, the next call of [Default]
-// reads the environment again. The previous default registry stays open.
+// SetDefault makes r the default registry. If r is nil, the next call of
+// [Default] reads the environment again. The previous default registry stays
+// open.
 func SetDefault(r *Registry) {
 	standardMu.Lock()
 	defer standardMu.Unlock()
 	standard.Store(r)
 }
 
-// FromEnv returns a registry of the connections configured by environ, a list of
-// "NAME=value" strings such as [os.Environ] returns. Nil means the environment of
-// this process.
+// FromEnv returns a registry of the connections configured by environ, a list
+// of "NAME=value" strings such as [os.Environ] returns. Nil means the
+// environment of this process.
 //
 // CACHES_DSN and every CACHES_DSN_<suffix> hold a [DSN]. The name of its
 // connection is the DSN's fragment, or else the suffix in lower case
-// (CACHES_DSN_SESSIONS is "sessions"), or "", the default connection, if there is
-// no suffix or it is a number (CACHES_DSN_2). DSNs with the same name are the
-// shards of one connection. An empty variable counts as not set. If a variable
-// occurs twice, the last value is used.
+// (CACHES_DSN_SESSIONS is "sessions"), or "", the default connection, if there
+// is no suffix or it is a number (CACHES_DSN_2). DSNs with the same name are
+// the shards of one connection. An empty variable counts as not set. If a
+// variable occurs twice, the last value is used.
 //
 // CACHES_TTL, CACHES_PREFIX, CACHES_VERSION, CACHES_TIMEOUT,
-// CACHES_CONNECT_TIMEOUT and CACHES_CONNS are defaults for the DSN options of the
-// same names.
+// CACHES_CONNECT_TIMEOUT and CACHES_CONNS are defaults for the DSN options of
+// the same names.
 //
-// FromEnv does not dial or fail. If a DSN is invalid, [Registry.Connection] returns
-// its error for that connection, and the others work. Call [Registry.Ping] to
-// check all of them when the program starts.
+// FromEnv does not dial or fail. If a DSN is invalid, [Registry.Connection]
+// returns its error for that connection, and the others work. Call
+// [Registry.Ping] to check all of them when the program starts.
 func FromEnv(environ []string) *Registry {
 	if environ == nil {
 		return fromVariables(variables(os.Environ()), processSettings())
@@ -98,9 +99,9 @@ func fromVariables(vars map[string]string, defaults settings) *Registry {
 	return r
 }
 
-// NewRegistry returns a registry of the connections that dsns describe. DSNs with
-// the same name are the shards of one connection. NewRegistry does not dial or
-// read the environment. Its error joins the errors of all invalid DSNs.
+// NewRegistry returns a registry of the connections that dsns describe. DSNs
+// with the same name are the shards of one connection. NewRegistry does not
+// dial or read the environment. Its error joins the errors of all invalid DSNs.
 func NewRegistry(dsns ...string) (*Registry, error) {
 	r := &Registry{}
 	if err := r.Configure(dsns...); err != nil {
@@ -110,8 +111,8 @@ func NewRegistry(dsns ...string) (*Registry, error) {
 }
 
 // Configure adds the connections that dsns describe. It replaces and closes
-// connections with the same names, and keeps all others. If it returns an error,
-// nothing has changed.
+// connections with the same names, and keeps all others. If it returns an
+// error, nothing has changed.
 func (r *Registry) Configure(dsns ...string) error {
 	opened := make(map[string]entry)
 	var errs []error
@@ -177,8 +178,8 @@ func (r *Registry) Connection(name string) (*Conn, error) {
 	return e.conn, e.err
 }
 
-// SetConnection gives a name to c, or removes the name if c is nil. The connection
-// that had the name stays open, so that a test can restore it.
+// SetConnection gives a name to c, or removes the name if c is nil. The
+// connection that had the name stays open, so that a test can restore it.
 func (r *Registry) SetConnection(name string, c *Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -192,7 +193,8 @@ func (r *Registry) SetConnection(name string, c *Conn) {
 	r.entries.Store(&next)
 }
 
-// missing returns the error for an unconfigured name. It names the variable to set.
+// missing returns the error for an unconfigured name. It names the variable to
+// set.
 func (r *Registry) missing(name string) error {
 	var set, others string
 	switch {
@@ -209,13 +211,13 @@ func (r *Registry) missing(name string) error {
 	return fmt.Errorf("%w %s: set %s or call Configure%s", ErrNoConnection, title(name), set, others)
 }
 
-// Names returns the sorted names of all connections, including any with an invalid
-// DSN.
+// Names returns the sorted names of all connections, including any with an
+// invalid DSN.
 func (r *Registry) Names() []string { return slices.Sorted(maps.Keys(r.all())) }
 
-// Ping sends PING to every shard of every connection, all at once. Its error joins
-// the errors of all shards that failed, each with the names of its connection and
-// shard, and of all invalid DSNs.
+// Ping sends PING to every shard of every connection, all at once. Its error
+// joins the errors of all shards that failed, each with the names of its
+// connection and shard, and of all invalid DSNs.
 func (r *Registry) Ping(ctx context.Context) error {
 	return r.each(func(e entry) error {
 		if e.err != nil {
@@ -225,8 +227,8 @@ func (r *Registry) Ping(ctx context.Context) error {
 	})
 }
 
-// Close closes all connections, including connections added by SetConnection. They
-// keep their names, and operations on them fail with [ErrUnavailable].
+// Close closes all connections, including connections added by SetConnection.
+// They keep their names, and operations on them fail with [ErrUnavailable].
 func (r *Registry) Close() error {
 	return r.each(func(e entry) error {
 		if e.conn == nil {
@@ -259,7 +261,8 @@ func (r *Registry) String() string { return "caches.Registry(" + quoteAll(r.Name
 // GoString returns the same as String.
 func (r *Registry) GoString() string { return r.String() }
 
-// LogValue implements [slog.LogValuer]. It returns the names of the connections.
+// LogValue implements [slog.LogValuer]. It returns the names of the
+// connections.
 func (r *Registry) LogValue() slog.Value { return slog.AnyValue(r.Names()) }
 
 // Configure calls [Registry.Configure] on the default registry.
@@ -283,9 +286,9 @@ func Close() error { return Default().Close() }
 // connKey is the context key of a *Conn.
 type connKey struct{}
 
-// WithConn returns a context in which operations use c instead of the connection
-// that their objects name, unless On pins the objects to another. A nil c cancels
-// an outer WithConn.
+// WithConn returns a context in which operations use c instead of the
+// connection that their objects name, unless On pins the objects to another. A
+// nil c cancels an outer WithConn.
 func WithConn(ctx context.Context, c *Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, c)
 }

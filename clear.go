@@ -15,9 +15,9 @@ import (
 // connection. It is a glob with * ? [a-z], and \ to escape a character. The
 // pattern "*" matches every key, including keys of other programs.
 //
-// UnsafeClear visits every key of the database, O(n), in pages of a thousand. The
-// connection's timeout applies to each page. Keys written meanwhile may be missed.
-// If it fails, it returns the number of keys removed so far.
+// UnsafeClear visits every key of the database, O(n), in pages of a thousand.
+// The connection's timeout applies to each page. Keys written meanwhile may be
+// missed. If it fails, it returns the number of keys removed so far.
 func (c *Conn) UnsafeClear(ctx context.Context, pattern string) (removed int64, err error) {
 	if pattern == "" {
 		return 0, errors.New(`caches: UnsafeClear: the pattern is empty: write "*" for every key`)
@@ -56,8 +56,9 @@ func scanKeys(p *driver.Pipeline, cursor []byte, pattern string) {
 	p.Cmd("SCAN").Bytes(cursor).String("MATCH").String(pattern).String("COUNT").Int(1000)
 }
 
-// turnPage reads the replies of one round trip, the number of unlinked keys and a
-// page of keys, and writes the next round trip. After the last, next is empty.
+// turnPage reads the replies of one round trip, the number of unlinked keys and
+// a page of keys, and writes the next round trip. After the last, next is
+// empty.
 func turnPage(p, next *driver.Pipeline, pattern string) (removed int64, err error) {
 	next.Reset(0)
 	if string(p.Command(0).Args[0]) == "UNLINK" {
@@ -93,8 +94,8 @@ func turnPage(p, next *driver.Pipeline, pattern string) (removed int64, err erro
 	return removed, nil
 }
 
-// clear removes every object under the prefix on all shards, and the object whose
-// key is the prefix itself. It implements the Clear method of every type.
+// clear removes every object under the prefix on all shards, and the object
+// whose key is the prefix itself. It implements the Clear method of every type.
 func (o *Options) clear(ctx context.Context, op string) (int64, error) {
 	if o.err != nil {
 		return 0, &OpError{Op: op, Err: o.err}

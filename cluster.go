@@ -17,11 +17,12 @@ import (
 )
 
 // Several servers as one connection: a [Router] chooses the shard of each key.
-// Processes with the same router and the same names of shards find the same keys.
-// A Redis Cluster, which divides its keys itself, is one shard; see driver.Cluster.
+// Processes with the same router and the same names of shards find the same
+// keys. A Redis Cluster, which divides its keys itself, is one shard; see
+// driver.Cluster.
 
-// A Router divides keys among the shards of a connection. The "router" option of a
-// DSN has [CRC32] and [Ketama].
+// A Router divides keys among the shards of a connection. The "router" option
+// of a DSN has [CRC32] and [Ketama].
 type Router interface {
 	// Route returns a function that maps the text of a key to the index of its
 	// shard, from 0 to len(shards)-1. The text is the key's hash tag, or the whole
@@ -31,9 +32,9 @@ type Router interface {
 	Route(shards []string) func(text string) int
 }
 
-// CRC32 routes by CRC-32 (IEEE 802.3) modulo the number of shards. It costs some
-// 40 ns and no memory. If the number of shards changes, nearly all keys move; if
-// that matters, use [Ketama].
+// CRC32 routes by CRC-32 (IEEE 802.3) modulo the number of shards. It costs
+// some 40 ns and no memory. If the number of shards changes, nearly all keys
+// move; if that matters, use [Ketama].
 type CRC32 struct{}
 
 // Route implements [Router].
@@ -47,8 +48,9 @@ func (CRC32) route(shards []string) func(front, key string) int {
 	return func(front, key string) int { return int(crc(hashed(front, key)) % n) }
 }
 
-// crc returns the checksum of a followed by b. Package hash/crc32 needs a slice,
-// which escapes: the copy would cost more than this loop for keys of usual length.
+// crc returns the checksum of a followed by b. Package hash/crc32 needs a
+// slice, which escapes: the copy would cost more than this loop for keys of
+// usual length.
 func crc(a, b string) uint32 {
 	c := ^uint32(0)
 	for i := range len(a) {
@@ -60,15 +62,16 @@ func crc(a, b string) uint32 {
 	return ^c
 }
 
-// Ketama routes by consistent hashing: adding a shard to n shards moves only some
-// 1/(n+1) of the keys, all of them to the new shard. It costs O(log n), some
-// 150 ns, and 1.25 KiB per shard.
+// Ketama routes by consistent hashing: adding a shard to n shards moves only
+// some 1/(n+1) of the keys, all of them to the new shard. It costs O(log n),
+// some 150 ns, and 1.25 KiB per shard.
 //
 // Every shard has 160 points on a ring of 32-bit numbers: the MD5 digests of
-// "name-0" to "name-39", each read as four little-endian numbers. The position of
-// a key is the first such number of its own MD5. The key belongs to the shard of
-// the first point not below its position, or of the lowest point if all are below.
-// If two shards have the same point, the shard first in byte order has it.
+// "name-0" to "name-39", each read as four little-endian numbers. The position
+// of a key is the first such number of its own MD5. The key belongs to the
+// shard of the first point not below its position, or of the lowest point if
+// all are below. If two shards have the same point, the shard first in byte
+// order has it.
 //
 // The layout is that of libketama (Richard Jones, 2007,
 // https://www.last.fm/user/RJ/journal/2007/04/10/rz_libketama_-_a_consistent_hashing_algo_for_memcache_clients).
@@ -126,8 +129,9 @@ func digest(a, b string) uint32 {
 	return binary.LittleEndian.Uint32(sum[:])
 }
 
-// hashed returns the text by which the key front+key is routed: its first hash tag
-// that is not empty, or else all of it. The two pieces save a concatenation.
+// hashed returns the text by which the key front+key is routed: its first hash
+// tag that is not empty, or else all of it. The two pieces save a
+// concatenation.
 func hashed(front, key string) (a, b string) {
 	if strings.IndexByte(front, '{') >= 0 { // a tag may begin in one and end in the other
 		front, key = "", front+key
@@ -189,9 +193,9 @@ func sortShards(shards []shard) error {
 	return nil
 }
 
-// doEach runs ps[i] on shards[i]; see [Conn.doEach]. It starts all Starters, runs
-// the other stores, each but the first on its own goroutine, and then waits for
-// the Starters.
+// doEach runs ps[i] on shards[i]; see [Conn.doEach]. It starts all Starters,
+// runs the other stores, each but the first on its own goroutine, and then
+// waits for the Starters.
 func doEach(ctx context.Context, shards []shard, ps []*driver.Pipeline) []error {
 	errs := make([]error, len(ps))
 	wanted := func(i int) bool { return i < len(ps) && ps[i] != nil }
@@ -231,9 +235,9 @@ func nilIfNone(errs []error) []error {
 	return nil
 }
 
-// eachOf calls f for each wanted one of n shards, all at once, and returns when all
-// are done. The first runs on the caller's goroutine, so a call for one shard
-// starts no goroutine. A panic of f is raised again in the caller.
+// eachOf calls f for each wanted one of n shards, all at once, and returns when
+// all are done. The first runs on the caller's goroutine, so a call for one
+// shard starts no goroutine. If f panics, so does eachOf.
 func eachOf(n int, wanted func(i int) bool, f func(i int)) {
 	first := -1
 	var others struct {
@@ -278,7 +282,8 @@ func everyOf(shards []shard, f func(shard int) error) error {
 	return errors.Join(errs...)
 }
 
-// unlinkOn removes a key from shard s, even if it is routed to another (UNLINK).
+// unlinkOn removes a key from shard s, even if it is routed to another
+// (UNLINK).
 func unlinkOn(ctx context.Context, s shard, key string) error {
 	p := driver.NewPipeline(driver.Repeatable)
 	defer p.Free()

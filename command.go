@@ -12,20 +12,22 @@ import (
 	"github.com/gocaches/caches/driver"
 )
 
-// Do runs any command, for commands that the objects do not have. It returns the
-// reply: an int64 for an integer, a []byte for a string, a string for a status
-// such as "OK", a []any of these for an array, or nil for a null reply. An error
-// reply is returned as a *[ServerError]; in an array, it is one of the elements.
+// Do runs a command and returns its reply. It is for commands that the objects
+// do not have. The reply is an int64 for an integer, a []byte for a string, a
+// string for a status such as "OK", a []any of these for an array, or nil for a
+// null. An error reply is returned as a *[ServerError]; in an array, it is an
+// element.
 //
 // Arguments are strings, []byte, integers, floats and bools (sent as 1 and 0).
-// Keys must be complete: no prefix is added. The command is sent to the shard of
-// its first key. With several servers, keys on the others are not found (a Redis
-// Cluster replies with CROSSSLOT), and a command without a key, such as DBSIZE, is
-// an error. A single server receives every command.
+// Keys must be complete: no prefix is added. The command is sent to the shard
+// of its first key. With several servers, keys on the others are not found (a
+// Redis Cluster replies with CROSSSLOT), and a command without a key, such as
+// DBSIZE, is an error. A single server receives every command.
 //
 // Connections are shared, so Do refuses commands that would change one for all
 // callers (SELECT, MULTI, SUBSCRIBE, CLIENT REPLY, …) or block it (BLPOP, …). A
-// command whose reply is lost is not sent again: Do returns [ErrUnknownOutcome].
+// command whose reply is lost is not sent again: Do returns
+// [ErrUnknownOutcome].
 func (c *Conn) Do(ctx context.Context, cmd string, args ...any) (any, error) {
 	p := driver.NewPipeline(0)
 	defer p.Free()
@@ -47,8 +49,8 @@ func (c *Conn) Do(ctx context.Context, cmd string, args ...any) (any, error) {
 	return boxed(p.Next())
 }
 
-// writeCommand writes a command to p and returns its arguments as text. It marks
-// the first key, for stores that route by it.
+// writeCommand writes a command to p and returns its arguments as text. It
+// marks the first key, for stores that route by it.
 func writeCommand(p *driver.Pipeline, cmd string, args []any) (words []string, err error) {
 	words = make([]string, len(args))
 	for i, arg := range args {
@@ -75,7 +77,8 @@ func writeCommand(p *driver.Pipeline, cmd string, args []any) (words []string, e
 }
 
 // word returns the text of an argument of [Conn.Do]. It refuses other types: a
-// time.Duration, say, would be sent as nanoseconds to commands that expect seconds.
+// time.Duration, say, would be sent as nanoseconds to commands that expect
+// seconds.
 func word(arg any) (string, error) {
 	switch v := arg.(type) {
 	case string:
@@ -105,8 +108,8 @@ func shortest(f float64, bits int) string {
 	return strconv.FormatFloat(f, 'g', -1, bits)
 }
 
-// refused reports whether a command must not run on a shared connection, because
-// it would change the connection for other callers or make them wait.
+// refused reports whether a command must not run on a shared connection,
+// because it would change the connection for other callers or make them wait.
 func refused(cmd string, words []string) bool {
 	switch cmd {
 	case "AUTH", "HELLO", "SELECT", "QUIT", "RESET", "ASKING", "READONLY", "READWRITE",
@@ -130,9 +133,10 @@ func refused(cmd string, words []string) bool {
 // clientState lists the subcommands of CLIENT that change the connection.
 var clientState = []string{"REPLY", "TRACKING", "CACHING", "SETNAME", "SETINFO", "NO-EVICT", "NO-TOUCH"}
 
-// firstKey returns the index of the argument that is the first key of a command,
-// or -1. It is 0 for most commands. The exceptions are from the key specifications
-// of Redis 7 (https://redis.io/docs/latest/develop/reference/key-specs/).
+// firstKey returns the index of the argument that is the first key of a
+// command, or -1. It is 0 for most commands. The exceptions are from the key
+// specifications of Redis 7
+// (https://redis.io/docs/latest/develop/reference/key-specs/).
 func firstKey(cmd string, words []string) int {
 	key := 0
 	switch cmd {

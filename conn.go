@@ -38,8 +38,8 @@ func (c *Conn) shardOf(front, key string) int {
 	return c.route(front, key)
 }
 
-// group returns, for each shard, the indices of its keys in ascending order, nil
-// if it has none.
+// group returns, for each shard, the indices of its keys in keys, in ascending
+// order, nil if there are none.
 func (c *Conn) group(front string, keys []string) [][]int {
 	groups := make([][]int, len(c.shards))
 	for i, key := range keys {
@@ -59,9 +59,9 @@ func (c *Conn) do(ctx context.Context, shard int, p *driver.Pipeline) error {
 	return c.shards[shard].store.Do(ctx, p)
 }
 
-// doEach runs ps[i] on shard i, all at once, and returns when all are done, so the
-// caller may then free or reuse the pipelines. It skips nil entries. It returns
-// the error of each, or nil if there is none.
+// doEach runs ps[i] on shard i, all at once, and returns when all are done, so
+// the caller may then free or reuse the pipelines. It skips nil entries. It
+// returns the error of each, or nil if there is none.
 func (c *Conn) doEach(ctx context.Context, ps []*driver.Pipeline) []error {
 	if c.previous == nil {
 		return doEach(ctx, c.shards, ps)
@@ -82,8 +82,8 @@ func (c *Conn) doEach(ctx context.Context, ps []*driver.Pipeline) []error {
 	return failed
 }
 
-// everyShard calls f for all shards at once and joins the errors in the order of
-// the shards, each with the name of its shard.
+// everyShard calls f for all shards at once and joins the errors in the order
+// of the shards, each with the name of its shard.
 func (c *Conn) everyShard(f func(shard int) error) error { return everyOf(c.shards, f) }
 
 // everyServer calls f for all servers at once, including previous shards, and
@@ -93,9 +93,9 @@ func (c *Conn) everyServer(ctx context.Context, f func(s shard) error) error {
 	return errors.Join(err, everyOf(servers, func(i int) error { return f(servers[i]) }))
 }
 
-// servers returns all shards, including previous ones, with a cluster replaced by
-// its masters. A cluster whose masters cannot be determined is left out, and its
-// error is part of err.
+// servers returns all shards, including previous ones, with a cluster replaced
+// by its masters. A cluster whose masters cannot be determined is left out, and
+// its error is part of err.
 func (c *Conn) servers(ctx context.Context) (all []shard, err error) {
 	for _, s := range slices.Concat(c.shards, c.previous.others()) {
 		divided, ok := s.store.(driver.Cluster)
@@ -115,9 +115,9 @@ func (c *Conn) servers(ctx context.Context) (all []shard, err error) {
 }
 
 // A Conn is a connection to one or more shards, with the prefix, version and
-// default time to live of their keys. [Open] and a [Registry] make one from DSNs,
-// [OpenPool] from redigo pools, and [NewConn] from any stores. A Conn is safe for
-// concurrent use. The Conn of an object is the first of these:
+// default time to live of their keys. [Open] and a [Registry] make one from
+// DSNs, [OpenPool] from redigo pools, and [NewConn] from any stores. A Conn is
+// safe for concurrent use. The Conn of an object is the first of these:
 //
 //   - the Conn passed to On,
 //   - the Conn of the context; see [WithConn],
@@ -155,7 +155,8 @@ func newConn(shards []shard, o ConnOptions) (*Conn, error) {
 	}
 	c := &Conn{name: o.Name, shards: shards, prefix: dotted(o.Prefix), ttl: o.TTL, observer: o.observer, tallies: new(tallies), near: new(nearConn)}
 	c.open, c.shut = context.WithCancel(context.Background())
-	// A waiting call occupies a connection: half of them stay free for other calls.
+	// A waiting call occupies a connection: half of them stay free for other
+	// calls.
 	c.waiters = make(chan struct{}, min(cmp.Or(o.own, defaultOwn)/2, maxWaiters))
 	if c.observer == nil {
 		c.observer = newObserver(o.Hooks)
@@ -179,8 +180,8 @@ func dotted(s string) string {
 }
 
 // front returns the beginning of all keys of a version: the connection's prefix
-// and the version, each with a dot. An empty version means the connection's own;
-// front then allocates nothing.
+// and the version, each with a dot. An empty version means the connection's
+// own; front then allocates nothing.
 func (c *Conn) front(version string) string {
 	if version == "" {
 		return c.own
@@ -191,11 +192,12 @@ func (c *Conn) front(version string) string {
 // defaultTTL returns the default time to live of objects, or 0 for none.
 func (c *Conn) defaultTTL() time.Duration { return c.ttl }
 
-// Name returns the connection's name, which is empty for the default connection.
+// Name returns the connection's name, which is empty for the default
+// connection.
 func (c *Conn) Name() string { return c.name }
 
-// Shards returns a new slice of the names of the shards in byte order, the order
-// in which a [Router] counts them.
+// Shards returns a new slice of the names of the shards in byte order, the
+// order in which a [Router] counts them.
 func (c *Conn) Shards() []string {
 	names := make([]string, len(c.shards))
 	for i, s := range c.shards {
@@ -216,8 +218,8 @@ func (c *Conn) String() string {
 // GoString returns the same as String.
 func (c *Conn) GoString() string { return c.String() }
 
-// LogValue implements [slog.LogValuer]. It returns the connection's name and the
-// names of its shards.
+// LogValue implements [slog.LogValuer]. It returns the connection's name and
+// the names of its shards.
 func (c *Conn) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("name", c.name), slog.Any("shards", c.Shards()))
 }
@@ -232,16 +234,17 @@ func (c *Conn) Close() error {
 	return everyOf(servers, func(i int) error { return servers[i].store.Close() })
 }
 
-// Ping sends PING to all shards at once, including previous shards, and to every
-// master of a Redis Cluster. Its error joins the errors of the servers that
-// failed, each with the name of its shard.
+// Ping sends PING to all shards at once, including previous shards, and to
+// every master of a Redis Cluster. Its error joins the errors of the servers
+// that failed, each with the name of its shard.
 func (c *Conn) Ping(ctx context.Context) error {
 	return c.everyServer(ctx, func(s shard) error { return simple(ctx, s, driver.ReadOnly, "PING") })
 }
 
-// UnsafeFlush removes all keys in the databases of all shards (FLUSHDB), including
-// keys of other programs and keys without the connection's prefix. Its error
-// joins the errors of the shards that failed; the other shards are then empty.
+// UnsafeFlush removes all keys in the databases of all shards (FLUSHDB),
+// including keys of other programs and keys without the connection's prefix.
+// Its error joins the errors of the shards that failed; the other shards are
+// then empty.
 func (c *Conn) UnsafeFlush(ctx context.Context) error {
 	defer c.near.flush()
 	return c.everyServer(ctx, func(s shard) error { return simple(ctx, s, 0, "FLUSHDB") })
@@ -274,14 +277,15 @@ func (c *Conn) Stats() Stats {
 	return s
 }
 
-// maxWaiters is the most dedicated connections on which calls wait for leases, so
-// that other calls have some, too.
+// maxWaiters limits the dedicated connections on which calls wait for leases:
+// other calls need some, too.
 const maxWaiters = 32
 
-// eachShard calls write for each shard with a group of keys, sends the pipelines
-// all at once, and calls read for one shard after another. Both run on the
-// caller's goroutine. It returns the error of each shard by its index. An error
-// of write means bad input: then nothing is sent, and each shard has the error.
+// eachShard calls write for each shard with a group of keys, sends the
+// pipelines all at once, and calls read for one shard after another. Both run
+// on the caller's goroutine. It returns the error of each shard by its index.
+// An error of write means bad input: then nothing is sent, and each shard has
+// the error.
 func eachShard(ctx context.Context, conn *Conn, mode driver.Mode, groups [][]int, write, read func(p *driver.Pipeline, group []int) error) []error {
 	ps := make([]*driver.Pipeline, len(groups))
 	errs := make([]error, len(groups))

@@ -1,14 +1,14 @@
 // Package caches provides typed cache objects that feel like Go's own data
 // structures and are stored in Redis: values ([Cache]), counters
 // ([CounterCache]), dicts ([DictCache]), sets ([SetCache]), sorted sets
-// ([SortedSetCache]) and gates for one-time work ([SentinelCache]). It also makes
-// functions remember their results ([Cached]).
+// ([SortedSetCache]) and gates for one-time work ([SentinelCache]). It also
+// makes functions remember their results ([Cached]).
 //
 // # Objects
 //
-// A type of objects, such as a [Cache], is usually a package-level variable. Its
-// Key method returns the object at a key, such as a [Value], and the object has
-// the operations:
+// A type of objects, such as a [Cache], is usually a package-level variable.
+// Its Key method returns the object at a key, such as a [Value], and the object
+// has the operations:
 //
 //	var profiles = caches.Cache[Profile]{Prefix: "profile", TTL: time.Hour}
 //
@@ -18,8 +18,9 @@
 // Types and objects are descriptions, not connections: making one contacts no
 // server and cannot fail. They are immutable, cheap to copy and safe for
 // concurrent use, and hold no stored data. To define your own object, embed one
-// in a struct. [Bind] makes a struct of several objects under one key. [GetMany],
-// [SetMany] and [DeleteMany] work on many values, in one round trip per shard.
+// in a struct. [Bind] makes a struct of several objects under one key.
+// [GetMany], [SetMany] and [DeleteMany] work on many values, in one round trip
+// per shard.
 //
 // # Connections
 //
@@ -29,14 +30,14 @@
 // connection. [DSN] describes the syntax. In code, use [Configure], [Open],
 // [OpenPool] or [NewConn].
 //
-// Options.Connection names the connection of a type. On pins a type or an object
-// to a connection, and [WithConn] sets the connection of a context. Opening a
-// connection never dials. If no connection is configured, operations return
-// [ErrNoConnection]; localhost is never assumed.
+// Options.Connection names the connection of a type. On pins a type or an
+// object to a connection, and [WithConn] sets the connection of a context.
+// Opening a connection never dials. If no connection is configured, operations
+// return [ErrNoConnection]; localhost is never assumed.
 //
-// A connection can also be to a Redis Cluster ("redis+cluster://") or to a master
-// monitored by Redis Sentinel ("redis+sentinel://"). If the shards change,
-// ConnOptions.Previous lets it find keys on their previous shards.
+// A connection can also be to a Redis Cluster ("redis+cluster://") or to a
+// master monitored by Redis Sentinel ("redis+sentinel://"). If the shards
+// change, ConnOptions.Previous lets it find keys on their previous shards.
 //
 // "locmem://" stores data in this process, so development and tests need no
 // server. "dummy://" stores nothing, which turns caching off.
@@ -57,8 +58,8 @@
 //
 // # Near values
 //
-// Options.Near keeps values, decoded, in this process after they are read, until
-// the server reports that they have changed; see [Near].
+// Options.Near keeps values, decoded, in this process after they are read,
+// until the server reports that they have changed; see [Near].
 //
 // # Observability
 //
@@ -81,7 +82,8 @@
 // The time to live of a type is Options.TTL, or else that of the connection, or
 // else unlimited. [TTLPolicy] says when it restarts. A write that can create a
 // key sets its expiry in the same command, script or transaction, so a crash
-// cannot leave a key that never expires. A failed write leaves the key unchanged.
+// cannot leave a key that never expires. A failed write leaves the key
+// unchanged.
 //
 // # Keys
 //
@@ -92,7 +94,8 @@
 //
 // # Testing
 //
-// Most tests need only caches.Configure("locmem://") in TestMain. A test with its
-// own connection passes it by [WithConn] or On. Package testutil starts real
-// Redis servers, breaks connections, and has a conformance suite for stores.
+// Most tests need only caches.Configure("locmem://") in TestMain. A test with
+// its own connection passes it by [WithConn] or On. Package testutil starts
+// real Redis servers, breaks connections, and has a conformance suite for
+// stores.
 package caches

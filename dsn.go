@@ -29,14 +29,15 @@ import (
 //	dummy://                            stores nothing, replies as an empty server
 //
 // and [Register] adds others. The default host is localhost, the default port
-// 6379 (26379 for Sentinels), the default database 0. Several hosts of redis and
-// rediss are shards of one connection, as are several DSNs with the same name.
+// 6379 (26379 for Sentinels), the default database 0. Several hosts of redis
+// and rediss are shards of one connection, as are several DSNs with the same
+// name.
 //
 // User, password, socket path, name and option values are percent-decoded: "/",
-// "?", "#" and "@" in a password are written %2F, %3F, %23 and %40. If there is no
-// ":" before the "@", the text is a password, for servers that have no users. An
-// empty password is an error, since it usually comes from an unset variable; with
-// allow_no_auth=1 it means none.
+// "?", "#" and "@" in a password are written %2F, %3F, %23 and %40. Without a
+// ":", the text before the "@" is the password, for servers that have no users.
+// An empty password is an error, since it usually comes from an unset variable;
+// with allow_no_auth=1 it means no password.
 //
 // Each option may occur once. Durations are Go's ("90s", "1h") or whole seconds
 // ("3600"). Switches are 1, 0, true or false.
@@ -107,8 +108,8 @@ type options struct {
 	sentinelPassword         secret
 }
 
-// A secret keeps text in a closure. Code that prints by reflection, even without
-// calling our methods, shows only an address.
+// A secret keeps text in a closure. Code that prints by reflection, even
+// without calling our methods, shows only an address.
 type secret func() string
 
 func (s secret) reveal() string {
@@ -143,9 +144,10 @@ func parseDSN(s string) (*DSN, error) {
 	return d, nil
 }
 
-// parse cuts s from the outside in. The name comes first, so that any other error
-// is kept under the right name. Nothing behind the scheme is parsed, let alone
-// shown, before a stray "@", which could make it part of a password, is ruled out.
+// parse cuts s from the outside in. The name comes first, so that any other
+// error is kept under the right name. Nothing behind the scheme is parsed, let
+// alone shown, before a stray "@", which could make it part of a password, is
+// ruled out.
 func (d *DSN) parse(s string) error {
 	rest, fragment, _ := strings.Cut(s, "#")
 	if err := d.parseName(fragment); err != nil {
@@ -171,13 +173,14 @@ func (d *DSN) parse(s string) error {
 	return d.parseParts(authority, path, options)
 }
 
-// errStrayAt reports an "@" behind the host. The text before it may be the second
-// half of a password, which must not be shown as a path, an option or a name.
+// errStrayAt reports an "@" behind the host. The text before it may be the
+// second half of a password, which must not be shown as a path, an option or a
+// name.
 var errStrayAt = errors.New(`there is an "@" behind the host: inside a user or password write "/" as %2F, "?" as %3F and "#" as %23; anywhere else write "@" as %40`)
 
-// parseParts parses the parts between scheme and name. The options come before the
-// user, since allow_no_auth says what an empty password means. The last "@" ends
-// the password, so an unescaped "@" does not cut it short.
+// parseParts parses the parts between scheme and name. The options come before
+// the user, since allow_no_auth says what an empty password means. The last "@"
+// ends the password, so an unescaped "@" does not cut it short.
 func (d *DSN) parseParts(authority, path, options string) error {
 	info, hosts, hasInfo := cutLast(authority, "@")
 	if hasInfo && !d.of.auth {
@@ -197,8 +200,8 @@ func (d *DSN) parseParts(authority, path, options string) error {
 	return d.check()
 }
 
-// cutLast is like strings.Cut, but cuts around the last sep. Without one, all of s
-// is after it.
+// cutLast is like strings.Cut, but cuts around the last sep. Without one, all
+// of s is after it.
 func cutLast(s, sep string) (before, after string, found bool) {
 	if i := strings.LastIndex(s, sep); i >= 0 {
 		return s[:i], s[i+len(sep):], true
@@ -206,8 +209,8 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return "", s, false
 }
 
-// parseName parses the fragment. Names are shown everywhere and become part of the
-// names of variables, so few characters are allowed.
+// parseName parses the fragment. Names are shown everywhere and become part of
+// the names of variables, so few characters are allowed.
 func (d *DSN) parseName(fragment string) error {
 	if strings.ContainsRune(fragment, '@') {
 		return errStrayAt
@@ -223,9 +226,9 @@ func (d *DSN) parseName(fragment string) error {
 	return nil
 }
 
-// parseUserinfo parses user and password. Without a password AUTH is not sent and
-// the server sees the default user, so Username must not say otherwise: the user
-// is dropped.
+// parseUserinfo parses user and password. Without a password AUTH is not sent
+// and the server sees the default user, so Username must not say otherwise: the
+// user is dropped.
 func (d *DSN) parseUserinfo(info string) error {
 	user, password, ok := strings.Cut(info, ":")
 	if !ok { // redis://password@host, as Heroku writes it and redis-cli reads it
@@ -268,12 +271,13 @@ func (d *DSN) check() error {
 func (d DSN) Password() string { return d.password.reveal() }
 
 // Path returns the socket of redis+unix. For a registered scheme it returns the
-// path behind the hosts, percent-decoded and without the leading slash. For other
-// schemes it is empty.
+// path behind the hosts, percent-decoded and without the leading slash. For
+// other schemes it is empty.
 func (d DSN) Path() string { return d.path.reveal() }
 
-// Option returns the percent-decoded text of an option, or "" if it is not set. It
-// is for the opener of a registered scheme, which must validate its own options.
+// Option returns the percent-decoded text of an option, or "" if it is not set.
+// It is for the opener of a registered scheme, which must validate its own
+// options.
 func (d DSN) Option(name string) string {
 	value, _ := d.option(name)
 	return value
@@ -460,8 +464,8 @@ func (d *DSN) parseQuery(s string) error {
 	return nil
 }
 
-// splitOption parses "name=value". It accepts only text that looks like the name
-// of an option, since errors show the name.
+// splitOption parses "name=value". It accepts only text that looks like the
+// name of an option, since errors show the name.
 func splitOption(item string) (name, value string, err error) {
 	name, value, ok := strings.Cut(item, "=")
 	if !ok || name == "" || len(name) > 40 || !allIn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") {
@@ -476,8 +480,8 @@ func splitOption(item string) (name, value string, err error) {
 	return name, value, nil
 }
 
-// setOption sets one option. A mistyped one must not be silently ignored, as most
-// clients do: the cache would run without the limit that its operator set.
+// setOption sets one option. A mistyped one must not be silently ignored, as
+// most clients do: the cache would run without the limit that its operator set.
 func (d *DSN) setOption(name, value string) error {
 	o := optionNamed(name)
 	switch {
@@ -554,8 +558,8 @@ func setPrevious(o *options, v string) error {
 // routers are the routers that a DSN can name.
 var routers = map[string]Router{"crc32": CRC32{}, "ketama": Ketama{}}
 
-// setNode allows the characters of the default, "host:port/db", so that a server
-// that moves can keep the name by which its keys are routed.
+// setNode allows the characters of the default, "host:port/db", so that a
+// server that moves can keep the name by which its keys are routed.
 func setNode(o *options, v string) error {
 	if !allIn(v, nodeBytes) {
 		return errors.New("has other characters than letters, digits and _ - . : / [ ]")
@@ -584,8 +588,8 @@ func setCount(dst *int, v string, least int) (err error) {
 	return err
 }
 
-// setSwitch refuses words such as "yes" and "on": clients disagree about them, and
-// a misread one would turn TLS checks off or leave them on.
+// setSwitch refuses words such as "yes" and "on": clients disagree about them,
+// and a misunderstanding would turn TLS checks off, or leave them on.
 func setSwitch(dst *bool, v string) error {
 	switch v {
 	case "1", "true":

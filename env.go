@@ -11,8 +11,8 @@ import (
 	"github.com/kelseyhightower/envconfig"
 )
 
-// The environment: CACHES_DSN and CACHES_DSN_<suffix> are connections, and a few
-// scalar variables are defaults for their options.
+// The environment: CACHES_DSN and CACHES_DSN_<suffix> are connections, and a
+// few scalar variables are defaults for their options.
 
 // A source is the text of one DSN, and its origin for errors.
 type source struct {
@@ -30,7 +30,8 @@ func (s source) name(d *DSN) string {
 }
 
 // variables returns the CACHES_ variables of an environment. If a name occurs
-// twice, the last value is used, as by package os/exec; an empty one is dropped.
+// twice, the last value is used, as in package os/exec. An empty value means
+// that the variable is not set.
 func variables(environ []string) map[string]string {
 	vars := make(map[string]string)
 	for _, v := range environ {
@@ -64,7 +65,8 @@ func envSources(vars map[string]string) []source {
 	return all
 }
 
-// number is the sort key of a suffix: none first, then numbers, then names.
+// number is the sort key of a suffix: no suffix first, then numbers, then
+// names.
 func number(suffix string) uint64 {
 	n, err := strconv.ParseUint(suffix, 10, 64)
 	switch {
@@ -76,9 +78,9 @@ func number(suffix string) uint64 {
 	return n + 1
 }
 
-// settings are the scalar variables. They stay text, since each is parsed as the
-// DSN option of its name. Besides, envconfig repeats the value of a typed field
-// in its error.
+// settings are the scalar variables. They stay text, since each is parsed as
+// the DSN option of its name, and since envconfig's errors repeat the values of
+// typed fields.
 type settings struct {
 	TTL            string
 	Prefix         string

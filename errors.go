@@ -16,9 +16,9 @@ import (
 // errEnded is the error of an operation that ended its goroutine.
 var errEnded = errors.New("caches: the operation ended its goroutine (runtime.Goexit)")
 
-// isFault reports whether err may be temporary, such as an unavailable server or
-// an error reply. All other errors are mistakes in the program, such as an unknown
-// connection or a value that cannot be serialized.
+// isFault reports whether err may be temporary, such as an unavailable server
+// or an error reply. All other errors are mistakes in the program, such as an
+// unknown connection or a value that cannot be serialized.
 func isFault(err error) bool {
 	if _, ok := errors.AsType[*ServerError](err); ok {
 		return true
@@ -35,14 +35,15 @@ func isFault(err error) bool {
 
 const sendAgain = 3 // most repetitions after an unanswered call
 
-// unanswered reports whether the reply was lost before the deadline of the call.
+// unanswered reports whether the reply was lost before the deadline of the
+// call.
 func unanswered(ctx context.Context, err error) bool {
 	return errors.Is(err, ErrUnknownOutcome) && !errors.Is(err, context.DeadlineExceeded) && !flight.Ended(ctx)
 }
 
-// Errors to test for with [errors.Is]. Every error of an object's operation is an
-// *[OpError] that wraps one of these, a *[ServerError], or a description of bad
-// input.
+// Errors to test for with [errors.Is]. Every error of an object's operation is
+// an *[OpError] that wraps one of these, a *[ServerError], or a description of
+// bad input.
 var (
 	// ErrMiss reports that there is no value. It is not a fault: statistics do not
 	// count it as an error, and it need not be logged.
@@ -134,8 +135,8 @@ func (e *OpError) Error() string {
 // Unwrap returns the cause.
 func (e *OpError) Unwrap() error { return e.Err }
 
-// A KeysError is the error of an operation on many keys, some of which failed. The
-// results of the other keys are valid and are returned with the error.
+// A KeysError is the error of an operation on many keys, some of which failed.
+// The results of the other keys are valid and are returned with the error.
 type KeysError struct {
 	Op   string   // the function: "GetMany"
 	Keys []string // the full keys that failed, in no particular order
@@ -239,8 +240,9 @@ func corrupt(err error) error {
 }
 
 // A corruption is ErrCorrupt with the decoder's error. Decoders may repeat the
-// value that they cannot read, and errors go to logs, where values must not be. So
-// Error shows only errors known not to contain it. Unwrap returns all of them.
+// value that they cannot read, and errors go to logs, where values must not be.
+// So Error shows only errors known not to contain it. [errors.As] finds all of
+// them.
 type corruption struct{ cause error }
 
 func (e *corruption) Error() string {
@@ -254,7 +256,8 @@ type reason string
 
 func (r reason) Error() string { return string(r) }
 
-// discreet returns the text of a decoder's error if it cannot contain the value.
+// discreet returns the text of a decoder's error, or another if that may
+// contain the value.
 func discreet(err error) string {
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return mistyped(wrong)

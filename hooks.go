@@ -13,11 +13,11 @@ import (
 )
 
 // Hooks are callbacks that observe operations, loads, faults, invalidations and
-// connection states. A nil hook costs nothing. Hooks run on the goroutine of the
-// call, which waits for them, so they should be quick. They must be safe for
-// concurrent use. A hook that panics does not affect the call: the first panic is
-// passed to Error, as a [HookPanic] in CallInfo.Swallowed, or to [slog.Default] if
-// Error is nil or has panicked itself.
+// connection states. A nil hook costs nothing. Hooks run on the goroutine of
+// the call, which waits for them, so they should be quick. They must be safe
+// for concurrent use. A hook that panics does not affect the call: the first
+// panic is passed to Error, as a [HookPanic] in CallInfo.Swallowed, or to
+// [slog.Default] if Error is nil or has panicked itself.
 //
 // A hook may read its CallInfo until it returns, and must not modify it. A
 // CallInfo contains keys and tags unchanged, but never values.
@@ -129,8 +129,8 @@ func wordOf[N ~uint8](i N, words ...string) string {
 	return fmt.Sprintf("%T(%d)", i, uint8(i))
 }
 
-// An observer has the Hooks of one connection or cached function. A nil observer
-// has none.
+// An observer has the Hooks of one connection or cached function. A nil
+// observer has none.
 type observer struct {
 	hooks Hooks
 	fell  atomic.Bool // a panic was reported; later ones are not
@@ -204,8 +204,8 @@ func (o *observer) state(s StateInfo) {
 	}
 }
 
-// isOpFault reports whether err is the error of an operation, but not a miss. Any
-// other error is that of a cached function's own function.
+// isOpFault reports whether err is the error of an operation, but not a miss.
+// Any other error is that of a cached function's own function.
 func isOpFault(err error) bool {
 	if err == nil || errors.Is(err, ErrMiss) {
 		return false
@@ -245,7 +245,8 @@ func LogHooks(l *slog.Logger) *Hooks {
 	}
 }
 
-// LogValue implements [slog.LogValuer]. It returns the fields that are not zero.
+// LogValue implements [slog.LogValuer]. It returns the fields that are not
+// zero.
 func (c *CallInfo) LogValue() slog.Value {
 	all := []slog.Attr{
 		slog.String("op", c.Op), slog.String("conn", c.Conn), slog.String("shard", c.Shard), slog.String("type", c.Type),

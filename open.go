@@ -13,13 +13,14 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// Open returns the connection that dsns describe. Each host of each DSN is a
-// shard. Open reads the TLS files that the DSNs name but does not dial: the first
-// operation, or [Conn.Ping], reports a server that cannot be reached.
+// Open returns the connection that dsns describe. Each host of a DSN is a
+// shard, but the hosts of a Redis Cluster, or several Sentinels, are together
+// one shard. Open reads the TLS files that the DSNs name but does not dial: the
+// first operation, or [Conn.Ping], reports a server that cannot be reached.
 func Open(dsns ...string) (*Conn, error) { return OpenWith(nil, dsns...) }
 
-// OpenWith is like [Open], with options that override those of the DSNs. A nil o
-// overrides nothing.
+// OpenWith is like [Open], with options that override those of the DSNs. A nil
+// o overrides nothing.
 func OpenWith(o *ConnOptions, dsns ...string) (*Conn, error) {
 	g := &group{}
 	for _, s := range codeSources(dsns) {
@@ -29,14 +30,14 @@ func OpenWith(o *ConnOptions, dsns ...string) (*Conn, error) {
 }
 
 // OpenPool returns a connection over the caller's pool, which must be set up as
-// [redigo.FromPool] describes. Closing the connection does not close the pool. Only
-// the options Name, Prefix, Version, TTL, Hooks, Timeout and Router apply.
+// [redigo.FromPool] describes. Closing the connection does not close the pool.
+// Only the options Name, Prefix, Version, TTL, Hooks, Timeout and Router apply.
 func OpenPool(pool *redis.Pool, o *ConnOptions) (*Conn, error) {
 	return OpenPools(map[string]*redis.Pool{"pool": pool}, o)
 }
 
-// OpenPools is like [OpenPool] with several pools, one for each shard. The keys of
-// the map are the names of the shards.
+// OpenPools is like [OpenPool] with several pools, one for each shard. The keys
+// of the map are the names of the shards.
 func OpenPools(pools map[string]*redis.Pool, o *ConnOptions) (*Conn, error) {
 	opts := deref(o)
 	if err := opts.check(); err != nil {
@@ -90,8 +91,9 @@ type group struct {
 	errs []error
 }
 
-// add adds a DSN, or the error in its place. One error makes the whole connection
-// fail: with a shard missing, keys would be routed to the wrong shards.
+// add adds a DSN, or the error in its place. One error makes the whole
+// connection fail: with a shard missing, keys would be routed to the wrong
+// shards.
 func (g *group) add(d *DSN, err error) {
 	if err != nil {
 		g.errs = append(g.errs, err)
@@ -100,8 +102,7 @@ func (g *group) add(d *DSN, err error) {
 	g.dsns = append(g.dsns, d)
 }
 
-// codeSources returns the sources of DSNs given in code. If there are several,
-// errors name each by its number.
+// codeSources returns the sources of DSNs given in code, numbered if several.
 func codeSources(dsns []string) []source {
 	all := make([]source, len(dsns))
 	for i, text := range dsns {
@@ -156,8 +157,8 @@ func (g *group) open(o ConnOptions, defaults settings) (*Conn, error) {
 	return g.connect(o)
 }
 
-// connect opens the shards. If one fails, it closes the shards already opened: a
-// named store in this process would otherwise never be closed.
+// connect opens the shards. If one fails, it closes the shards already opened:
+// a named store in this process would otherwise never be closed.
 func (g *group) connect(o ConnOptions) (*Conn, error) {
 	var shards []shard
 	o.observer, o.own = newObserver(o.Hooks), o.OwnConns
@@ -241,8 +242,7 @@ func closeShards(shards []shard) {
 	}
 }
 
-// merge sets, from the DSNs of one connection, options that o leaves unset. The
-// DSNs must not contradict each other.
+// merge sets options that o leaves unset from the DSNs of one connection.
 func (o *ConnOptions) merge(dsns []*DSN) error {
 	var router, previous, previousRouter string
 	err := errors.Join(
@@ -266,8 +266,8 @@ func (o *ConnOptions) merge(dsns []*DSN) error {
 	return err
 }
 
-// agree sets *dst, unless it is set, to the value of an option in dsns. DSNs may
-// omit the option, but not give it different values.
+// agree sets *dst, unless it is set, to the value of an option in dsns. DSNs
+// may omit the option, but not give it different values.
 func agree[T comparable](dsns []*DSN, option string, dst *T, of func(*DSN) T) error {
 	var none, agreed T
 	for _, d := range dsns {

@@ -52,15 +52,15 @@ var registered struct {
 }
 
 // Register adds a scheme for all DSNs of this process. Call it when the program
-// starts, before the first object is used. A name consists of at most 40 lower-case
-// letters, digits and + - . and begins with a letter. Register panics if the name
-// is invalid or already in use, or if open is nil.
+// starts, before the first object is used. A name consists of at most 40
+// lower-case letters, digits and + - . and begins with a letter. Register
+// panics if the name is invalid or already in use, or if open is nil.
 //
-// Open is called once for each host of a DSN, with a DSN that has only this host,
-// or once if there are no hosts. Its errors are returned to users of the
+// Open is called once for each host of a DSN, with a DSN that has only this
+// host, or once if there are no hosts. Its errors are returned to users of the
 // connection and should not show the result of [DSN.Password]. The options ttl,
-// prefix, version, router and node have their usual meaning. All others belong to
-// open; see [DSN.Option].
+// prefix, version, router and node have their usual meaning. All others belong
+// to open; see [DSN.Option].
 func Register(name string, open func(*DSN) (driver.Store, error)) {
 	registered.Lock()
 	defer registered.Unlock()
@@ -82,8 +82,8 @@ func Register(name string, open func(*DSN) (driver.Store, error)) {
 	}}
 }
 
-// schemeName reports whether s can be the name of a scheme (RFC 3986, section 3.1,
-// in lower case).
+// schemeName reports whether s can be the name of a scheme (RFC 3986, section
+// 3.1, in lower case).
 func schemeName(s string) bool {
 	return s != "" && s[0] >= 'a' && s[0] <= 'z' && len(s) <= 40 && allIn(s, "abcdefghijklmnopqrstuvwxyz0123456789+-.")
 }
@@ -143,8 +143,8 @@ func openStore(d *DSN, o *ConnOptions) (driver.Store, error) {
 	return store, nil
 }
 
-// openMemory opens a store in this process. Without a name it is not shared. With
-// a name it exists until the last connection to it is closed.
+// openMemory opens a store in this process. Without a name it is not shared.
+// With a name it exists until the last connection to it is closed.
 func openMemory(d *DSN, _ *ConnOptions) (driver.Store, error) {
 	o := memory.Options{MaxEntries: d.options.maxsize}
 	if len(d.Hosts) == 0 {
@@ -153,8 +153,8 @@ func openMemory(d *DSN, _ *ConnOptions) (driver.Store, error) {
 	return memory.Shared(d.Hosts[0], o)
 }
 
-// openDummy opens a store that executes each command, with errors for wrong types
-// and arguments, but keeps nothing.
+// openDummy opens a store that executes each command, with errors for wrong
+// types and arguments, but keeps nothing.
 func openDummy(*DSN, *ConnOptions) (driver.Store, error) {
 	return memory.Open(memory.Options{Forget: true})
 }
@@ -195,8 +195,8 @@ func openSentinel(d *DSN, o *ConnOptions) (driver.Store, error) {
 	})
 }
 
-// config returns the configuration of connections to a server of d. Options in o
-// override those of the DSN; zero means the default of [redigo.Config].
+// config returns the configuration of connections to a server of d. Options in
+// o override those of the DSN; zero means the default of [redigo.Config].
 func (d *DSN) config(o *ConnOptions) (c redigo.Config, err error) {
 	c = redigo.Config{
 		Username:       d.Username,
@@ -220,8 +220,8 @@ func (d *DSN) config(o *ConnOptions) (c redigo.Config, err error) {
 	return c, err
 }
 
-// tlsConfig returns the TLS configuration of d, nil for a scheme without TLS. Code
-// is ConnOptions.TLS.
+// tlsConfig returns the TLS configuration of d, nil for a scheme without TLS.
+// Code is ConnOptions.TLS.
 func tlsConfig(d *DSN, code *tls.Config) (*tls.Config, error) {
 	switch secured := d.of.scope&inTLS != 0; {
 	case secured && code != nil:

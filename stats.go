@@ -23,12 +23,12 @@ type Stats struct {
 	Shards map[string]driver.Stats
 }
 
-// TypeStats holds the counts of one type of objects. An operation that includes a
-// look-up counts as that look-up. An operation on many keys counts as one look-up
-// for each key.
+// TypeStats holds the counts of one type of objects. An operation that includes
+// a look-up counts as that look-up. An operation on many keys counts as one
+// look-up for each key.
 type TypeStats struct {
 	Hits      int64 // look-ups that found a value in the store
-	NearHits  int64 // look-ups that found a value in this process's near cache
+	NearHits  int64 // look-ups that found a value in the near cache
 	StaleHits int64 // look-ups served with an expired value; see CachedOptions.Stale
 	Misses    int64 // look-ups that found no valid value
 	Others    int64 // successful operations without a look-up
@@ -45,8 +45,8 @@ type TypeStats struct {
 // Lookups returns the number of look-ups without a fault.
 func (s TypeStats) Lookups() int64 { return s.Hits + s.NearHits + s.StaleHits + s.Misses }
 
-// HitRatio returns the fraction of look-ups that found a value, from 0 to 1. It is
-// 0 if there were no look-ups.
+// HitRatio returns the fraction of look-ups that found a value, from 0 to 1. It
+// is 0 if there were no look-ups.
 func (s TypeStats) HitRatio() float64 {
 	if n := s.Lookups(); n > 0 {
 		return 1 - float64(s.Misses)/float64(n)
@@ -71,9 +71,9 @@ const (
 	counters
 )
 
-// A tally has the counters of one type on one connection. Each counter is divided
-// among several cells, one of which is chosen at random for each count: with only
-// one, processors would wait for each other.
+// A tally has the counters of one type on one connection. Each counter is
+// divided among several cells, one of which is chosen at random for each count:
+// with only one, processors would wait for each other.
 type tally struct {
 	cells [tallyCells]struct {
 		n [counters]atomic.Int64
@@ -139,14 +139,15 @@ func (t *tally) sum() TypeStats {
 	}
 }
 
-// maxTypes bounds the types that are counted separately, so that prefixes made at
-// run time do not fill the memory.
+// maxTypes bounds the types that are counted separately, so that prefixes made
+// at run time do not fill the memory.
 const maxTypes = 1000
 
 // otherTypes is the name of the types beyond maxTypes.
 const otherTypes = "(others)"
 
-// A tallies holds the tallies of a connection by type. The zero value is usable.
+// A tallies holds the tallies of a connection by type. The zero value is
+// usable.
 type tallies struct {
 	mu sync.Mutex // held by writers
 	// The map is replaced, never modified, so readers take no lock.

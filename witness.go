@@ -2,9 +2,9 @@ package caches
 
 import "context"
 
-// A witness counts the calls on one type of objects on one connection, and reports
-// them to the hooks of the connection and of the cached function. It is for calls
-// of several steps; a query reports for itself.
+// A witness counts the calls on one type of objects on one connection, and
+// reports them to the hooks of the connection and of the cached function. It is
+// for calls of several steps; a query reports for itself.
 type witness struct {
 	*tally
 	conn     *Conn
@@ -20,9 +20,9 @@ func (c *Conn) witness(o *Options, fn *observer) witness {
 // heard reports whether there are hooks. A CallInfo is made only if there are.
 func (w witness) heard() bool { return w.conn.observer != nil || w.fn != nil }
 
-// called, failed, loaded and invalidated report a call, the fault of a call, a run
-// of a cached function's own function, and an invalidation. They count nothing.
-// They set the fields Conn and Type of c.
+// called, failed, loaded and invalidated report a call, the fault of a call, a
+// run of a cached function's own function, and an invalidation. They count
+// nothing. They set the fields Conn and Type of c.
 func (w witness) called(ctx context.Context, c *CallInfo) { w.tell(ctx, c, (*observer).called) }
 
 func (w witness) failed(ctx context.Context, c *CallInfo) { w.tell(ctx, c, (*observer).failed) }
