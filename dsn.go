@@ -134,8 +134,7 @@ func ParseDSN(s string) (*DSN, error) {
 }
 
 // parseDSN is like ParseDSN but returns a DSN even with an error. Unless the
-// fragment is invalid the DSN has its Name, under which a Registry keeps the
-// error.
+// fragment is invalid it has the Name, under which a Registry keeps the error.
 func parseDSN(s string) (*DSN, error) {
 	d := &DSN{}
 	if err := d.parse(s); err != nil {

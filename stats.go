@@ -23,9 +23,8 @@ type Stats struct {
 	Shards map[string]driver.Stats
 }
 
-// TypeStats holds the counts of one type of objects. An operation that includes
-// a look-up counts as that look-up. An operation on many keys counts as one
-// look-up for each key.
+// TypeStats holds the counts of one type of objects. An operation with a
+// look-up counts as the look-up, an operation on many keys as one for each key.
 type TypeStats struct {
 	Hits      int64 // look-ups that found a value in the store
 	NearHits  int64 // look-ups that found a value in the near cache
