@@ -261,8 +261,7 @@ func (r *Registry) String() string { return "caches.Registry(" + quoteAll(r.Name
 // GoString returns the same as String.
 func (r *Registry) GoString() string { return r.String() }
 
-// LogValue implements [slog.LogValuer]. It returns the names of the
-// connections.
+// LogValue implements [slog.LogValuer]. It returns the names.
 func (r *Registry) LogValue() slog.Value { return slog.AnyValue(r.Names()) }
 
 // Configure calls [Registry.Configure] on the default registry.

@@ -218,8 +218,8 @@ func (c *Conn) String() string {
 // GoString returns the same as String.
 func (c *Conn) GoString() string { return c.String() }
 
-// LogValue implements [slog.LogValuer]. It returns the connection's name and
-// the names of its shards.
+// LogValue implements [slog.LogValuer]. It returns the name and
+// the shards.
 func (c *Conn) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("name", c.name), slog.Any("shards", c.Shards()))
 }
