@@ -285,3 +285,16 @@ func mistyped(e *json.UnmarshalTypeError) string {
 	}
 	return text
 }
+
+// errNil reports a nil reply to a command that always has a value. It is not a
+// miss, which only a look-up returns.
+var errNil = fmt.Errorf("%w: a nil reply where a value was expected", ErrProtocol)
+
+// present returns the bytes of a reply in place. A nil reply is an error.
+func present(r driver.Reply) ([]byte, error) {
+	data, ok, err := r.Bytes()
+	if err == nil && !ok {
+		err = errNil
+	}
+	return data, err
+}

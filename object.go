@@ -530,19 +530,6 @@ func (q *query) fail(err error) error {
 	return q.err
 }
 
-// errNil reports a nil reply to a command that always has a value. It is not a
-// miss, which only a look-up returns.
-var errNil = fmt.Errorf("%w: a nil reply where a value was expected", ErrProtocol)
-
-// present returns the bytes of a reply in place. A nil reply is an error.
-func present(r driver.Reply) ([]byte, error) {
-	data, ok, err := r.Bytes()
-	if err == nil && !ok {
-		err = errNil
-	}
-	return data, err
-}
-
 // int runs a query whose first reply is an integer.
 func (q *query) int(ctx context.Context) (int64, error) {
 	if err := q.run(ctx); err != nil {

@@ -82,7 +82,8 @@ func NewConn(shards map[string]driver.Store, o *ConnOptions) (*Conn, error) {
 		}
 		previous = append(previous, previousShard{c.shards[i], i})
 	}
-	return c, c.setPrevious(previous, deref(o))
+	c.previous, err = newPreviousRing(previous, c.shards, c.prefix, deref(o))
+	return c, err
 }
 
 // A group is the DSNs of one connection, and the errors of its invalid DSNs.
@@ -202,11 +203,11 @@ func (g *group) remember(c *Conn, o ConnOptions) error {
 		}
 		all = append(all, s)
 	}
-	if err := c.setPrevious(all, o); err != nil {
+	var err error
+	if c.previous, err = newPreviousRing(all, c.shards, c.prefix, o); err != nil {
 		closeShards(opened)
-		return err
 	}
-	return nil
+	return err
 }
 
 // previousShard finds the previous shard of a name among the current shards, or

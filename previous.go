@@ -27,16 +27,17 @@ type previousShard struct {
 	same int // its index among the connection's shards, -1 if it is none of them
 }
 
-// setPrevious makes the connection find the keys that were divided among all.
-func (c *Conn) setPrevious(all []previousShard, o ConnOptions) error {
+// newPreviousRing returns the ring of all, for a connection over current whose keys
+// begin with prefix; nil if all is empty.
+func newPreviousRing(all []previousShard, current []shard, prefix string, o ConnOptions) (*previousRing, error) {
 	if len(all) == 0 {
-		return nil
+		return nil, nil
 	}
 	slices.SortFunc(all, func(a, b previousShard) int { return strings.Compare(a.name, b.name) })
 	ring, same := &previousRing{}, make([]int, len(all))
 	for i, s := range all {
 		if i > 0 && s.name == all[i-1].name {
-			return fmt.Errorf("caches: previous: %q is named twice", s.name)
+			return nil, fmt.Errorf("caches: previous: %q is named twice", s.name)
 		}
 		ring.shards, same[i] = append(ring.shards, s.shard), s.same
 		if s.same < 0 {
@@ -47,8 +48,8 @@ func (c *Conn) setPrevious(all []previousShard, o ConnOptions) error {
 		return func(ctx context.Context, ps []*driver.Pipeline) []error { return doEach(ctx, shards, ps) }
 	}
 	config := move.Config{
-		Previous: on(ring.shards), Current: on(c.shards), Shards: len(c.shards), Same: same,
-		Layout: layout{c.prefix}, Unanswered: unanswered,
+		Previous: on(ring.shards), Current: on(current), Shards: len(current), Same: same,
+		Layout: layout{prefix}, Unanswered: unanswered,
 	}
 	if len(all) > 1 {
 		r := o.PreviousRouter
@@ -59,8 +60,7 @@ func (c *Conn) setPrevious(all []previousShard, o ConnOptions) error {
 		config.Route = func(key string) int { return route("", key) }
 	}
 	ring.Mover = move.New(config)
-	c.previous = ring
-	return nil
+	return ring, nil
 }
 
 // others returns the shards that are only in the previous ring.
