@@ -16,7 +16,7 @@ import (
 // together, in a few writes to each server, and each operation gives its result to
 // a [Promise].
 //
-//	b := caches.NewBatch()
+//	b := new(caches.Batch)
 //	ada := caches.Later(b, profiles.Key("ada").Get) // a method value of any object …
 //	size := caches.Later(b, online.Key("eu").Len)
 //	b.Do(func(ctx context.Context) error { return prefs.Key(42).Set(ctx, "theme", "dark") }) // … or a function
@@ -48,9 +48,6 @@ type task struct {
 // maxRunning is how many operations of one Run are in progress at once. With it, a
 // thousand gets take some 15 writes to a server, a hundred take 2 to 4.
 const maxRunning = 256
-
-// NewBatch returns an empty Batch.
-func NewBatch() *Batch { return new(Batch) }
 
 // Later adds op to b and returns the promise of its result. op may be a method
 // value of any object that takes only a context, such as profiles.Key(42).Get. It
@@ -314,9 +311,6 @@ func (p *Promise[T]) Value(ctx context.Context) (T, error) {
 		return zero, flight.Reason(ctx)
 	}
 }
-
-// IsPending reports whether there is no result yet.
-func (p *Promise[T]) IsPending() bool { return !p.IsResolved() }
 
 // IsResolved reports whether there is a result: a value or an error.
 func (p *Promise[T]) IsResolved() bool {

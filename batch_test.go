@@ -24,7 +24,7 @@ func ExampleBatch() {
 	online := caches.SetCache[int]{Prefix: "online", TTL: time.Minute}
 	prefs := caches.DictCache[string, string]{Prefix: "prefs"}
 
-	b := caches.NewBatch()
+	b := new(caches.Batch)
 	nobody := caches.Later(b, profiles.Key("nobody").Get) // any method that takes a context …
 	size := caches.Later(b, online.Key("asia").Len)
 	b.Do(func(ctx context.Context) error { // … or a function
@@ -51,7 +51,7 @@ func ExampleCachedFunc_Later() {
 		return n * n, nil
 	}, &caches.CachedOptions[int, int]{Name: "square"})
 
-	b := caches.NewBatch()
+	b := new(caches.Batch)
 	var squares []*caches.Promise[int]
 	for n := range 4 {
 		squares = append(squares, square.Later(b, n)) // one command per shard fetches all that are remembered
@@ -76,7 +76,7 @@ func ExamplePromise_Then() {
 	posts.Key(7).Update(ctx, map[string]string{"title": "Notes", "author": "ada"})
 	posts.Key("ada").Set(ctx, "name", "Ada Lovelace")
 
-	b := caches.NewBatch()
+	b := new(caches.Batch)
 	title := caches.Later(b, func(ctx context.Context) (string, error) { return posts.Key(7).Get(ctx, "title") })
 	var author *caches.Promise[string]
 	caches.Later(b, func(ctx context.Context) (string, error) { return posts.Key(7).Get(ctx, "author") }).
@@ -115,7 +115,7 @@ func expect[T any](p *batchPlan, b *caches.Batch, op func(context.Context) (T, e
 		assert.ErrorIs(t, err, wantErr)
 		assert.Equal(t, want, got)
 		assert.True(t, promise.IsResolved())
-		assert.False(t, promise.IsPending())
+		assert.False(t, !promise.IsResolved())
 	})
 }
 
@@ -173,7 +173,7 @@ func TestBatchDoesAsPlanned(t *testing.T) {
 				}
 				return n * n, nil
 			}, &caches.CachedOptions[int, int]{Name: "square", Early: -1})
-		b := caches.NewBatch()
+		b := new(caches.Batch)
 		for range rounds {
 			p.checks = nil
 			keys := p.random.Perm(60)[:1+p.random.IntN(59)]
@@ -220,7 +220,7 @@ func TestBatchIsSafeForConcurrentUse(t *testing.T) {
 				if i%5 == 0 {
 					assert.NoError(t, b.Run(t.Context()))
 				}
-				for one.IsPending() || two.IsPending() {
+				for !one.IsResolved() || !two.IsResolved() {
 					assert.NoError(t, b.Run(t.Context()))
 					if _, err := one.Value(t.Context()); !errors.Is(err, caches.ErrPending) {
 						assert.NoError(t, err)
@@ -244,7 +244,7 @@ func TestBatchErrors(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	broken := errors.New("broken")
-	b := caches.NewBatch()
+	b := new(caches.Batch)
 	require.NoError(t, b.Run(ctx)) // of nothing
 	for i := range 5 {
 		b.Do(func(context.Context) error { return fmt.Errorf("operation %d: %w", i, broken) })
@@ -283,7 +283,7 @@ func TestBatchAbandoned(t *testing.T) {
 		return err
 	}
 	t.Run("by its owner", func(t *testing.T) {
-		b := caches.NewBatch()
+		b := new(caches.Batch)
 		p, q := caches.Later(b, ran), fn.Later(b, 1)
 		_, err := p.Value(t.Context())
 		require.ErrorIs(t, err, caches.ErrPending)
@@ -295,7 +295,7 @@ func TestBatchAbandoned(t *testing.T) {
 		why := errors.New("the page was left")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(why)
-		b := caches.NewBatch()
+		b := new(caches.Batch)
 		p, q := caches.Later(b, ran), fn.Later(b, 1)
 		require.ErrorIs(t, b.Run(ctx), why)
 		err := abandoned(t, p, q)
@@ -306,7 +306,7 @@ func TestBatchAbandoned(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			b := caches.NewBatch()
+			b := new(caches.Batch)
 			slow := caches.Later(b, func(ctx context.Context) (int, error) {
 				<-ctx.Done()
 				return 0, ctx.Err()
@@ -319,7 +319,7 @@ func TestBatchAbandoned(t *testing.T) {
 				for {
 					if _, err := slow.Value(ctx); !errors.Is(err, caches.ErrPending) {
 						assert.ErrorIs(t, err, context.DeadlineExceeded)
-						assert.True(t, slow.IsPending())
+						assert.True(t, !slow.IsResolved())
 						return
 					}
 					synctest.Wait()
@@ -337,7 +337,7 @@ func TestBatchAbandoned(t *testing.T) {
 // An operation that waits for its own batch is told so instead.
 func TestBatchDoesNotWaitForItself(t *testing.T) {
 	t.Parallel()
-	b, inner := caches.NewBatch(), caches.NewBatch()
+	b, inner := new(caches.Batch), new(caches.Batch)
 	var waits [2]error
 	var slow *caches.Promise[int]
 	begun, ended := make(chan struct{}), make(chan struct{})
@@ -381,7 +381,7 @@ func TestBatchPanics(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, others := range []int{0, 3} {
-				b := caches.NewBatch()
+				b := new(caches.Batch)
 				fell := caches.Later(b, operation)
 				var well []*caches.Promise[int]
 				for range others {
@@ -403,7 +403,7 @@ func TestBatchPanics(t *testing.T) {
 		})
 	}
 	t.Run("then", func(t *testing.T) {
-		b := caches.NewBatch()
+		b := new(caches.Batch)
 		calls := 0
 		p := caches.Later(b, func(context.Context) (int, error) { return 1, nil }).
 			Then(func(int, error) { panic(broken) }).
@@ -418,7 +418,7 @@ func TestBatchPanics(t *testing.T) {
 	t.Run("cached function", func(t *testing.T) {
 		fn := caches.Cached(caches.Cache[int]{Prefix: "falls"}.On(open(t, "locmem://")),
 			func(_ context.Context, n int) (int, error) { panic(broken) }, &caches.CachedOptions[int, int]{Name: "fn"})
-		b := caches.NewBatch()
+		b := new(caches.Batch)
 		p := fn.Later(b, 1)
 		require.Panics(t, func() { _ = b.Run(t.Context()) })
 		_, err := p.Value(t.Context())
@@ -444,7 +444,7 @@ func TestCachedLater(t *testing.T) {
 			}
 			return n / 2, nil
 		}, &caches.CachedOptions[int, int]{Name: "halve", Early: -1})
-	b := caches.NewBatch()
+	b := new(caches.Batch)
 	ask := func() (promises []*caches.Promise[int]) {
 		for n := range 40 {
 			promises = append(promises, halve.Later(b, n), halve.Later(b, n))
@@ -503,7 +503,7 @@ func TestBatchTravelsTogether(t *testing.T) {
 	values := caches.Cache[int]{Prefix: "v"}.On(conn)
 	for _, n := range []int{10, 100, 1000} {
 		require.Eventually(t, func() bool {
-			b := caches.NewBatch()
+			b := new(caches.Batch)
 			for i := range n {
 				caches.Later(b, values.Key(i).Get)
 			}

@@ -41,14 +41,14 @@ type CachedOptions[A comparable, T any] struct {
 	// call computes it again. Nil means that all results are stored.
 	Bypass func(arg A, result T) bool
 
-	// Lock is the duration of the lease under which one process computes a result
+	// Lease is the duration of the lease under which one process computes a result
 	// while the others wait for it. The lease is renewed while a caller waits. If
 	// the process dies, another takes over when the lease expires. A computation is
 	// canceled once no caller has waited for it for this long. Zero means 5
-	// seconds; a positive Lock of less than 10 milliseconds is an error. A negative
-	// Lock means that processes do not wait for each other: each computes its own
+	// seconds; a positive Lease of less than 10 milliseconds is an error. A negative
+	// Lease means that processes do not wait for each other: each computes its own
 	// result.
-	Lock time.Duration
+	Lease time.Duration
 
 	// Negative are the errors of the function that are remembered as results are.
 	// The zero value means none.
@@ -81,9 +81,9 @@ type CachedOptions[A comparable, T any] struct {
 	// until their context is done. Zero means 32; negative means no limit.
 	Fallback int
 
-	// Hook observes the function's calls, in addition to the [Hooks] of the
+	// Hooks observe the function's calls, in addition to the [Hooks] of the
 	// connection. Nil means none.
-	Hook *Hooks
+	Hooks *Hooks
 }
 
 // Negative says which errors of a [Cached] function are remembered. They are
@@ -149,7 +149,7 @@ const maxLoads = 16
 // Waiting callers are woken when the result is ready; each stops waiting when its
 // own context is done. The context passed to fn carries the first caller's values
 // but not its cancellation. It is canceled once no caller has waited for the
-// duration of [CachedOptions.Lock]. A panic of fn is raised in every caller that
+// duration of [CachedOptions.Lease]. A panic of fn is raised in every caller that
 // waits in its process. A call within fn that would wait for its own result,
 // directly or through other runs of this process, returns an error.
 //
@@ -177,14 +177,14 @@ func Cached[A comparable, T any](c Cache[T], fn func(context.Context, A) (T, err
 	if f.opts.Fallback > 0 {
 		f.fallback = make(chan struct{}, f.opts.Fallback)
 	}
-	f.observer = newObserver(f.opts.Hook)
+	f.observer = newObserver(f.opts.Hooks)
 	f.name = sync.OnceValues(f.findName)
 	return f
 }
 
 // fill sets the defaults and rejects invalid options.
 func (o *CachedOptions[A, T]) fill() error {
-	o.Lock = cmp.Or(o.Lock, defaultCachedLease)
+	o.Lease = cmp.Or(o.Lease, defaultCachedLease)
 	o.Early = cmp.Or(o.Early, 1)
 	o.Jitter = min(max(cmp.Or(o.Jitter, defaultJitter), 0), 0.9)
 	o.Fallback = cmp.Or(o.Fallback, defaultFallback)
@@ -193,8 +193,8 @@ func (o *CachedOptions[A, T]) fill() error {
 	switch {
 	case slices.Contains(o.Negative.Errors, nil):
 		return errors.New("caches: one of CachedOptions.Negative.Errors is nil")
-	case o.Lock > 0 && o.Lock < minLease:
-		return fmt.Errorf("caches: CachedOptions.Lock of %v is less than %v", o.Lock, minLease)
+	case o.Lease > 0 && o.Lease < minLease:
+		return fmt.Errorf("caches: CachedOptions.Lease of %v is less than %v", o.Lease, minLease)
 	case o.Negative.TTL < 0:
 		return errors.New("caches: CachedOptions.Negative.TTL is negative")
 	case math.IsNaN(o.Early), math.IsNaN(o.Jitter):
@@ -206,10 +206,10 @@ func (o *CachedOptions[A, T]) fill() error {
 // lease returns the duration of a claimed lease. Processes that do not wait for
 // each other claim one too, as a fence.
 func (o *CachedOptions[A, T]) lease() time.Duration {
-	if o.Lock < 0 {
+	if o.Lease < 0 {
 		return defaultCachedLease
 	}
-	return o.Lock
+	return o.Lease
 }
 
 // Get returns the remembered result for arg, or computes it. A hit is one round
@@ -427,9 +427,6 @@ func (f *CachedFunc[A, T]) Fresh() *CachedFunc[A, T] {
 	fresh.cache = f.cache.Fresh()
 	return &fresh
 }
-
-// Func returns f.Get as a function, to use in place of fn.
-func (f *CachedFunc[A, T]) Func() func(context.Context, A) (T, error) { return f.Get }
 
 // subject returns the entry of arg's result.
 func (f *CachedFunc[A, T]) subject(ctx context.Context, arg A, op string) (*subject, error) {

@@ -72,7 +72,7 @@ func TestCached(t *testing.T) {
 		require.Equal(t, "user 8, load 4", v)
 		get(8, "user 8, load 4")
 
-		drop := f.Func()
+		drop := f.Get // in place of the function
 		v, err = drop(ctx, 8)
 		require.NoError(t, err)
 		require.Equal(t, "user 8, load 4", v)
@@ -394,7 +394,7 @@ func TestCachedStoredBeforeTheClaim(t *testing.T) {
 			conn, stores := perils(t, "one")
 			store := stores["one"]
 			var load countedLoad
-			o := &caches.CachedOptions[int, string]{Name: "f", Lock: time.Minute, Tags: func(int) []string { return []string{"t"} }}
+			o := &caches.CachedOptions[int, string]{Name: "f", Lease: time.Minute, Tags: func(int) []string { return []string{"t"} }}
 			f, g := caches.Cached(usersOn(conn), load.load, o), caches.Cached(usersOn(conn), load.load, o)
 			var claimed atomic.Bool // the claim that is the test's to make is the first
 			store.set(func(inner context.Context, p *driver.Pipeline) error {

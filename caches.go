@@ -270,12 +270,6 @@ func Configure(dsns ...string) error { return Default().Configure(dsns...) }
 // Connection calls [Registry.Connection] on the default registry.
 func Connection(name string) (*Conn, error) { return Default().Connection(name) }
 
-// SetConnection calls [Registry.SetConnection] on the default registry.
-func SetConnection(name string, c *Conn) { Default().SetConnection(name, c) }
-
-// Names calls [Registry.Names] on the default registry.
-func Names() []string { return Default().Names() }
-
 // Ping calls [Registry.Ping] on the default registry.
 func Ping(ctx context.Context) error { return Default().Ping(ctx) }
 

@@ -74,7 +74,7 @@ func (r *recorder) closes() int { r.mu.Lock(); defer r.mu.Unlock(); return r.clo
 // connOver returns a connection of one shard.
 func connTo(t testing.TB, store driver.Store) *caches.Conn {
 	t.Helper()
-	c, err := caches.NewConn(map[string]driver.Store{"only": store}, nil)
+	c, err := caches.ConnOptions{}.OpenStores(map[string]driver.Store{"only": store})
 	require.NoError(t, err)
 	return c
 }
@@ -239,11 +239,11 @@ func TestConfigure(t *testing.T) {
 	r := &caches.Registry{}
 	useDefault(t, r)
 	stays, goes, shared := newRecorder(nil), newRecorder(nil), newRecorder(nil)
-	caches.SetConnection("stays", connTo(t, stays))
-	caches.SetConnection("goes", connTo(t, goes))
+	caches.Default().SetConnection("stays", connTo(t, stays))
+	caches.Default().SetConnection("goes", connTo(t, goes))
 	both := connTo(t, shared)
-	caches.SetConnection("one", both)
-	caches.SetConnection("other", both)
+	caches.Default().SetConnection("one", both)
+	caches.Default().SetConnection("other", both)
 
 	err := caches.Configure("locmem://#goes", "nonsense")
 	require.ErrorContains(t, err, "it has no scheme")
@@ -252,7 +252,7 @@ func TestConfigure(t *testing.T) {
 
 	require.NoError(t, caches.Configure("locmem://?node=a#goes", "locmem://?node=b#goes", "locmem://", "locmem://#one"))
 	defer func() { require.NoError(t, caches.Close()) }()
-	assert.Equal(t, []string{"", "goes", "one", "other", "stays"}, caches.Names())
+	assert.Equal(t, []string{"", "goes", "one", "other", "stays"}, caches.Default().Names())
 	assert.Equal(t, 1, goes.closes(), "what was replaced is closed")
 	assert.Zero(t, stays.closes())
 	assert.Zero(t, shared.closes(), "it still has another name")
@@ -261,7 +261,7 @@ func TestConfigure(t *testing.T) {
 	assert.Equal(t, []string{"a", "b"}, c.Shards())
 
 	require.NoError(t, caches.Configure(), "no DSN, no change")
-	assert.Len(t, caches.Names(), 5)
+	assert.Len(t, caches.Default().Names(), 5)
 }
 
 func TestRegistryClose(t *testing.T) {
@@ -419,7 +419,7 @@ func TestImportIsQuiet(t *testing.T) {
 	}
 	assert.LessOrEqual(t, runtime.NumGoroutine(), 2, "main and this test")
 	require.NoError(t, errors.Join(os.Setenv("CACHES_DSN", "locmem://"), os.Unsetenv("CACHES_DSN_GONE"), os.Setenv("CACHES_TTL", "")))
-	assert.Equal(t, []string{""}, caches.Names())
+	assert.Equal(t, []string{""}, caches.Default().Names())
 	require.NoError(t, caches.Ping(t.Context()))
 	require.NoError(t, caches.Close())
 }

@@ -140,12 +140,12 @@ func TestCanaryInConnections(t *testing.T) {
 	options := caches.ConnOptions{Credentials: credentials, Timeout: 50 * time.Millisecond}
 	requireQuiet(t, "ConnOptions", options)
 	requireQuiet(t, "*ConnOptions", &options)
-	conn, err := caches.OpenWith(&options, "redis://127.0.0.1:1")
+	conn, err := options.Open("redis://127.0.0.1:1")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close()) }()
 	requireQuiet(t, "Conn with credentials", conn)
 	requireQuiet(t, "its Ping", conn.Ping(t.Context()))
-	_, err = caches.OpenWith(&options, "redis://app:"+canary+"@h", "redis://app:"+canary+"@h")
+	_, err = options.Open("redis://app:"+canary+"@h", "redis://app:"+canary+"@h")
 	requireQuiet(t, "two shards of one name", err)
 	require.Error(t, err)
 }
@@ -329,9 +329,9 @@ func TestCanaryInDrivers(t *testing.T) {
 	}
 
 	server := testutil.Redis(t, &testutil.RedisOptions{Password: canary})
-	conn, err := caches.OpenPool(&redis.Pool{Dial: func() (redis.Conn, error) {
+	conn, err := caches.ConnOptions{}.OpenPools(map[string]*redis.Pool{"pool": &redis.Pool{Dial: func() (redis.Conn, error) {
 		return redis.Dial("tcp", server.Addr(), redis.DialPassword(canary+"x"))
-	}}, nil)
+	}}})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close()) }()
 	requireQuiet(t, "Conn over a pool", conn)

@@ -25,7 +25,7 @@ func shardsOf(t testing.TB, router caches.Router, names ...string) *caches.Conn 
 	for _, name := range names {
 		stores[name] = newRecorder(nil)
 	}
-	c, err := caches.NewConn(stores, &caches.ConnOptions{Router: router})
+	c, err := caches.ConnOptions{Router: router}.OpenStores(stores)
 	require.NoError(t, err)
 	return c
 }
@@ -248,7 +248,7 @@ func TestOperationsOverShards(t *testing.T) {
 func TestErrorsNameTheShard(t *testing.T) {
 	good, bad := newRecorder(nil), newRecorder(nil)
 	bad.fail(driver.ErrUnavailable)
-	c, err := caches.NewConn(map[string]driver.Store{"good": good, "bad": bad}, nil)
+	c, err := caches.ConnOptions{}.OpenStores(map[string]driver.Store{"good": good, "bad": bad})
 	require.NoError(t, err)
 	for name, f := range map[string]func(context.Context) error{
 		"PING":    c.Ping,

@@ -115,9 +115,10 @@ func (c *Conn) servers(ctx context.Context) (all []shard, err error) {
 }
 
 // A Conn is a connection to one or more shards, with the prefix, version and
-// default time to live of their keys. [Open] and a [Registry] make one from
-// DSNs, [OpenPool] from redigo pools, and [NewConn] from any stores. A Conn is
-// safe for concurrent use. The Conn of an object is the first of these:
+// default time to live of their keys. [Open] and a [Registry] make one from DSNs,
+// [ConnOptions.OpenPools] from redigo pools, and [ConnOptions.OpenStores] from any
+// stores. A Conn is safe for
+// concurrent use. The Conn of an object is the first of these:
 //
 //   - the Conn passed to On,
 //   - the Conn of the context; see [WithConn],

@@ -28,13 +28,13 @@ func (f storeFunc) Do(ctx context.Context, p *driver.Pipeline) error { return f(
 func (storeFunc) Close() error                                       { return nil }
 
 // connOver returns a connection over shards "0", "1", … with one Do.
-func connOver(t testing.TB, n int, o *ConnOptions, do func(shard int, p *driver.Pipeline) error) *Conn {
+func connOver(t testing.TB, n int, o ConnOptions, do func(shard int, p *driver.Pipeline) error) *Conn {
 	t.Helper()
 	stores := make(map[string]driver.Store, n)
 	for i := range n {
 		stores[strconv.Itoa(i)] = storeFunc(func(_ context.Context, p *driver.Pipeline) error { return do(i, p) })
 	}
-	c, err := NewConn(stores, o)
+	c, err := o.OpenStores(stores)
 	require.NoError(t, err)
 	return c
 }
@@ -48,7 +48,7 @@ func TestFront(t *testing.T) {
 		{"", "v1", "v1.", "v9."},
 		{"app", "v1", "app.v1.", "app.v9."},
 	} {
-		c := connOver(t, 1, &ConnOptions{Prefix: tt.prefix, Version: tt.version}, idle)
+		c := connOver(t, 1, ConnOptions{Prefix: tt.prefix, Version: tt.version}, idle)
 		assert.Equal(t, tt.own, c.front(""))
 		assert.Equal(t, tt.other, c.front("v9"))
 		assert.Zero(t, testing.AllocsPerRun(100, func() { _ = c.front("") }))
@@ -56,10 +56,10 @@ func TestFront(t *testing.T) {
 }
 
 func TestDefaultTTL(t *testing.T) {
-	assert.Zero(t, connOver(t, 1, nil, idle).defaultTTL())
-	assert.Zero(t, connOver(t, 1, &ConnOptions{TTL: Forever}, idle).defaultTTL())
-	assert.Equal(t, time.Hour, connOver(t, 1, &ConnOptions{TTL: time.Hour}, idle).defaultTTL())
-	c, err := OpenWith(&ConnOptions{TTL: Forever}, "locmem://?ttl=1h")
+	assert.Zero(t, connOver(t, 1, ConnOptions{}, idle).defaultTTL())
+	assert.Zero(t, connOver(t, 1, ConnOptions{TTL: Forever}, idle).defaultTTL())
+	assert.Equal(t, time.Hour, connOver(t, 1, ConnOptions{TTL: time.Hour}, idle).defaultTTL())
+	c, err := ConnOptions{TTL: Forever}.Open("locmem://?ttl=1h")
 	require.NoError(t, err)
 	defer c.Close()
 	assert.Zero(t, c.defaultTTL(), "code wins")
@@ -68,7 +68,7 @@ func TestDefaultTTL(t *testing.T) {
 // A key is routed the same in one piece and in two, wherever it is cut.
 func TestShardOfPieces(t *testing.T) {
 	for _, router := range []Router{CRC32{}, Ketama{}} {
-		c := connOver(t, 7, &ConnOptions{Router: router}, idle)
+		c := connOver(t, 7, ConnOptions{Router: router}, idle)
 		for _, key := range []string{"app.v1.profile.42", "a{user}b", "a.{}.{x}", "{open", "close}", strings.Repeat("long", 100)} {
 			for i := range len(key) {
 				require.Equal(t, c.shardOf("", key), c.shardOf(key[:i], key[i:]), "%T: %q + %q", router, key[:i], key[i:])
@@ -77,11 +77,11 @@ func TestShardOfPieces(t *testing.T) {
 		assert.Zero(t, testing.AllocsPerRun(100, func() { c.shardOf("app.v1.", "profile.42.settings") }), "%T", router)
 		assert.Zero(t, testing.AllocsPerRun(100, func() { c.shardOf("app.v1.", "{user}.settings") }), "%T", router)
 	}
-	assert.Zero(t, connOver(t, 1, nil, idle).shardOf("a", "b"))
+	assert.Zero(t, connOver(t, 1, ConnOptions{}, idle).shardOf("a", "b"))
 }
 
 func TestGroup(t *testing.T) {
-	c := connOver(t, 4, nil, idle)
+	c := connOver(t, 4, ConnOptions{}, idle)
 	keys := make([]string, 100)
 	for i := range keys {
 		keys[i] = "key." + strconv.Itoa(i)
@@ -96,15 +96,15 @@ func TestGroup(t *testing.T) {
 		}
 	}
 	assert.Equal(t, len(keys), seen)
-	assert.Equal(t, [][]int{{0, 1}}, connOver(t, 1, nil, idle).group("", keys[:2]))
-	assert.Equal(t, [][]int{nil, nil}, connOver(t, 2, nil, idle).group("", nil))
+	assert.Equal(t, [][]int{{0, 1}}, connOver(t, 1, ConnOptions{}, idle).group("", keys[:2]))
+	assert.Equal(t, [][]int{nil, nil}, connOver(t, 2, ConnOptions{}, idle).group("", nil))
 }
 
 func TestDoEach(t *testing.T) {
 	failed := errors.New("shard 2 failed")
 	var mu sync.Mutex
 	var ran []int
-	c := connOver(t, 4, nil, func(shard int, p *driver.Pipeline) error {
+	c := connOver(t, 4, ConnOptions{}, func(shard int, p *driver.Pipeline) error {
 		mu.Lock()
 		defer mu.Unlock()
 		ran = append(ran, shard)
@@ -136,7 +136,7 @@ func TestDoEachIsParallel(t *testing.T) {
 	const shards = 4
 	var met sync.WaitGroup
 	met.Add(shards)
-	c := connOver(t, shards, nil, func(int, *driver.Pipeline) error { met.Done(); met.Wait(); return nil })
+	c := connOver(t, shards, ConnOptions{}, func(int, *driver.Pipeline) error { met.Done(); met.Wait(); return nil })
 	ps := make([]*driver.Pipeline, shards)
 	for i := range ps {
 		ps[i] = driver.NewPipeline(0)
@@ -145,7 +145,7 @@ func TestDoEachIsParallel(t *testing.T) {
 }
 
 func TestResolve(t *testing.T) {
-	pinned, inContext, named := connOver(t, 1, nil, idle), connOver(t, 1, nil, idle), connOver(t, 1, nil, idle)
+	pinned, inContext, named := connOver(t, 1, ConnOptions{}, idle), connOver(t, 1, ConnOptions{}, idle), connOver(t, 1, ConnOptions{}, idle)
 	r := &Registry{}
 	r.SetConnection("n", named)
 	old := Default()
@@ -173,7 +173,7 @@ func TestResolve(t *testing.T) {
 }
 
 func BenchmarkResolve(b *testing.B) {
-	c := connOver(b, 1, nil, idle)
+	c := connOver(b, 1, ConnOptions{}, idle)
 	r := &Registry{}
 	for i := range 8 {
 		r.SetConnection("connection"+strconv.Itoa(i), c)

@@ -52,9 +52,9 @@ func TestOpenErrors(t *testing.T) {
 		_, err := caches.Open(dsns...)
 		assert.ErrorContains(t, err, want)
 	}
-	_, err := caches.NewConn(nil, nil)
+	_, err := caches.ConnOptions{}.OpenStores(nil)
 	require.ErrorContains(t, err, "at least one shard")
-	_, err = caches.NewConn(map[string]driver.Store{"x": nil}, nil)
+	_, err = caches.ConnOptions{}.OpenStores(map[string]driver.Store{"x": nil})
 	require.ErrorContains(t, err, `the store of shard "x" is nil`)
 }
 
@@ -80,21 +80,21 @@ func TestConnOptionsErrors(t *testing.T) {
 		"Prefix or Version in ConnOptions":    {Prefix: "a\nb"},
 		"Prefix or Version in ConnOptions ha": {Version: "\x00"},
 	} {
-		_, err := caches.OpenWith(&o, "locmem://")
+		_, err := o.Open("locmem://")
 		assert.ErrorContains(t, err, want)
-		_, err = caches.NewConn(map[string]driver.Store{"x": newRecorder(nil)}, &o)
+		_, err = o.OpenStores(map[string]driver.Store{"x": newRecorder(nil)})
 		assert.ErrorContains(t, err, want)
-		_, err = caches.OpenPool(&redis.Pool{}, &o)
+		_, err = o.OpenPools(map[string]*redis.Pool{"pool": &redis.Pool{}})
 		assert.ErrorContains(t, err, want)
 	}
-	_, err := caches.OpenWith(&caches.ConnOptions{TLS: &tls.Config{}}, "redis://h")
+	_, err := caches.ConnOptions{TLS: &tls.Config{}}.Open("redis://h")
 	require.ErrorContains(t, err, "ConnOptions.TLS is set and redis goes without TLS: write rediss")
 }
 
-func TestOpenWithWinsOverDSN(t *testing.T) {
+func TestOptionsOverrideDSN(t *testing.T) {
 	o := &caches.ConnOptions{Name: "n", Prefix: "p", Version: "v", TTL: time.Minute, Router: caches.Ketama{}}
 	dsn := "locmem://cache01,cache02,cache03,cache04?prefix=x&version=y&ttl=1h&router=crc32#z"
-	c, err := caches.OpenWith(o, dsn)
+	c, err := o.Open(dsn)
 	require.NoError(t, err)
 	defer c.Close()
 	assert.Equal(t, "n", c.Name())
@@ -158,7 +158,7 @@ func TestDummyForgets(t *testing.T) {
 
 func TestConnClose(t *testing.T) {
 	a, b := newRecorder(nil), newRecorder(nil)
-	c, err := caches.NewConn(map[string]driver.Store{"a": a, "b": b}, nil)
+	c, err := caches.ConnOptions{}.OpenStores(map[string]driver.Store{"a": a, "b": b})
 	require.NoError(t, err)
 	require.NoError(t, c.Close())
 	require.NoError(t, c.Close())
@@ -274,7 +274,7 @@ func TestDoRoutesByFirstKey(t *testing.T) {
 	for _, name := range fourCaches {
 		stores[name] = newRecorder(nil)
 	}
-	c, err := caches.NewConn(stores, nil)
+	c, err := caches.ConnOptions{}.OpenStores(stores)
 	require.NoError(t, err)
 	for _, command := range [][]any{
 		{"GET", "KEY"},
@@ -385,7 +385,7 @@ func TestOpenRedis(t *testing.T) {
 			Credentials: func(context.Context) (string, string, error) { return "app", canary, nil },
 			ClientName:  "code",
 		}
-		c, err := caches.OpenWith(o, "redis://other:wrong@"+s.Addr()+"?client_name=dsn")
+		c, err := o.Open("redis://other:wrong@" + s.Addr() + "?client_name=dsn")
 		require.NoError(t, err)
 		defer c.Close()
 		info, err := c.Do(ctx, "CLIENT", "INFO")
@@ -408,14 +408,14 @@ func TestOpenRedis(t *testing.T) {
 		require.Error(t, open(t, s.DSN()+"&tls_server_name=elsewhere").Ping(ctx))
 		require.Error(t, open(t, "rediss://"+s.Addr()).Ping(ctx), "an authority that nobody trusts")
 		require.NoError(t, open(t, "rediss://"+s.Addr()+"?tls_insecure=1&tls_cert="+s.CertFile()+"&tls_key="+s.KeyFile()).Ping(ctx))
-		c, err := caches.OpenWith(&caches.ConnOptions{TLS: s.TLSConfig()}, "rediss://"+s.Addr())
+		c, err := caches.ConnOptions{TLS: s.TLSConfig()}.Open("rediss://" + s.Addr())
 		require.NoError(t, err)
 		require.NoError(t, c.Ping(ctx))
 		require.NoError(t, c.Close())
 	})
 }
 
-func TestOpenPool(t *testing.T) {
+func TestOpenPools(t *testing.T) {
 	s := testutil.Redis(t, nil)
 	pool := func(db int) *redis.Pool {
 		p := &redis.Pool{MaxIdle: 4, DialContext: func(ctx context.Context) (redis.Conn, error) {
@@ -424,7 +424,7 @@ func TestOpenPool(t *testing.T) {
 		t.Cleanup(func() { require.NoError(t, p.Close()) })
 		return p
 	}
-	c, err := caches.OpenPool(pool(0), &caches.ConnOptions{Name: "mine", Prefix: "p"})
+	c, err := caches.ConnOptions{Name: "mine", Prefix: "p"}.OpenPools(map[string]*redis.Pool{"pool": pool(0)})
 	require.NoError(t, err)
 	assert.Equal(t, `caches.Conn("mine": pool)`, c.String())
 	object := caches.Cache[string]{Prefix: "v"}.On(c).Key(1)
@@ -436,7 +436,7 @@ func TestOpenPool(t *testing.T) {
 	require.ErrorIs(t, c.Ping(t.Context()), caches.ErrUnavailable)
 
 	pools := map[string]*redis.Pool{"a": pool(1), "b": pool(2)}
-	c, err = caches.OpenPools(pools, nil)
+	c, err = caches.ConnOptions{}.OpenPools(pools)
 	require.NoError(t, err)
 	assert.Equal(t, []string{"a", "b"}, c.Shards())
 	require.NoError(t, c.Ping(t.Context()))
@@ -446,6 +446,6 @@ func TestOpenPool(t *testing.T) {
 	require.NoError(t, err, "the pool is its owner's and still open")
 	require.NoError(t, direct.Close())
 
-	_, err = caches.OpenPools(map[string]*redis.Pool{"x": nil}, nil)
+	_, err = caches.ConnOptions{}.OpenPools(map[string]*redis.Pool{"x": nil})
 	require.ErrorContains(t, err, `pool "x" is nil`)
 }

@@ -71,10 +71,10 @@ type ConnOptions struct {
 	// ClientName is the name that CLIENT LIST shows. Empty means the DSN's.
 	ClientName string
 
-	// Replicas sends commands that only read to replicas: the option "replicas" of
+	// ReadReplicas sends commands that only read to replicas: the option "replicas" of
 	// Redis Cluster and Redis Sentinel. Replicas may lag behind the last write.
 	// Reads that restart a time to live or validate a result use masters.
-	Replicas bool
+	ReadReplicas bool
 
 	// Map, if not nil, returns the address to dial for an address that a server of
 	// a Redis Cluster or a Sentinel has announced, both host:port: behind NAT,
@@ -91,13 +91,6 @@ type ConnOptions struct {
 }
 
 const defaultOwn = 64
-
-func deref(o *ConnOptions) ConnOptions {
-	if o == nil {
-		return ConnOptions{}
-	}
-	return *o
-}
 
 // check reports values that a DSN could not have either.
 func (o *ConnOptions) check() error {

@@ -604,7 +604,7 @@ func (unlucky) Close() error { return nil }
 
 // A reply that is not what was asked for is an error, never half a result.
 func TestCollectionsBadReply(t *testing.T) {
-	conn, err := caches.NewConn(map[string]driver.Store{"bad": unlucky{}}, nil)
+	conn, err := caches.ConnOptions{}.OpenStores(map[string]driver.Store{"bad": unlucky{}})
 	require.NoError(t, err)
 	ctx := t.Context()
 	d := caches.DictCache[string, int]{}.On(conn).Key("it")

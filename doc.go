@@ -28,7 +28,7 @@
 // the default connection, CACHES_DSN_SESSIONS the one named "sessions". Several
 // DSNs with the same name (CACHES_DSN_1, CACHES_DSN_2, …) are the shards of one
 // connection. [DSN] describes the syntax. In code, use [Configure], [Open],
-// [OpenPool] or [NewConn].
+// [ConnOptions.OpenPools] or [ConnOptions.OpenStores].
 //
 // Options.Connection names the connection of a type. On pins a type or an
 // object to a connection, and [WithConn] sets the connection of a context.

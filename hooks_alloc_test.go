@@ -21,7 +21,7 @@ func TestHooksCostNothingWhenNil(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(1000, func() { _, _ = flag.Exists(ctx) }))
 
 	hooks := &caches.Hooks{Call: func(context.Context, *caches.CallInfo) {}}
-	hooked, err := caches.OpenWith(&caches.ConnOptions{Hooks: hooks}, "locmem://")
+	hooked, err := caches.ConnOptions{Hooks: hooks}.Open("locmem://")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, hooked.Close()) }()
 	heard := flag.On(hooked)

@@ -23,11 +23,11 @@ import (
 
 func ExampleHooks() {
 	ctx := context.Background()
-	conn, err := caches.OpenWith(&caches.ConnOptions{Hooks: &caches.Hooks{
+	conn, err := caches.ConnOptions{Hooks: &caches.Hooks{
 		Call: func(_ context.Context, c *caches.CallInfo) {
 			fmt.Printf("%s %s %q %q\n", c.Op, c.Key, c.Result, c.Reason)
 		},
-	}}, "locmem://")
+	}}.Open("locmem://")
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -53,7 +53,7 @@ func ExampleLogHooks() {
 			return a
 		},
 	}))
-	conn, err := caches.OpenWith(&caches.ConnOptions{Hooks: caches.LogHooks(log)}, "locmem://?node=a")
+	conn, err := caches.ConnOptions{Hooks: caches.LogHooks(log)}.Open("locmem://?node=a")
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -123,7 +123,7 @@ func (l *listener) heard() []caches.StateInfo {
 // hooked opens a connection whose hooks are l's.
 func hooked(t *testing.T, l *listener, dsns ...string) *caches.Conn {
 	t.Helper()
-	conn, err := caches.OpenWith(&caches.ConnOptions{Name: "main", Hooks: l.hooks()}, dsns...)
+	conn, err := caches.ConnOptions{Name: "main", Hooks: l.hooks()}.Open(dsns...)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, conn.Close()) })
 	return conn
@@ -209,7 +209,7 @@ func TestHooksHearOfFaults(t *testing.T) {
 	l := &listener{}
 	broken := &tripStore{Store: testutil.Memory(t)}
 	broken.fail(down)
-	conn, err := caches.NewConn(map[string]driver.Store{"a": broken}, &caches.ConnOptions{Hooks: l.hooks()})
+	conn, err := caches.ConnOptions{Hooks: l.hooks()}.OpenStores(map[string]driver.Store{"a": broken})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close()) }()
 	words := caches.Cache[string]{Prefix: "word"}.On(conn)
@@ -231,12 +231,12 @@ func TestHooksHearOfCachedFunctions(t *testing.T) {
 	l, own := &listener{}, &listener{}
 	ctx := t.Context()
 	store := &tripStore{Store: testutil.Memory(t)}
-	conn, err := caches.NewConn(map[string]driver.Store{"a": store}, &caches.ConnOptions{Hooks: l.hooks()})
+	conn, err := caches.ConnOptions{Hooks: l.hooks()}.OpenStores(map[string]driver.Store{"a": store})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, conn.Close()) }()
 	cache := caches.Cache[int]{Prefix: "square", TTL: time.Hour}.On(conn)
 	square := caches.Cached(cache, func(_ context.Context, n int) (int, error) { return n * n, nil },
-		&caches.CachedOptions[int, int]{Name: "square", Early: -1, Hook: own.hooks()})
+		&caches.CachedOptions[int, int]{Name: "square", Early: -1, Hooks: own.hooks()})
 	last := func() caches.CallInfo {
 		t.Helper()
 		mine, _ := own.took()
@@ -297,7 +297,7 @@ func TestHookPanicsAreContained(t *testing.T) {
 			text.Reset()
 			store := &tripStore{Store: testutil.Memory(t)}
 			store.fail(down)
-			conn, err := caches.NewConn(map[string]driver.Store{"a": store}, &caches.ConnOptions{Hooks: hooks})
+			conn, err := caches.ConnOptions{Hooks: hooks}.OpenStores(map[string]driver.Store{"a": store})
 			require.NoError(t, err)
 			defer func() { require.NoError(t, conn.Close()) }()
 			for range 3 {
@@ -310,10 +310,10 @@ func TestHookPanicsAreContained(t *testing.T) {
 	t.Run("an error hook", func(t *testing.T) {
 		text.Reset()
 		var heard []error
-		conn, err := caches.OpenWith(&caches.ConnOptions{Hooks: &caches.Hooks{
+		conn, err := caches.ConnOptions{Hooks: &caches.Hooks{
 			Call:  fall,
 			Error: func(_ context.Context, c *caches.CallInfo) { heard = append(heard, c.Swallowed) },
-		}}, "locmem://")
+		}}.Open("locmem://")
 		require.NoError(t, err)
 		defer func() { require.NoError(t, conn.Close()) }()
 		for range 3 {
@@ -333,7 +333,7 @@ func TestHooksHearOfConnections(t *testing.T) {
 	t.Parallel()
 	l := &listener{}
 	server := testutil.Redis(t, nil)
-	conn, err := caches.OpenWith(&caches.ConnOptions{Name: "main", Hooks: l.hooks()}, server.DSN()+"?node=a&timeout=2s")
+	conn, err := caches.ConnOptions{Name: "main", Hooks: l.hooks()}.Open(server.DSN() + "?node=a&timeout=2s")
 	require.NoError(t, err)
 	require.Empty(t, l.heard()) // nothing is dialled before the first use
 	require.NoError(t, conn.Ping(t.Context()))

@@ -73,7 +73,7 @@ func (l *load[A, T]) run(ctx context.Context, call *flight.Run[T, fence]) (v T, 
 		return l.unfenced(ctx, call)
 	}
 	way, seen := claimOrWait, l.seen.id
-	if l.f.opts.Lock < 0 {
+	if l.f.opts.Lease < 0 {
 		way = claimOrShare
 	}
 	for first := true; ; first = false {

@@ -57,7 +57,7 @@ func over(t *testing.T, stores ...driver.Store) *caches.Conn {
 	for i, store := range stores {
 		shards[fmt.Sprintf("shard%d", i)] = store
 	}
-	conn, err := caches.NewConn(shards, nil)
+	conn, err := caches.ConnOptions{}.OpenStores(shards)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, conn.Close()) })
 	return conn

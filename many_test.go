@@ -71,7 +71,7 @@ func tripShards(t *testing.T, n int) (*caches.Conn, map[string]*tripStore) {
 		stores[name] = &tripStore{Store: testutil.Memory(t)}
 		shards[name] = stores[name]
 	}
-	conn, err := caches.NewConn(shards, nil)
+	conn, err := caches.ConnOptions{}.OpenStores(shards)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, conn.Close()) })
 	return conn, stores

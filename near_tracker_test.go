@@ -77,14 +77,16 @@ func (s *tracker) watch(i int) (w *watch, stopped bool) {
 
 // newTracker returns a store that tells nothing yet, and a connection to it that
 // ends with the test.
-func newTracker(t *testing.T) (*tracker, *caches.Conn) { return newTrackerWith(t, nil) }
+func newTracker(t *testing.T) (*tracker, *caches.Conn) {
+	return newTrackerWith(t, caches.ConnOptions{})
+}
 
-func newTrackerWith(t *testing.T, o *caches.ConnOptions) (*tracker, *caches.Conn) {
+func newTrackerWith(t *testing.T, o caches.ConnOptions) (*tracker, *caches.Conn) {
 	t.Helper()
 	store, err := memory.Open(memory.Options{})
 	require.NoError(t, err)
 	s := &tracker{Store: store}
-	conn, err := caches.NewConn(map[string]driver.Store{"one": s}, o)
+	conn, err := o.OpenStores(map[string]driver.Store{"one": s})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return s, conn
@@ -358,7 +360,7 @@ func TestNearIsHeardOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var calls []caches.CallInfo
 		var states []caches.StateInfo
-		s, conn := newTrackerWith(t, &caches.ConnOptions{Name: "main", Hooks: &caches.Hooks{
+		s, conn := newTrackerWith(t, caches.ConnOptions{Name: "main", Hooks: &caches.Hooks{
 			Call:  func(_ context.Context, c *caches.CallInfo) { calls = append(calls, *c) },
 			State: func(s caches.StateInfo) { states = append(states, s) },
 		}})

@@ -86,7 +86,7 @@ func TestNilReplyIsNoMiss(t *testing.T) {
 	}{{"nil", ops, nils}, {"element", arrays, halves}} {
 		for _, policy := range []TTLPolicy{RefreshOnWrite, FromCreation, SlideOnRead} {
 			for name, f := range tt.ops {
-				conn := connOver(t, 1, nil, tt.reply)
+				conn := connOver(t, 1, ConnOptions{}, tt.reply)
 				err := f(WithConn(t.Context(), conn), Options{Prefix: "nil", TTL: ttl, TTLPolicy: policy})
 				require.ErrorIs(t, err, ErrProtocol, "%s, %s, policy %v", tt.name, name, policy)
 				require.NotErrorIs(t, err, ErrMiss, "%s, %s, policy %v", tt.name, name, policy)

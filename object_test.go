@@ -379,7 +379,7 @@ func (s *trips) Do(ctx context.Context, p *driver.Pipeline) error {
 func countingConn(t *testing.T) (*caches.Conn, *trips) {
 	t.Helper()
 	store := &trips{Store: testutil.Memory(t)}
-	conn, err := caches.NewConn(map[string]driver.Store{"counted": store}, nil)
+	conn, err := caches.ConnOptions{}.OpenStores(map[string]driver.Store{"counted": store})
 	require.NoError(t, err)
 	return conn, store
 }

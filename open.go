@@ -17,30 +17,23 @@ import (
 // shard, but the hosts of a Redis Cluster, or several Sentinels, are together
 // one shard. Open reads the TLS files that the DSNs name but does not dial: the
 // first operation, or [Conn.Ping], reports a server that cannot be reached.
-func Open(dsns ...string) (*Conn, error) { return OpenWith(nil, dsns...) }
+func Open(dsns ...string) (*Conn, error) { return ConnOptions{}.Open(dsns...) }
 
-// OpenWith is like [Open], with options that override those of the DSNs. A nil
-// o overrides nothing.
-func OpenWith(o *ConnOptions, dsns ...string) (*Conn, error) {
+// Open is like [Open], with options that override those of the DSNs.
+func (o ConnOptions) Open(dsns ...string) (*Conn, error) {
 	g := &group{}
 	for _, s := range codeSources(dsns) {
 		g.add(parseSource(s))
 	}
-	return g.open(deref(o), settings{})
+	return g.open(o, settings{})
 }
 
-// OpenPool returns a connection over the caller's pool, which must be set up as
-// [redigo.FromPool] describes. Closing the connection does not close the pool.
-// Only the options Name, Prefix, Version, TTL, Hooks, Timeout and Router apply.
-func OpenPool(pool *redis.Pool, o *ConnOptions) (*Conn, error) {
-	return OpenPools(map[string]*redis.Pool{"pool": pool}, o)
-}
-
-// OpenPools is like [OpenPool] with several pools, one for each shard. The keys
-// of the map are the names of the shards.
-func OpenPools(pools map[string]*redis.Pool, o *ConnOptions) (*Conn, error) {
-	opts := deref(o)
-	if err := opts.check(); err != nil {
+// OpenPools returns a connection over pools of the caller, one for each shard,
+// which must be set up as [redigo.FromPool] describes. The keys of the map are the
+// names of the shards. Closing the connection does not close the pools. Only the
+// options Name, Prefix, Version, TTL, Hooks, Timeout and Router apply.
+func (o ConnOptions) OpenPools(pools map[string]*redis.Pool) (*Conn, error) {
+	if err := o.check(); err != nil {
 		return nil, err
 	}
 	stores := make(map[string]driver.Store, len(pools))
@@ -48,41 +41,41 @@ func OpenPools(pools map[string]*redis.Pool, o *ConnOptions) (*Conn, error) {
 		if pool == nil {
 			return nil, fmt.Errorf("caches: pool %q is nil", name)
 		}
-		stores[name] = redigo.FromPool(pool, redigo.PoolOptions{Timeout: opts.Timeout, Address: "(pool " + name + ")"})
+		stores[name] = redigo.FromPool(pool, redigo.PoolOptions{Timeout: o.Timeout, Address: "(pool " + name + ")"})
 	}
 	for _, pool := range pools {
 		if pool.MaxActive > 0 {
-			opts.own = min(cmp.Or(opts.own, defaultOwn), pool.MaxActive)
+			o.own = min(cmp.Or(o.own, defaultOwn), pool.MaxActive)
 		}
 	}
-	return NewConn(stores, &opts)
+	return o.OpenStores(stores)
 }
 
-// NewConn returns a connection whose shards are the given stores. Closing the
+// OpenStores returns a connection whose shards are the given stores. Closing the
 // connection closes them. The keys of the map are the names of the shards. Only
 // the options Name, Prefix, Version, TTL, Hooks, Router, Previous (names of
 // shards) and PreviousRouter apply.
-func NewConn(shards map[string]driver.Store, o *ConnOptions) (*Conn, error) {
-	all := make([]shard, 0, len(shards))
-	for name, store := range shards {
+func (o ConnOptions) OpenStores(stores map[string]driver.Store) (*Conn, error) {
+	all := make([]shard, 0, len(stores))
+	for name, store := range stores {
 		if store == nil {
 			return nil, fmt.Errorf("caches: the store of shard %q is nil", name)
 		}
 		all = append(all, shard{name, store})
 	}
-	c, err := newConn(all, deref(o))
+	c, err := newConn(all, o)
 	if err != nil {
 		return nil, err
 	}
 	var previous []previousShard
-	for _, name := range deref(o).Previous {
+	for _, name := range o.Previous {
 		i := c.shardNamed(name)
 		if i < 0 {
 			return nil, fmt.Errorf("caches: previous: there is no shard %q: a connection over stores of your own was divided among some of them", name)
 		}
 		previous = append(previous, previousShard{c.shards[i], i})
 	}
-	c.previous, err = newPreviousRing(previous, c.shards, c.prefix, deref(o))
+	c.previous, err = newPreviousRing(previous, c.shards, c.prefix, o)
 	return c, err
 }
 

@@ -47,7 +47,7 @@ func perils(t *testing.T, names ...string) (*caches.Conn, map[string]*perilous) 
 		stores[n] = &perilous{Store: testutil.Memory(t)}
 		all[n] = stores[n]
 	}
-	c, err := caches.NewConn(all, nil)
+	c, err := caches.ConnOptions{}.OpenStores(all)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	return c, stores
@@ -225,7 +225,7 @@ func TestCloseEndsWaitsForLeases(t *testing.T) {
 		begun <- struct{}{}
 		<-goOn
 		return 1, nil
-	}, caches.CachedOptions[string, int]{Lock: time.Minute})
+	}, caches.CachedOptions[string, int]{Lease: time.Minute})
 	var all sync.WaitGroup
 	all.Go(func() { _, _ = f.Refresh(t.Context(), "k") })
 	<-begun
@@ -249,7 +249,7 @@ func halfway(t *testing.T, f func(context.Context, string) (int, error)) (of *ca
 	real, err := redigo.Open(redigo.Config{Address: testutil.Redis(t, nil).Addr()})
 	require.NoError(t, err)
 	b := &perilous{Store: testutil.Memory(t)}
-	c, err := caches.NewConn(map[string]driver.Store{"a": real, "b": b}, nil)
+	c, err := caches.ConnOptions{}.OpenStores(map[string]driver.Store{"a": real, "b": b})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	on := func(shard, prefix string) (name string) {
@@ -266,7 +266,7 @@ func halfway(t *testing.T, f func(context.Context, string) (int, error)) (of *ca
 		}
 		return b.Store.Do(ctx, p)
 	})
-	of = remember(c, "half", f, caches.CachedOptions[string, int]{Lock: time.Minute, Tags: func(string) []string { return []string{tag} }})
+	of = remember(c, "half", f, caches.CachedOptions[string, int]{Lease: time.Minute, Tags: func(string) []string { return []string{tag} }})
 	t.Cleanup(func() { assert.True(t, failed.Load()) })
 	return of, arg
 }
@@ -297,7 +297,7 @@ func TestRefreshLeavesNoLease(t *testing.T) {
 	server := testutil.Redis(t, nil)
 	proxy := testutil.NewProxy(t, server.Addr())
 	c := open(t, "redis://"+proxy.Addr()+"/0?timeout=20s")
-	f := remember(c, "gone", func(ctx context.Context, _ string) (int, error) { return 1, ctx.Err() }, caches.CachedOptions[string, int]{Lock: time.Minute})
+	f := remember(c, "gone", func(ctx context.Context, _ string) (int, error) { return 1, ctx.Err() }, caches.CachedOptions[string, int]{Lease: time.Minute})
 	_, err := f.Get(t.Context(), "other")
 	require.NoError(t, err)
 	proxy.Delay(2 * time.Second)
@@ -322,7 +322,7 @@ func TestLaterNaN(t *testing.T) {
 		func(context.Context, float64) (int, error) { return 7, nil }, &caches.CachedOptions[float64, int]{Name: "nan"})
 	_, want := f.Get(t.Context(), math.NaN())
 	require.Error(t, want)
-	b := caches.NewBatch()
+	b := new(caches.Batch)
 	p := f.Later(b, math.NaN())
 	require.Error(t, b.Run(t.Context()))
 	_, err := p.Value(t.Context())
@@ -334,8 +334,8 @@ func TestHookEndsGoroutineOfMany(t *testing.T) {
 	t.Parallel()
 	c := open(t, "locmem://")
 	hooks := &caches.Hooks{Call: func(context.Context, *caches.CallInfo) { runtime.Goexit() }}
-	f := remember(c, "exit", func(context.Context, string) (int, error) { return 1, nil }, caches.CachedOptions[string, int]{Hook: hooks})
-	b := caches.NewBatch()
+	f := remember(c, "exit", func(context.Context, string) (int, error) { return 1, nil }, caches.CachedOptions[string, int]{Hooks: hooks})
+	b := new(caches.Batch)
 	p := f.Later(b, "k")
 	require.Error(t, b.Run(t.Context()))
 	_, err := p.Value(t.Context())
@@ -348,7 +348,7 @@ func TestThenEndsGoroutine(t *testing.T) {
 	c := open(t, "locmem://")
 	f := remember(c, "then", func(context.Context, string) (int, error) { panic("fn") }, caches.CachedOptions[string, int]{})
 	exit := func(int, error) { runtime.Goexit() }
-	b := caches.NewBatch()
+	b := new(caches.Batch)
 	var all []*caches.Promise[int]
 	for i := range 4 {
 		all = append(all, f.Later(b, fmt.Sprint(i)).Then(exit))
@@ -358,7 +358,7 @@ func TestThenEndsGoroutine(t *testing.T) {
 		require.True(t, p.IsResolved())
 	}
 
-	b, all = caches.NewBatch(), nil
+	b, all = new(caches.Batch), nil
 	for i := range 4 {
 		all = append(all, f.Later(b, fmt.Sprint(i)).Then(exit))
 	}
@@ -402,7 +402,7 @@ func TestJoinThatPanics(t *testing.T) {
 		<-ctx.Done()
 		close(ended)
 		return 0, ctx.Err()
-	}, caches.CachedOptions[string, int]{Lock: 50 * time.Millisecond})
+	}, caches.CachedOptions[string, int]{Lease: 50 * time.Millisecond})
 	ends(t, func(ctx context.Context) {
 		first, cancel := context.WithCancel(ctx)
 		var all sync.WaitGroup
@@ -427,11 +427,11 @@ func TestJoinThatPanics(t *testing.T) {
 func TestHookEndsRenewals(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64
-	c, err := caches.OpenWith(&caches.ConnOptions{Hooks: &caches.Hooks{Call: func(context.Context, *caches.CallInfo) {
+	c, err := caches.ConnOptions{Hooks: &caches.Hooks{Call: func(context.Context, *caches.CallInfo) {
 		if calls.Add(1) == 2 { // the first renewal
 			runtime.Goexit()
 		}
-	}}}, realRedis(t))
+	}}}.Open(realRedis(t))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	ends(t, func(ctx context.Context) {

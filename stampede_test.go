@@ -35,7 +35,7 @@ type rush struct {
 	Round  int
 	Worker int
 	Takes  time.Duration // of the function
-	Lock   time.Duration
+	Lease  time.Duration
 }
 
 // A rushed is how they fared.
@@ -83,7 +83,7 @@ func (r rush) load(conn *caches.Conn) func(context.Context, int) (string, error)
 }
 
 func (r rush) run(conn *caches.Conn) rushed {
-	f := caches.Cached(usersOn(conn), r.load(conn), &caches.CachedOptions[int, string]{Name: "rush", Lock: r.Lock})
+	f := caches.Cached(usersOn(conn), r.load(conn), &caches.CachedOptions[int, string]{Name: "rush", Lease: r.Lease})
 	var (
 		mu      sync.Mutex
 		result  rushed
@@ -201,7 +201,7 @@ func TestStampedeHolderKilled(t *testing.T) {
 			}
 		}()
 		begun := time.Now()
-		results, errs := askAll(workers, rush{Round: round, Takes: 300 * time.Millisecond, Lock: 3 * time.Second})
+		results, errs := askAll(workers, rush{Round: round, Takes: 300 * time.Millisecond, Lease: 3 * time.Second})
 		took, dead := time.Since(begun), <-killed
 		for i, r := range results {
 			if i == dead {

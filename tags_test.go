@@ -131,7 +131,7 @@ func TestInvalidateTagsIsConstant(t *testing.T) {
 	server := testutil.Redis(t, nil)
 	ctx, conn := t.Context(), open(t, server.DSN()+patience)
 	f := caches.Cached(usersOn(conn), loadByID, &caches.CachedOptions[int, string]{
-		Name: "many", Tags: func(int) []string { return []string{"all of them"} }, Lock: -1,
+		Name: "many", Tags: func(int) []string { return []string{"all of them"} }, Lease: -1,
 	})
 	for _, n := range []int{10, 1000, fullOr(100_000, 3000)} {
 		_, err := f.GetMany(ctx, numbers(n))
@@ -193,7 +193,7 @@ func newRacer(t *testing.T, dsn string, rounds int, unguarded bool) *racer {
 				return v, nil
 			}, &caches.CachedOptions[int, int64]{
 				Name: "race", Tags: func(i int) []string { return []string{fmt.Sprint("row", i)} }, Early: -1,
-				Lock: lock,
+				Lease: lock,
 			})
 		if unguarded {
 			f.Unguard()

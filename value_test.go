@@ -607,7 +607,7 @@ func TestClear(t *testing.T) {
 // Versions and the connection's prefix divide the keys, for Clear as well.
 func TestClearOfOneVersion(t *testing.T) {
 	ctx := t.Context()
-	conn, err := caches.OpenWith(&caches.ConnOptions{Prefix: "app", Version: "v1"}, "locmem://")
+	conn, err := caches.ConnOptions{Prefix: "app", Version: "v1"}.Open("locmem://")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, conn.Close()) })
 	c1 := caches.Cache[int]{Prefix: "p"}.On(conn)

@@ -97,7 +97,7 @@ func (b bench) batchOf(p *probe, d *data, name string, n, g int, all []batcherPe
 type ourBatch struct{ cache caches.Cache[string] }
 
 func (o ourBatch) batchGet(ctx context.Context, d *data, from, n int) error {
-	b := caches.NewBatch()
+	b := new(caches.Batch)
 	promises := make([]*caches.Promise[string], n)
 	for i := range promises {
 		promises[i] = caches.Later(b, o.cache.Key(d.ids[from+i]).Get)
@@ -115,7 +115,7 @@ func (o ourBatch) batchGet(ctx context.Context, d *data, from, n int) error {
 }
 
 func (o ourBatch) batchSet(ctx context.Context, d *data, from, n int) error {
-	b := caches.NewBatch()
+	b := new(caches.Batch)
 	for i := from; i < from+n; i++ {
 		b.Do(func(ctx context.Context) error { return o.cache.Key(d.ids[i]).Set(ctx, d.values[i]) })
 	}

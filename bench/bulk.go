@@ -130,7 +130,7 @@ func openOurLater(addr string, s *source) (bulkLoader, error) {
 }
 
 func (l ourLater) getMany(ctx context.Context, ids []int) (map[int]User, error) {
-	b := caches.NewBatch()
+	b := new(caches.Batch)
 	promises := make([]*caches.Promise[User], len(ids))
 	for i, id := range ids {
 		promises[i] = l.f.Later(b, id)

@@ -78,7 +78,7 @@ func newAudit(t *testing.T, mode driver.Mode, objects bool) *audit {
 	a := &audit{server: testutil.Redis(t, nil), mode: mode}
 	a.proxy = testutil.NewProxy(t, a.server.Addr())
 	a.store = open(t, redigo.Config{Address: a.proxy.Addr()})
-	conn, err := caches.NewConn(map[string]driver.Store{"one": a.store}, nil)
+	conn, err := caches.ConnOptions{}.OpenStores(map[string]driver.Store{"one": a.store})
 	require.NoError(t, err)
 	for i := range perKind {
 		if objects {

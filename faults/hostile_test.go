@@ -199,7 +199,7 @@ func face(t *testing.T, r *testutil.RedisServer, p *payload, a *attempt, found *
 		return
 	}
 	defer func() { _ = s.Close() }()
-	conn, err := caches.NewConn(map[string]driver.Store{"hostile": s}, nil)
+	conn, err := caches.ConnOptions{}.OpenStores(map[string]driver.Store{"hostile": s})
 	if !assert.NoError(t, err) {
 		return
 	}

@@ -284,7 +284,7 @@ func newField(t *testing.T, through func(driver.Store) driver.Store) *field {
 	server := testutil.Redis(t, nil)
 	f := &field{server: server, proxy: testutil.NewProxy(t, server.Addr())}
 	f.store = through(open(t, redigo.Config{Address: f.proxy.Addr(), Conns: 2}))
-	conn, err := caches.NewConn(map[string]driver.Store{"one": f.store}, nil)
+	conn, err := caches.ConnOptions{}.OpenStores(map[string]driver.Store{"one": f.store})
 	require.NoError(t, err)
 	f.conn = conn
 	return f

@@ -189,7 +189,7 @@ type load struct {
 // happens to the connection that the objects have.
 func newLoad(t testing.TB, s *redigo.Store, workers, size int) *load {
 	t.Helper()
-	conn, err := caches.NewConn(map[string]driver.Store{"store": s}, nil)
+	conn, err := caches.ConnOptions{}.OpenStores(map[string]driver.Store{"store": s})
 	require.NoError(t, err)
 	l := &load{store: s, seed: t.Name(), turns: make(chan struct{}, 2)}
 	l.values = caches.Cache[string]{Prefix: t.Name(), Serializer: caches.Raw}.On(conn)

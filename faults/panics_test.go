@@ -224,7 +224,7 @@ func newScene(t *testing.T, losses bool) *scene {
 	t.Helper()
 	server := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: server.Addr()})
-	conn, err := caches.NewConn(map[string]driver.Store{"one": s}, nil)
+	conn, err := caches.ConnOptions{}.OpenStores(map[string]driver.Store{"one": s})
 	require.NoError(t, err)
 	return &scene{load: newLoad(t, s, 8, 100), server: server, conn: conn, losses: losses}
 }

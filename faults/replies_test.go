@@ -459,7 +459,7 @@ func refuseObject(t *testing.T, c code, i int) {
 		return c.wire()
 	})
 	s := open(t, redigo.Config{Address: server.addr})
-	conn, err := caches.NewConn(map[string]driver.Store{"one": s}, nil)
+	conn, err := caches.ConnOptions{}.OpenStores(map[string]driver.Store{"one": s})
 	require.NoError(t, err)
 	expectObjectError(t, c, operations(conn)[i].call(ctx))
 	line, n := server.most()

@@ -94,7 +94,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 // needed. A program that wants to know at its start whether it can asks for the
 // connection and pings it, as this one does.
 func connect(ctx context.Context) (conn *caches.Conn, local bool, err error) {
-	if local = len(caches.Names()) == 0; local {
+	if local = len(caches.Default().Names()) == 0; local {
 		if err := caches.Configure("locmem://"); err != nil {
 			return nil, local, err
 		}
