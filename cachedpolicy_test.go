@@ -26,7 +26,7 @@ func inBubble(t *testing.T, test func(t *testing.T, conn *caches.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
 		store, err := memory.Open(memory.Options{})
 		require.NoError(t, err)
-		conn, err := caches.NewConn(map[string]driver.Store{"bubble": store}, nil)
+		conn, err := caches.ConnOptions{}.OpenStores(map[string]driver.Store{"bubble": store})
 		require.NoError(t, err)
 		defer func() { require.NoError(t, conn.Close()) }()
 		test(t, conn)
@@ -189,13 +189,13 @@ func TestCachedAbandonedRunEnds(t *testing.T) {
 			case <-time.After(time.Minute):
 				return "in time", nil
 			}
-		}, &caches.CachedOptions[int, string]{Name: "abandoned", Lock: 10 * time.Second})
+		}, &caches.CachedOptions[int, string]{Name: "abandoned", Lease: 10 * time.Second})
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		_, err := f.Get(ctx, 1)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, 2*time.Second, time.Since(begun))
-		require.ErrorContains(t, <-ended, "nobody waits")
+		require.ErrorContains(t, <-ended, "no caller waits")
 		require.Equal(t, 12*time.Second, time.Since(begun))
 
 		begun = time.Now()
@@ -287,7 +287,7 @@ func TestCachedClaimsWithoutScript(t *testing.T) {
 	inner, err := redigo.Open(redigo.Config{Address: server.Addr(), Timeout: 20 * time.Second})
 	require.NoError(t, err)
 	store := &tripStore{Store: inner}
-	two, err := caches.NewConn(map[string]driver.Store{"one": store}, nil)
+	two, err := caches.ConnOptions{}.OpenStores(map[string]driver.Store{"one": store})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, two.Close()) })
 	w := newWaiting()
@@ -324,7 +324,7 @@ func TestCachedFallback(t *testing.T) {
 		return fmt.Sprint(id), nil
 	}, &caches.CachedOptions[int, string]{
 		Name: "fallback", Fallback: 4,
-		Hook: &caches.Hooks{Error: func(_ context.Context, c *caches.CallInfo) {
+		Hooks: &caches.Hooks{Error: func(_ context.Context, c *caches.CallInfo) {
 			if errors.Is(c.Swallowed, caches.ErrUnavailable) {
 				faults.Add(1)
 			}
@@ -356,7 +356,7 @@ func TestCachedWithoutLock(t *testing.T) {
 			}
 			<-both
 			return "v", nil
-		}, &caches.CachedOptions[int, string]{Name: "lockless", Lock: -1})
+		}, &caches.CachedOptions[int, string]{Name: "lockless", Lease: -1})
 	}
 	a, b := of(), of()
 	var callers sync.WaitGroup
@@ -376,7 +376,7 @@ func TestCachedWithoutLock(t *testing.T) {
 func TestCachedPanicFreesTheLease(t *testing.T) {
 	dsn := realRedis(t)
 	of := func(load func(context.Context, int) (string, error)) *caches.CachedFunc[int, string] {
-		return caches.Cached(usersOn(open(t, dsn)), load, &caches.CachedOptions[int, string]{Name: "panic", Lock: time.Hour})
+		return caches.Cached(usersOn(open(t, dsn)), load, &caches.CachedOptions[int, string]{Name: "panic", Lease: time.Hour})
 	}
 	running, release := make(chan struct{}), make(chan struct{})
 	a := of(func(context.Context, int) (string, error) {
@@ -401,7 +401,7 @@ func TestCachedPanicFreesTheLease(t *testing.T) {
 func TestCachedBadOptions(t *testing.T) {
 	conn := open(t, "locmem://")
 	for _, o := range []caches.CachedOptions[int, string]{
-		{Lock: time.Millisecond}, {Negative: caches.Negative{TTL: -1}}, {Early: math.NaN()}, {Jitter: math.NaN()},
+		{Lease: time.Millisecond}, {Negative: caches.Negative{TTL: -1}}, {Early: math.NaN()}, {Jitter: math.NaN()},
 	} {
 		o.Name = "bad"
 		f := caches.Cached(usersOn(conn), loadByID, &o)
