@@ -83,8 +83,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "the reader is not woken", file: "lone.go",
-		old:   "\t\tm.wake <- struct{}{} // for others, or for our own after an interruption\n",
-		new:   "",
+		old:   "\tcase m.flight() > 0:\n\t\tm.wake <- struct{}{}",
+		new:   "\tcase m.flight() > 0:\n\t\t",
 		first: "TestMuxOrder|TestMuxLoneCancel",
 	},
 	{

@@ -452,6 +452,7 @@ func TestLargeRequestLost(t *testing.T) {
 		"no replies":  func(p *testutil.Proxy) { p.DropReplies(true) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := testutil.Redis(t, nil)
 			proxy := testutil.NewProxy(t, r.Addr())
 			s := open(t, redigo.Config{Address: proxy.Addr(), Timeout: 3 * time.Second})

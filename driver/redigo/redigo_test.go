@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -155,7 +156,10 @@ func TestGetAllocations(t *testing.T) {
 
 // TestLargePipeline sends 100 MB and receives 100 MB in one call.
 func TestLargePipeline(t *testing.T) {
-	const n = 10_000
+	n := 3000
+	if os.Getenv("CACHES_TEST_FULL") == "1" {
+		n = 10_000
+	}
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr(), Timeout: time.Minute})
 	value := bytes.Repeat([]byte("0123456789"), 1<<10)
