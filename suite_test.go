@@ -6,14 +6,14 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
-	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
-
 	"github.com/gocaches/caches"
 	"github.com/gocaches/caches/testutil"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 )
 
 // TestMain configures what a program would have in CACHES_DSN: the Examples are
@@ -105,6 +105,11 @@ func (s *sharedServers) take(t *testing.T) (dsn string) {
 	s.mu.Lock()
 	t.Cleanup(s.mu.Unlock) // after all that the test closes
 	dsn = s.start()
+	if strings.Contains(dsn, "?") {
+		dsn += "&" + patience[1:]
+	} else {
+		dsn += patience
+	}
 	conn, err := caches.Open(dsn)
 	require.NoError(t, err)
 	require.NoError(t, conn.UnsafeFlush(t.Context()))
