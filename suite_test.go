@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
@@ -105,11 +104,6 @@ func (s *sharedServers) take(t *testing.T) (dsn string) {
 	s.mu.Lock()
 	t.Cleanup(s.mu.Unlock) // after all that the test closes
 	dsn = s.start()
-	if strings.Contains(dsn, "?") {
-		dsn += "&" + patience[1:]
-	} else {
-		dsn += patience
-	}
 	conn, err := caches.Open(dsn)
 	require.NoError(t, err)
 	require.NoError(t, conn.UnsafeFlush(t.Context()))
