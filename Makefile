@@ -16,7 +16,7 @@ COVERAGE ?= 90
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: help test test-caches test-faults lint fuzz cover soak bench faults flakes needs
+.PHONY: help test lint fuzz cover soak bench faults flakes needs
 
 help:
 	@echo "make test    vet, and all tests with the race detector; installs redis-server if it may"
@@ -33,15 +33,8 @@ needs:
 
 test: needs
 	go vet ./...
+	go test -race -timeout 10m ./...
 	go -C faults vet ./...
-	@$(MAKE) --no-print-directory -j2 test-caches test-faults
-
-# Tests of servers wait more than they work: three packages at a time, and faults
-# beside them.
-test-caches:
-	go test -race -timeout 10m -p 3 ./...
-
-test-faults:
 	go -C faults test -race -timeout 10m ./...
 
 lint:

@@ -197,20 +197,21 @@ func firstFailure(out string) string {
 	return strings.TrimSpace(out[max(len(out)-200, 0):])
 }
 
-// firstTests returns the tests that are tried first for a mutant.
-func (m *mutant) firstTests() (s suite, match string) {
+// trial runs what is tried first for a mutant, with what the compiler is told
+// by overlay.
+func (m *mutant) trial(t *testing.T, overlay string) (passes bool, by string) {
+	t.Helper()
 	if m.ours != "" {
-		return ourselves, "^(" + m.ours + ")"
+		return ourselves.run(t, ourselves.build(t, overlay), "^("+m.ours+")", firstTime)
 	}
-	return transport, "^(" + m.first + ")"
+	return transport.run(t, transport.build(t, overlay), "^("+m.first+")", firstTime)
 }
 
 // catch returns what caught a mutant, "" where nothing did.
 func (m *mutant) catch(t *testing.T) string {
 	t.Helper()
 	overlay := m.overlay(t)
-	first, match := m.firstTests()
-	if passes, by := first.run(t, first.build(t, overlay), match, firstTime); !passes {
+	if passes, by := m.trial(t, overlay); !passes {
 		return by
 	}
 	for _, s := range []suite{transport, ourselves} {
@@ -221,31 +222,21 @@ func (m *mutant) catch(t *testing.T) string {
 	return ""
 }
 
-// control runs the tests that the mutants are tried by on the transport as it
-// is; in the full run, all tests. A test that fails there catches nothing.
+// control runs on the transport as it is what the mutants are tried by; in the
+// full run all of it. What fails there catches nothing.
 func control(t *testing.T, tried []mutant) {
 	t.Helper()
 	overlay := filepath.Join(t.TempDir(), "overlay.json")
 	require.NoError(t, os.WriteFile(overlay, []byte(`{"Replace":{}}`), 0o600))
-	programs, done := make(map[suite]string), make(map[string]bool)
-	run := func(s suite, match string, limit time.Duration) {
-		if done[s.dir+match] {
-			return
-		}
-		done[s.dir+match] = true
-		if programs[s] == "" {
-			programs[s] = s.build(t, overlay)
-		}
-		passes, failed := s.run(t, programs[s], match, limit)
+	for i := range tried {
+		passes, failed := tried[i].trial(t, overlay)
 		require.True(t, passes, "without a mutant: %s", failed)
 	}
-	for i := range tried {
-		s, match := tried[i].firstTests()
-		run(s, match, firstTime)
-	}
-	if full {
-		run(transport, ".", suiteTime)
-		run(ourselves, ".", suiteTime)
+	for _, s := range []suite{transport, ourselves} {
+		if full {
+			passes, failed := s.run(t, s.build(t, overlay), ".", suiteTime)
+			require.True(t, passes, "without a mutant: %s", failed)
+		}
 	}
 }
 
