@@ -18,7 +18,7 @@ const (
 	nodeTimeout  = 5 * time.Second // less mistakes a busy machine for a dead node
 
 	setTimeout = time.Minute           // for several servers to agree
-	setPoll    = 15 * time.Millisecond // between checks of their state
+	setPoll    = 40 * time.Millisecond // between checks of their state
 	remindTime = 100 * time.Millisecond
 )
 

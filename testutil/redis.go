@@ -277,7 +277,7 @@ func (s *RedisServer) listen() []string {
 
 func (s *RedisServer) awaitAnswer(p *process) error {
 	var err error
-	for end := time.Now().Add(startTimeout); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(startTimeout); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if err = s.answers(p.Pid); err == nil {
 			return nil
 		}
