@@ -194,7 +194,7 @@ func (c *Config) check() error {
 	case c.Address == "" && c.Resolve == nil:
 		return errors.New("the Address is missing")
 	case c.Resolve != nil && c.Network == "unix":
-		return errors.New(`Resolve returns host:port, so the Network must not be "unix"`)
+		return errors.New(`the Resolve function returns host:port, so the Network must not be "unix"`)
 	case !c.addressFits():
 		return errors.New("the Address is not host:port") // it may be a DSN with a password: do not repeat it
 	case c.Role > Replica:

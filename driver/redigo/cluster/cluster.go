@@ -155,7 +155,7 @@ func opener(template redigo.Config) func(address string, readOnly bool) *redigo.
 
 func (c *Config) check() error {
 	if len(c.Seeds) == 0 {
-		return errors.New("Seeds is empty")
+		return errors.New("there are no Seeds")
 	}
 	for _, seed := range c.Seeds {
 		if !wellFormed(seed) {

@@ -20,7 +20,7 @@ import (
 func TestOpenChecks(t *testing.T) {
 	seeds := []string{"127.0.0.1:1"}
 	for want, c := range map[string]cluster.Config{
-		"Seeds is empty":         {},
+		"there are no Seeds":     {},
 		"not host:port":          {Seeds: []string{"127.0.0.1:1", "u:hunter2@h"}},
 		"Seeds is not host:port": {Seeds: []string{"h@x:1"}},
 		"Network and Node.Addr":  {Seeds: seeds, Node: redigo.Config{Address: "x:1"}},

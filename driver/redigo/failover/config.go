@@ -47,13 +47,13 @@ type Config struct {
 func (c *Config) check() error {
 	switch n := &c.Node; {
 	case len(c.Sentinels) == 0:
-		return errors.New("Sentinels is empty")
+		return errors.New("there are no Sentinels")
 	case !c.addressesFit():
 		return errors.New("one of the Sentinels is not host:port") // do not repeat it: it may be a DSN with a password
 	case c.Master == "":
-		return errors.New("Master is empty: it must be the master's name in the Sentinels' configuration")
+		return errors.New("there is no Master: it must be the master's name in the Sentinels' configuration")
 	case !c.nameFits():
-		return errors.New("Master may contain only letters, digits, dots, dashes and underscores")
+		return errors.New("the Master may contain only letters, digits, dots, dashes and underscores")
 	case n.Network != "" || n.Address != "" || n.Resolve != nil || n.Role != redigo.AnyRole || n.ReadOnly || n.Refusals:
 		return errors.New("Node.Network, Address, Resolve, Role, ReadOnly and Refusals must be empty: the Sentinels determine them")
 	}

@@ -19,15 +19,15 @@ import (
 func TestOpenRefuses(t *testing.T) {
 	good := failover.Config{Sentinels: []string{"s1:26379"}, Master: "mymaster"}
 	for want, change := range map[string]func(c *failover.Config){
-		"Sentinels is empty":   func(c *failover.Config) { c.Sentinels = nil },
-		"one of the Sentinels": func(c *failover.Config) { c.Sentinels = append(c.Sentinels, "redis://:hunter2@s2:26379") },
-		"not host:port":        func(c *failover.Config) { c.Sentinels = []string{"hunter2"} },
-		"Master is empty":      func(c *failover.Config) { c.Master = "" },
-		"Master may contain":   func(c *failover.Config) { c.Master = "hunter2@" },
-		"Network, Address":     func(c *failover.Config) { c.Node.Address = "hunter2:1" },
-		"Resolve, Role":        func(c *failover.Config) { c.Node.Role = redigo.Replica },
-		"ReadOnly and":         func(c *failover.Config) { c.Node.ReadOnly = true },
-		"and Refusals":         func(c *failover.Config) { c.Node.Refusals = true },
+		"there are no Sentinels": func(c *failover.Config) { c.Sentinels = nil },
+		"one of the Sentinels":   func(c *failover.Config) { c.Sentinels = append(c.Sentinels, "redis://:hunter2@s2:26379") },
+		"not host:port":          func(c *failover.Config) { c.Sentinels = []string{"hunter2"} },
+		"there is no Master":     func(c *failover.Config) { c.Master = "" },
+		"Master may contain":     func(c *failover.Config) { c.Master = "hunter2@" },
+		"Network, Address":       func(c *failover.Config) { c.Node.Address = "hunter2:1" },
+		"Resolve, Role":          func(c *failover.Config) { c.Node.Role = redigo.Replica },
+		"ReadOnly and":           func(c *failover.Config) { c.Node.ReadOnly = true },
+		"and Refusals":           func(c *failover.Config) { c.Node.Refusals = true },
 		"must be empty": func(c *failover.Config) {
 			c.Node.Resolve = func(context.Context) (string, error) { return "", nil }
 		},
