@@ -27,6 +27,7 @@ func TestMuxFull(t *testing.T) {
 	must(t, s, "PING")
 	r.Pause()
 	var served, beaten atomic.Int64
+	begun := time.Now()
 	ended, resumed := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -47,9 +48,11 @@ func TestMuxFull(t *testing.T) {
 	_, err := run(s, driver.ReadOnly, "ECHO", "one too many")
 	require.ErrorIs(t, err, driver.ErrUnavailable)
 	assert.ErrorContains(t, err, "4096 calls are in progress")
+	atMost := 1 + int64(time.Since(begun)/time.Second)
 	r.Resume()
 	close(resumed)
 	<-ended
+	assert.LessOrEqual(t, beaten.Load(), atMost, "more calls refused than heartbeats sent")
 	assert.EqualValues(t, 1+beaten.Load(), s.Stats().Refused)
 	assert.EqualValues(t, redigo.MaxFlight, served.Load())
 }
