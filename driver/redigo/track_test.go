@@ -56,7 +56,11 @@ func (o *told) count(line string) (n int) {
 // await waits until a line was told n times.
 func (o *told) await(t testing.TB, line string, n int) {
 	t.Helper()
-	require.Eventually(t, func() bool { return o.count(line) >= n }, patience, time.Millisecond, line)
+	if !assert.Eventually(t, func() bool { return o.count(line) >= n }, patience, time.Millisecond, line) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		t.Fatalf("told until now: %q, %v", o.lines, o.lost)
+	}
 }
 
 // track tracks until the test ends, and returns once it does.
