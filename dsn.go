@@ -55,7 +55,8 @@ import (
 //	                 one, 64 by default, see [ConnOptions]; locmem: maximum number of entries
 //	minsize          at most maxsize; has no other effect, since idle connections are kept
 //	timeout          limit of one call whose context has no earlier deadline; 1s by default
-//	connect_timeout  limit of dialing, with TLS and AUTH; 1s by default
+//	connect_timeout  limit of dialing, with TLS and AUTH, and twice that of a Sentinel's
+//	                 answer; 1s by default
 //	client_name      the name that CLIENT LIST shows
 //	db               redis+unix: the database
 //	allow_no_auth    see above

@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,8 +16,6 @@ import (
 )
 
 const (
-	// askTimeout is the longest a Sentinel may take to answer.
-	askTimeout = 500 * time.Millisecond
 	// grace is the time left to the other Sentinels once one has answered: enough
 	// for healthy ones, and the most that an unhealthy one costs.
 	grace = 25 * time.Millisecond
@@ -95,10 +94,7 @@ func newWatch(c *Config) *watch {
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	// ConnectTimeout covers the question and the dial that follows. A silent
 	// Sentinel may use up half of it.
-	answers := askTimeout
-	if c.Node.ConnectTimeout > 0 {
-		answers = min(answers, c.Node.ConnectTimeout/2)
-	}
+	answers := cmp.Or(c.Node.ConnectTimeout, defaultTimeout) / 2
 	w.config = redigo.Config{
 		Username: c.SentinelUsername, Password: c.SentinelPassword,
 		TLS: c.Node.TLS, ClientName: c.Node.ClientName,
