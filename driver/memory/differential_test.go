@@ -233,6 +233,7 @@ func near(command, want, got string) bool {
 func compareData(t *testing.T, conn *server, store *memory.Store) {
 	dump := map[string][]string{
 		`+string`: {"GET"}, `+hash`: {"HGETALL"}, `+set`: {"SMEMBERS"}, `+zset`: {"ZRANGE", "0", "-1", "WITHSCORES"},
+		`+list`: {"LRANGE", "0", "-1"},
 	}
 	keys := elements(redisStep(t, conn, []string{"KEYS", "*"}))
 	require.Equal(t, len(keys), store.Len())
@@ -280,8 +281,8 @@ func (p *plan) batch(n int) []step {
 
 // templates are the commands. One letter stands for an argument:
 //
-//	k any key   s h e z l  a key of a string, hash, set, sorted set, or sorted
-//	set whose scores are all 0 (one in eight is any key)
+//	k any key   s h e z q l  a key of a string, hash, set, sorted set, list, or
+//	sorted set whose scores are all 0 (one in eight is any key)
 //	v value  f field  m member  n integer  d float  c count  i rank
 //	b bound of scores  x bound of members  t seconds  u milliseconds
 //	T U the same as Unix time  A B the same, in the future  p pattern  j COUNT  y cursor
@@ -386,6 +387,30 @@ HRANDFIELD h c
 HRANDFIELD h c WITHVALUES
 HRANDFIELD h c FOO
 HSTRLEN h f
+LPUSH q m
+LPUSH q m m m m
+RPUSH q m
+RPUSH q m m v m
+LPUSHX q m m
+RPUSHX q m
+LPOP q
+LPOP q c
+LPOP q c c
+RPOP q
+RPOP q c
+LLEN q
+LINDEX q i
+LINDEX q i
+LRANGE q i i
+LRANGE q i i
+LTRIM q i i
+LREM q c m
+LREM q n m
+LPOS q m
+LPOS q m RANK c
+LPOS q m (RANK) (c) (COUNT) (c) (MAXLEN) (c)
+LPOS q m COUNT c MAXLEN c
+LPOS q m COUNT c FOO
 SADD e m
 SADD e m m m m
 SREM e m
@@ -496,17 +521,20 @@ func (p *plan) command() []string {
 	return c
 }
 
+// kinds are the letters of keys.
+var kinds = []string{"s", "h", "e", "z", "q"}
+
 func pick[T any](p *plan, from []T) T { return from[p.r.IntN(len(from))] }
 
 func (p *plan) argument(letter string) string {
 	switch letter {
-	case "s", "h", "e", "z":
+	case "s", "h", "e", "z", "q":
 		if p.r.IntN(8) > 0 {
 			return letter + strconv.Itoa(p.r.IntN(3))
 		}
-		return pick(p, []string{"s", "h", "e", "z"}) + strconv.Itoa(p.r.IntN(3))
+		return pick(p, kinds) + strconv.Itoa(p.r.IntN(3))
 	case "k":
-		return pick(p, []string{"s", "h", "e", "z"}) + strconv.Itoa(p.r.IntN(4))
+		return pick(p, kinds) + strconv.Itoa(p.r.IntN(4))
 	case "l":
 		return "l" + strconv.Itoa(p.r.IntN(2))
 	case "T", "A":
@@ -534,7 +562,7 @@ func (p *plan) absolute(past bool, scale int64) string {
 // encoding for small collections.
 func (p *plan) bulk() []string {
 	n := 150 + p.r.IntN(150)
-	switch p.r.IntN(4) {
+	switch p.r.IntN(5) {
 	case 0:
 		return p.members([]string{"HSET", p.argument("h")}, n, func(m string) []string { return []string{m, m} })
 	case 1:
@@ -543,8 +571,10 @@ func (p *plan) bulk() []string {
 		return p.members([]string{"ZADD", p.argument("z")}, n, func(m string) []string {
 			return []string{strconv.FormatFloat(p.r.NormFloat64(), 'g', -1, 64), m}
 		})
+	case 3:
+		return p.members([]string{pick(p, []string{"LPUSH", "RPUSH"}), p.argument("q")}, n, func(m string) []string { return []string{m} })
 	}
-	return []string{"DEL", p.argument("h"), p.argument("e"), p.argument("z")}
+	return []string{"DEL", p.argument("h"), p.argument("e"), p.argument("z"), p.argument("q")}
 }
 
 func (p *plan) members(c []string, n int, args func(string) []string) []string {

@@ -83,6 +83,20 @@ var commands = map[string]spec{
 	"HRANDFIELD":   {-2, false, (*turn).hrandField},
 	"HSTRLEN":      {3, false, (*turn).hstrlen},
 
+	// Lists.
+	"LPUSH":  {-3, true, (*turn).lpush},
+	"RPUSH":  {-3, true, (*turn).rpush},
+	"LPUSHX": {-3, true, (*turn).lpushX},
+	"RPUSHX": {-3, true, (*turn).rpushX},
+	"LPOP":   {-2, true, (*turn).lpop},
+	"RPOP":   {-2, true, (*turn).rpop},
+	"LLEN":   {2, false, (*turn).llen},
+	"LINDEX": {3, false, (*turn).lindex},
+	"LRANGE": {4, false, (*turn).lrange},
+	"LTRIM":  {4, true, (*turn).ltrim},
+	"LREM":   {4, true, (*turn).lrem},
+	"LPOS":   {-3, false, (*turn).lpos},
+
 	// Sets. Except for SPOP and SRANDMEMBER, which choose at random, each command
 	// has one correct reply up to its order.
 	"SADD":        {-3, true, (*turn).sadd},

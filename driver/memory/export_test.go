@@ -58,6 +58,13 @@ func checkObject(t testing.TB, e *entry) {
 		checkTable(t, &object.table)
 	case *set:
 		checkTable(t, &object.table)
+	case *list:
+		require.NotZero(t, object.len(), "a collection without elements has no key")
+		require.LessOrEqual(t, object.len(), len(object.ring))
+		require.True(t, len(object.ring) <= 64 || object.len() >= len(object.ring)/4, "%d of %d", object.len(), len(object.ring))
+		for i := object.len(); i < len(object.ring); i++ {
+			require.Empty(t, *object.slot(i), "released")
+		}
 	case *zset:
 		checkTable(t, &object.table)
 		require.Equal(t, object.len(), object.tree.Len())

@@ -39,14 +39,14 @@ func (c *clock) advance(d time.Duration) {
 func TestExpiryToTheMillisecond(t *testing.T) {
 	c := newClock()
 	s := open(t, memory.Options{Clock: c.Now})
-	for _, make := range []string{"SET k v PX 100", "HSET k f v", "SADD k m", "ZADD k 1 m"} {
+	for _, make := range []string{"SET k v PX 100", "HSET k f v", "SADD k m", "ZADD k 1 m", "LPUSH k m"} {
 		run(t, s, 0, words(make), words("PEXPIRE k 100"))
 		c.advance(100 * time.Millisecond)
 		require.Equal(t, []string{":1", ":0", ":0"}, run(t, s, 0, words("EXISTS k"), words("PTTL k"), words("TTL k")),
 			"%s: a key is there in the millisecond of its deadline", make)
 		require.Equal(t, 1, s.Len())
 		c.advance(time.Millisecond)
-		for _, read := range []string{"EXISTS k", "STRLEN k", "HLEN k", "SCARD k", "ZCARD k", "DBSIZE", "DEL k"} {
+		for _, read := range []string{"EXISTS k", "STRLEN k", "HLEN k", "SCARD k", "ZCARD k", "LLEN k", "DBSIZE", "DEL k"} {
 			require.Equal(t, ":0", one(t, s, read), "%s: %s", make, read)
 		}
 		require.Equal(t, "+none", one(t, s, "TYPE k"))
@@ -73,7 +73,7 @@ func TestSecondsAreRounded(t *testing.T) {
 func TestExpiredKeyIsMadeAnew(t *testing.T) {
 	c := newClock()
 	s := open(t, memory.Options{Clock: c.Now})
-	for _, write := range []string{"INCR k", "SADD k x", "HSET k f v", "ZADD k 1 m", "APPEND k x", "SETNX k x"} {
+	for _, write := range []string{"INCR k", "SADD k x", "HSET k f v", "ZADD k 1 m", "LPUSH k m", "APPEND k x", "SETNX k x"} {
 		one(t, s, "SET k 41 PX 100")
 		c.advance(101 * time.Millisecond)
 		require.Equal(t, ":1", one(t, s, write), "nothing is left of the value")
@@ -339,6 +339,12 @@ func TestCollectionShrinks(t *testing.T) {
 	require.Equal(t, ":10", one(t, s, "ZCARD z"))
 	require.Equal(t, `["m0" "m1" "m2" "m3" "m4" "m4995" "m4996" "m4997" "m4998" "m4999"]`, one(t, s, "ZRANGE z 0 -1"))
 	require.Len(t, elements(one(t, s, "ZSCAN z 0 COUNT 100")), 1+2*10)
+	for i := range 5000 {
+		one(t, s, fmt.Sprint("RPUSH l e", i))
+	}
+	memory.Check(t, s)
+	require.Len(t, elements(one(t, s, "LPOP l 4996")), 4996)
+	require.Equal(t, `["e4996" "e4997" "e4998" "e4999"]`, one(t, s, "LRANGE l 0 -1"))
 	memory.Check(t, s)
 }
 

@@ -27,8 +27,8 @@
 //
 // # Differences from Redis
 //
-// There is a single database. Lists, streams, bitmaps, pub/sub and Lua are
-// missing: a [driver.Script] runs in its Go form. A full *SCAN returns each
+// There is a single database. Blocking commands, streams, bitmaps, pub/sub and Lua
+// are missing: a [driver.Script] runs in its Go form. A full *SCAN returns each
 // element, but applies COUNT to small collections too, which Redis returns at
 // once. A sorted set stores negative zero as zero.
 package memory

@@ -149,15 +149,15 @@ func TestStoresCopies(t *testing.T) {
 	p := driver.NewPipeline(0)
 	defer p.Free()
 	value := []byte("one")
-	p.Cmd("SET").Key("s").Bytes(value).Cmd("HSET").Key("h").String("f").Bytes(value).Cmd("SADD").Key("m").Bytes(value)
+	p.Cmd("SET").Key("s").Bytes(value).Cmd("HSET").Key("h").String("f").Bytes(value).Cmd("SADD").Key("m").Bytes(value).Cmd("LPUSH").Key("l").Bytes(value)
 	require.NoError(t, s.Do(context.Background(), p))
 	for i, b := range p.Frames() { // the caller may reuse the buffer
 		if b == 'o' {
 			p.Frames()[i] = 'X'
 		}
 	}
-	require.Equal(t, []string{`"one"`, `"one"`, `["one"]`},
-		run(t, s, 0, words("GET s"), words("HGET h f"), words("SMEMBERS m")))
+	require.Equal(t, []string{`"one"`, `"one"`, `["one"]`, `"one"`},
+		run(t, s, 0, words("GET s"), words("HGET h f"), words("SMEMBERS m"), words("LINDEX l 0")))
 }
 
 // bump adds argv[0] to the string at keys[0] unless it is more than 10.
@@ -288,8 +288,8 @@ func TestGetAlone(t *testing.T) {
 
 func TestReadsDoNotAllocate(t *testing.T) {
 	s := open(t, memory.Options{MaxEntries: 4})
-	run(t, s, 0, words("SET a 1 PX 100000"), words("HSET h f v"), words("ZADD z 0.5 m"), words("SADD s m"))
-	for _, read := range []string{"GET a", "MGET a h none", "HGET h f", "HMGET h f g", "SISMEMBER s m", "ZSCORE z m", "PTTL a", "EXISTS a h"} {
+	run(t, s, 0, words("SET a 1 PX 100000"), words("HSET h f v"), words("ZADD z 0.5 m"), words("SADD s m"), words("RPUSH l m"))
+	for _, read := range []string{"GET a", "MGET a h none", "HGET h f", "HMGET h f g", "SISMEMBER s m", "ZSCORE z m", "LINDEX l 0", "LRANGE l 0 -1", "LPOS l m", "PTTL a", "EXISTS a h"} {
 		p := driver.NewPipeline(driver.ReadOnly)
 		appendCommand(p, words(read))
 		allocs := testing.AllocsPerRun(200, func() {

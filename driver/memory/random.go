@@ -31,7 +31,7 @@ func (t *turn) randomOptions(with string) (r randomOptions, ok bool) {
 		return r, t.fail(notInteger)
 	}
 	if r.count == math.MinInt64 { // cannot be negated
-		return r, t.fail(outOfRange + ", value must between -9223372036854775807 and 9223372036854775807")
+		return r, t.fail(notNegatable)
 	}
 	if len(opts) == 1 {
 		return r, true

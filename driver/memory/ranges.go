@@ -107,9 +107,9 @@ func (t *turn) rankRange(from, to []byte, reverse bool) (find finder, ok bool) {
 	}, true
 }
 
-// ranks returns the window between two ranks of a sorted set of n members. As in
-// Redis, ranks beyond the first or the last member stand for that member. A range
-// that is reversed or entirely outside is empty.
+// ranks returns the window between two ranks of a sorted set of n members, or two
+// indices of a list. As in Redis, ranks beyond the first or the last member stand
+// for that member. A range that is reversed or entirely outside is empty.
 func ranks(start, stop, n int64) window {
 	if start < 0 {
 		start = max(start+n, 0)

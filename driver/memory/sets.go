@@ -133,8 +133,8 @@ func (t *turn) spop() {
 	}
 }
 
-// popCount reads the count of SPOP, ZPOPMIN and ZPOPMAX, which defaults to 1. counted
-// reports whether it is given: then SPOP replies with an array.
+// popCount reads the count of a command that pops, which defaults to 1. counted
+// reports whether it is given: then the reply is an array.
 func (t *turn) popCount() (count int64, counted, ok bool) {
 	switch len(t.args) {
 	case 2:

@@ -13,6 +13,7 @@ const (
 	overflow       = "ERR increment or decrement would overflow"
 	notANumber     = "ERR increment would produce NaN or Infinity"
 	outOfRange     = "ERR value is out of range"
+	notNegatable   = outOfRange + ", value must between -9223372036854775807 and 9223372036854775807"
 	mustBePositive = "ERR value is out of range, must be positive"
 	aborted        = "EXECABORT Transaction discarded because of previous errors."
 )
