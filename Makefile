@@ -56,7 +56,7 @@ else echo "$$out"; exit 1; fi
 endef
 
 # The packages that are measured, by the tests of all.
-COVERED = . ./driver/... ./internal/flight
+COVERED = . ./driver/... ./internal/...
 
 cover: needs
 	go test -short -timeout 10m -coverprofile=coverage.out -coverpkg="$$(go list $(COVERED) | paste -sd, -)" $(COVERED) ./testutil/...

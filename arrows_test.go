@@ -37,6 +37,8 @@ func TestArrows(t *testing.T) {
 		move                   = module + "/internal/move"
 		resp                   = module + "/internal/resp" // the hidden part of the seam
 		flight                 = module + "/internal/flight"
+		near                   = module + "/internal/near"
+		snapshot               = module + "/internal/snapshot"
 	)
 	for pkg, never := range map[string][]string{
 		module: {
@@ -61,8 +63,13 @@ func TestArrows(t *testing.T) {
 	for pkg := range deps(t, move) {
 		assert.True(t, pkg == move || pkg == driver || pkg == resp || !strings.HasPrefix(pkg, module), "%s imports %s", move, pkg)
 	}
-	for pkg := range deps(t, flight) {
-		host, _, _ := strings.Cut(pkg, "/")
-		assert.True(t, pkg == flight || !strings.Contains(host, "."), "%s imports %s", flight, pkg)
+	for pkg := range deps(t, near) {
+		assert.True(t, pkg == near || pkg == driver || pkg == resp || pkg == snapshot || !strings.HasPrefix(pkg, module), "%s imports %s", near, pkg)
+	}
+	for _, leaf := range []string{flight, snapshot} {
+		for pkg := range deps(t, leaf) {
+			host, _, _ := strings.Cut(pkg, "/")
+			assert.True(t, pkg == leaf || !strings.Contains(host, "."), "%s imports %s", leaf, pkg)
+		}
 	}
 }

@@ -22,7 +22,7 @@ func (c *Conn) UnsafeClear(ctx context.Context, pattern string) (removed int64, 
 	if pattern == "" {
 		return 0, errors.New(`caches: UnsafeClear: the pattern is empty: write "*" for every key`)
 	}
-	defer c.near.flush()
+	defer c.near.Flush()
 	var count atomic.Int64
 	err = c.everyServer(ctx, func(s shard) error {
 		n, err := clearShard(ctx, s, pattern)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/near"
 )
 
 // title returns a connection's name for use in messages.
@@ -134,7 +135,7 @@ type Conn struct {
 
 	observer *observer // nil without hooks
 	tallies  *tallies
-	near     *nearConn
+	near     *near.Cache
 	previous *previousRing   // nil without previous shards
 	waiters  chan struct{}   // one element per call that waits for a lease on its own connection
 	open     context.Context // canceled by Close, which ends these waits
@@ -154,7 +155,8 @@ func newConn(shards []shard, o ConnOptions) (*Conn, error) {
 	if err := errors.Join(o.check(), sortShards(shards)); err != nil {
 		return nil, err
 	}
-	c := &Conn{name: o.Name, shards: shards, prefix: dotted(o.Prefix), ttl: o.TTL, observer: o.observer, tallies: new(tallies), near: new(nearConn)}
+	c := &Conn{name: o.Name, shards: shards, prefix: dotted(o.Prefix), ttl: o.TTL, observer: o.observer, tallies: new(tallies)}
+	c.near = c.newNear()
 	c.open, c.shut = context.WithCancel(context.Background())
 	// A waiting call occupies a connection: half of them stay free for other
 	// calls.
@@ -170,6 +172,17 @@ func newConn(shards []shard, o ConnOptions) (*Conn, error) {
 		c.route = newRoute(o.Router, shards)
 	}
 	return c, nil
+}
+
+// newNear returns an empty near cache for c.
+func (c *Conn) newNear() *near.Cache {
+	stores := make([]driver.Store, len(c.shards))
+	for i, s := range c.shards {
+		stores[i] = s.store
+	}
+	return near.New(near.Config{Stores: stores, State: func(shard int, state driver.State, err error) {
+		c.observer.state(StateInfo{Conn: c.name, Shard: c.shards[shard].name, State: state, Err: err})
+	}})
 }
 
 // dotted returns s with a dot, unless it is empty.
@@ -229,7 +242,7 @@ func (c *Conn) LogValue() slog.Value {
 // outcome. Later calls fail with [ErrUnavailable]. Closing a Conn again does
 // nothing.
 func (c *Conn) Close() error {
-	c.near.close()
+	c.near.Close()
 	c.shut()
 	servers := slices.Concat(c.shards, c.previous.others())
 	return everyOf(servers, func(i int) error { return servers[i].store.Close() })
@@ -247,7 +260,7 @@ func (c *Conn) Ping(ctx context.Context) error {
 // Its error joins the errors of the shards that failed; the other shards are
 // then empty.
 func (c *Conn) UnsafeFlush(ctx context.Context) error {
-	defer c.near.flush()
+	defer c.near.Flush()
 	return c.everyServer(ctx, func(s shard) error { return simple(ctx, s, 0, "FLUSHDB") })
 }
 

@@ -407,7 +407,7 @@ func (d Dict[K, V]) Copy(ctx context.Context) (map[K]V, error) {
 	fill := q.nearFill(&d.Object)
 	q.read("HGETALL", 0)
 	q.slid()
-	fill.ask(q.p)
+	fill.Ask(q.p)
 	if err := q.run(ctx); err != nil {
 		return nil, err
 	}

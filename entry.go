@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/near"
 )
 
 // A subject is one entry during a call: its place, and the stamps that validate it.
@@ -196,7 +197,7 @@ func tryLook[T any](ctx context.Context, s *subject) (f found[T], err error) {
 	defer t.free()
 	fill := s.nearFill()
 	s.ask(t, s.front, s.key, s.slide)
-	fill.ask(t.on(s.shard))
+	fill.Ask(t.on(s.shard))
 	if err := t.run(ctx); err != nil {
 		return f, err
 	}
@@ -205,7 +206,7 @@ func tryLook[T any](ctx context.Context, s *subject) (f found[T], err error) {
 		return f, err
 	}
 	f = judge[T](s, data, ok, stamps)
-	if left, ok := fill.left(t.on(s.shard).Next()); ok {
+	if left, ok := fill.Left(t.on(s.shard).Next()); ok {
 		nearKeepFound(&fill, left, f)
 	}
 	return f, nil
@@ -425,7 +426,7 @@ func (s *subject) tryStamps(ctx context.Context) ([]stamp, error) {
 // unlink removes the entry and its lease, so that a result that is being computed
 // is not stored either.
 func (s *subject) unlink(ctx context.Context) error {
-	defer s.space().drop(s.key)
+	defer s.space().Drop(s.key)
 	p := driver.NewPipeline(driver.Repeatable)
 	defer p.Free()
 	p.CmdKey("UNLINK", s.front, s.key).Key(sideKey(s.front, s.key, leaseEnd))
@@ -440,7 +441,7 @@ func (s *subject) unlink(ctx context.Context) error {
 func lookMany[A comparable, T any](ctx context.Context, subjects map[A]*subject) (map[A]found[T], map[A]error) {
 	seen, faults := make(map[A]found[T], len(subjects)), make(map[A]error)
 	var m *mget
-	fills := make(map[A]nearFill)
+	fills := make(map[A]near.Fill)
 	for arg, s := range subjects {
 		if f, ok := nearFound[T](s); ok {
 			seen[arg] = f
@@ -459,7 +460,7 @@ func lookMany[A comparable, T any](ctx context.Context, subjects map[A]*subject)
 		}
 		fill := s.nearFill()
 		s.want(m)
-		if fills[arg] = fill; fill.space != nil {
+		if fills[arg] = fill; fill.Keeps() {
 			m.wantLife(s.shard, s.front+s.key)
 		}
 	}
@@ -475,7 +476,7 @@ func lookMany[A comparable, T any](ctx context.Context, subjects map[A]*subject)
 			seen[arg], err = look[T](ctx, s)
 		} else if err == nil {
 			seen[arg] = judge[T](s, data, ok, stamps)
-			if left, ok := fill.left(m.life(s.shard, s.front+s.key)); ok {
+			if left, ok := fill.Left(m.life(s.shard, s.front+s.key)); ok {
 				nearKeepFound(&fill, left, seen[arg])
 			}
 		}
@@ -619,34 +620,35 @@ func nearFound[T any](s *subject) (f found[T], ok bool) {
 	if space == nil || s.opts.fresh {
 		return f, false
 	}
-	f, ok = nearValueOf[found[T]](space, s.key)
+	f, ok = near.Get[found[T]](space, s.key)
 	return f, ok && slices.Equal(f.tags, s.tags)
 }
 
 // space returns the near space of the entry, nil for none.
-func (s *subject) space() *nearSpace {
-	if s.opts.Near == nil {
-		return nil
-	}
-	return s.conn.nearSpace(s.opts)
-}
+func (s *subject) space() *near.Space { return s.conn.nearSpace(s.opts) }
 
 // nearFill begins a fill, before the entry and its stamps are read.
-func (s *subject) nearFill() nearFill {
-	f := s.space().fill(s.shard, s.key)
-	f.stand(s.tags)
+func (s *subject) nearFill() near.Fill {
+	f := s.space().Fill(s.shard, s.key)
+	f.DependOn(s.stamps(), func(i int) (topic, key string, shard int) {
+		front, key, shard := s.stampAt(i)
+		if topic = tagFront; i == 0 {
+			topic = namespaceFront
+		}
+		return front + topic, front + key, shard
+	})
 	return f
 }
 
 // nearKeepFound keeps a valid finding near, for left at most and no longer than the
 // entry is fresh.
-func nearKeepFound[T any](f *nearFill, left time.Duration, seen found[T]) {
-	if seen.reason != NoReason || f.space == nil {
+func nearKeepFound[T any](f *near.Fill, left time.Duration, seen found[T]) {
+	if seen.reason != NoReason || !f.Keeps() {
 		return
 	}
 	if seen.ttl > 0 {
 		left = min(left, seen.ttl-time.Since(seen.created))
 	}
 	seen.near = true
-	nearKeep(f, left, seen)
+	near.Keep(f, left, seen)
 }

@@ -25,7 +25,6 @@ import (
 func TestFilesFormNoCircle(t *testing.T) {
 	together := [][]string{
 		{"cached.go", "load.go"},
-		{"conn.go", "near.go", "options.go"},
 		{"dsn.go", "scheme.go"},
 	}
 	uses := fileUses(t)

@@ -346,7 +346,7 @@ func (l *lease) wait(ctx context.Context) (word string, err error) {
 func (l *lease) end(ctx context.Context, what string, pause time.Duration, data []byte, ms int64) (kept bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	defer l.s.space().drop(l.s.key)
+	defer l.s.space().Drop(l.s.key)
 	p := driver.NewPipeline(driver.Repeatable)
 	defer p.Free()
 	own := "0"

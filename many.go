@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/near"
 )
 
 // begun returns the current time if the connection has hooks.
@@ -43,13 +44,13 @@ func nearMany[K comparable, T any](m *many, keys []K, found map[K]T) []K {
 	rest := make([]K, 0, len(keys))
 	left := m.keys[:0]
 	for i, key := range m.keys {
-		if v, ok := nearValueOf[T](s, key); ok && !m.opts.fresh {
+		if v, ok := near.Get[T](s, key); ok && !m.opts.fresh {
 			found[keys[i]] = v
 			m.near++
 			continue
 		}
 		rest, left = append(rest, keys[i]), append(left, key)
-		m.fills = append(m.fills, s.fill(m.conn.shardOf(m.front, key), key))
+		m.fills = append(m.fills, s.Fill(m.conn.shardOf(m.front, key), key))
 	}
 	m.keys = left
 	return rest
@@ -162,18 +163,13 @@ type many struct {
 	quiet        bool // the caller tells the hooks of the whole call
 
 	near  int                           // values found near
-	fills []nearFill                    // one per key, nil for none
+	fills []near.Fill                   // one per key, nil for none
 	kept  func(i int, ttl driver.Reply) // receives the remaining TTL of a key
 }
 
 // space returns the near space of the type, or nil if its values are not kept
 // near.
-func (m *many) space() *nearSpace {
-	if m.opts.Near == nil {
-		return nil
-	}
-	return m.conn.nearSpace(&m.opts)
-}
+func (m *many) space() *near.Space { return m.conn.nearSpace(&m.opts) }
 
 func newMany[K comparable, T any](ctx context.Context, op string, c Cache[T], keys []K) (*many, error) {
 	if c.err != nil {
@@ -300,7 +296,7 @@ func (m *many) run(ctx context.Context, mode driver.Mode, write func(p *driver.P
 	}
 	if s := m.space(); s != nil && mode&driver.ReadOnly == 0 {
 		for _, key := range m.keys {
-			s.drop(key)
+			s.Drop(key)
 		}
 	}
 	err := m.err()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/near"
 )
 
 // removeMembers implements Remove for all collections.
@@ -292,7 +293,7 @@ type query struct {
 
 	scripted bool // the expiry is in the command's script
 	p        *driver.Pipeline
-	near     *nearSpace // must drop the key, which is written; nil if not kept near
+	near     *near.Space // must drop the key, which is written; nil if not kept near
 
 	// For the counters and hooks at the end.
 	tally  *tally
@@ -327,11 +328,11 @@ func (q *query) begin(ctx context.Context, o *Object, op string, mode driver.Mod
 	q.fixed = o.opts.TTLPolicy == FromCreation
 	if o.opts.Near != nil { // a replica's old value could be kept after the notice of its change
 		mode |= driver.Master
+		if mode&driver.ReadOnly == 0 {
+			q.near = conn.nearSpace(&o.opts)
+		}
 	}
 	q.p = driver.NewPipeline(mode)
-	if o.opts.Near != nil && mode&driver.ReadOnly == 0 {
-		q.near = conn.nearSpace(&o.opts)
-	}
 	q.tally = conn.tallies.of(o.opts.typeName())
 	if conn.observer != nil {
 		q.sight(ctx, o)
@@ -350,7 +351,7 @@ func (q *query) beginRead(ctx context.Context, o *Object, op string) error {
 }
 
 func (q *query) end() {
-	q.near.drop(q.key) // after the write, and before the caller continues and reads its own write
+	q.near.Drop(q.key) // after the write, and before the caller continues and reads its own write
 	q.witness()
 	q.p.Free()
 }

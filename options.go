@@ -3,24 +3,23 @@ package caches
 import (
 	"fmt"
 	"time"
+
+	"github.com/gocaches/caches/internal/near"
 )
 
 // nearSpace returns the near space of a type, or nil if its values are not kept
 // near.
-func (c *Conn) nearSpace(o *Options) *nearSpace {
-	if o.TTLPolicy == SlideOnRead || o.field != "" {
+func (c *Conn) nearSpace(o *Options) *near.Space {
+	if o.Near == nil || o.TTLPolicy == SlideOnRead || o.field != "" {
 		return nil
 	}
-	spaces := c.near.all()
-	for _, s := range spaces {
-		if s.is(o) {
-			return s
-		}
+	kind := near.Type{Version: o.Version, Prefix: o.Prefix, MaxEntries: o.Near.MaxEntries, MaxAge: o.Near.MaxAge}
+	s, room := c.near.Space(kind)
+	if s != nil || !room || o.Near.check() != nil {
+		return s
 	}
-	if len(spaces) >= nearSpaces || !c.tracks() {
-		return nil
-	}
-	return c.addNearSpace(o)
+	tally := c.tallies.of(o.typeName())
+	return c.near.Add(kind, c.front(o.Version), func() { tally.add(countNearHit, 1) })
 }
 
 // Options describe a type of cache object. The zero value is valid: keys

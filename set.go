@@ -234,7 +234,7 @@ func (s Set[T]) Copy(ctx context.Context) (map[T]struct{}, error) {
 	fill := q.nearFill(&s.Object)
 	q.read("SMEMBERS", 0)
 	q.slid()
-	fill.ask(q.p)
+	fill.Ask(q.p)
 	all, err := runMembers[T](ctx, &q)
 	if err == nil {
 		nearPutMap(&fill, q.p.Next(), all)

@@ -54,7 +54,7 @@ func (c *Conn) InvalidateTags(ctx context.Context, tags ...string) error {
 	})
 	for shard, group := range groups {
 		for _, i := range group {
-			c.near.invalidated(shard, c.prefix+keys[i])
+			c.near.Changed(shard, c.prefix+keys[i])
 		}
 	}
 	err := errors.Join(errs...)
@@ -92,7 +92,7 @@ func (o *Options) invalidateAll(ctx context.Context, op string, fn *observer) er
 	key := namespaceFront + o.Prefix
 	if err = conn.previous.forget(ctx, front+key); err == nil {
 		err = conn.everyShard(func(shard int) error {
-			defer conn.near.invalidated(shard, front+key)
+			defer conn.near.Changed(shard, front+key)
 			return unlinkOn(ctx, conn.shards[shard], front+key)
 		})
 	}
@@ -168,7 +168,7 @@ func (t Tagged[T]) set(ctx context.Context, s *subject, v T) error {
 	if err != nil {
 		return err
 	}
-	defer s.space().drop(s.key)
+	defer s.space().Drop(s.key)
 	e := envelope{created: time.Now(), ttl: time.Duration(s.ms) * time.Millisecond, stamps: stamps}
 	p := driver.NewPipeline(0)
 	defer p.Free()

@@ -101,7 +101,7 @@ func (c Value[T]) Get(ctx context.Context) (T, error) {
 	defer q.end()
 	fill := q.nearFill(&c.Object)
 	q.get()
-	fill.ask(q.p)
+	fill.Ask(q.p)
 	if err := q.run(ctx); err != nil {
 		return zero, err
 	}

@@ -1,4 +1,4 @@
-package caches
+package near
 
 import (
 	"testing"
@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/gocaches/caches/driver"
 )
 
 // The server refuses prefixes of which one begins with another.
@@ -21,18 +23,17 @@ func TestPrefixFree(t *testing.T) {
 	}
 }
 
-// TestLateFillTakesNoStamp puts a fill off until the epoch that it has read is
-// over: what another one has made since stands on the stamp that the server's
-// word reaches.
+// Invariant 6. A fill is put off until the epoch that it has read is over: values
+// that others have kept since depend on the stamp that the server's report reaches.
 func TestLateFillTakesNoStamp(t *testing.T) {
-	n := &nearConn{shards: make([]nearShard, 1), base: time.Now()}
-	n.spaces.Store(&[]*nearSpace{})
+	n := New(Config{Stores: make([]driver.Store, 1)})
+	n.spaces.Replace(func([]*Space) []*Space { return []*Space{} })
 	s := &n.shards[0]
 	s.until.Store(int64(time.Hour))
 	s.epoch.Store(5) // FLUSHDB, or another connection: it was 3
-	key := nearStampKey{s, "%tag.x"}
-	kept := nearGround{shard: s, epoch: 5, until: int64(time.Hour), stamps: []*nearStamp{n.stamp(key, 5)}}
-	late := nearGround{shard: s, epoch: 3, until: int64(time.Hour), stamps: []*nearStamp{n.stamp(key, 3)}}
+	key := stampKey{s, "%tag.x"}
+	kept := ground{shard: s, epoch: 5, until: int64(time.Hour), stamps: []*stamp{n.stamps.of(key, 5)}}
+	late := ground{shard: s, epoch: 3, until: int64(time.Hour), stamps: []*stamp{n.stamps.of(key, 3)}}
 	require.True(t, kept.valid(n.now()))
 	require.False(t, late.valid(n.now()))
 	n.changed(s, []byte("%tag.x"))
