@@ -208,7 +208,7 @@ func TestRememberedErrorsDoNotSlide(t *testing.T) {
 					return "", gone
 				}
 				return "there", nil
-			}, &caches.CachedOptions[int, string]{Name: "f", Negative: caches.Negative{Errors: []error{gone}, TTL: 300 * time.Millisecond}})
+			}, &caches.CachedOptions[int, string]{Name: "f", Negative: caches.NegativeOptions{Errors: []error{gone}, TTL: 300 * time.Millisecond}})
 		_, err := f.Get(ctx, 1)
 		require.ErrorIs(t, err, gone)
 		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
@@ -306,7 +306,7 @@ func TestWaitersLeaveConnectionsToOthers(t *testing.T) {
 func TestNearForever(t *testing.T) {
 	t.Parallel()
 	conn := open(t, realRedis(t))
-	c := caches.Cache[string]{Prefix: "nf", TTL: caches.Forever, Near: &caches.Near{MaxAge: caches.Forever}}.On(conn)
+	c := caches.Cache[string]{Prefix: "nf", TTL: caches.Forever, Near: &caches.NearOptions{MaxAge: caches.Forever}}.On(conn)
 	ctx := t.Context()
 	require.NoError(t, c.Key(1).Set(ctx, "v"))
 	require.Eventually(t, func() bool {
@@ -319,7 +319,7 @@ func TestNearForever(t *testing.T) {
 func TestNearOtherTags(t *testing.T) {
 	t.Parallel()
 	conn := open(t, realRedis(t))
-	c := caches.Cache[string]{Prefix: "nt", TTL: time.Hour, Near: &caches.Near{}}.On(conn)
+	c := caches.Cache[string]{Prefix: "nt", TTL: time.Hour, Near: &caches.NearOptions{}}.On(conn)
 	ctx := t.Context()
 	require.NoError(t, c.Key(1).Tagged("a").Set(ctx, "v"))
 	_, err := c.Key(1).Tagged("b").Get(ctx)
@@ -384,7 +384,7 @@ func TestNearManyTouched(t *testing.T) {
 	t.Parallel()
 	dsn := realRedis(t)
 	conn, other := open(t, dsn), open(t, dsn)
-	c := caches.Cache[string]{Prefix: "nm", TTL: caches.Forever, Near: &caches.Near{}}
+	c := caches.Cache[string]{Prefix: "nm", TTL: caches.Forever, Near: &caches.NearOptions{}}
 	var runs atomic.Int64
 	f := caches.Cached(c.On(conn), func(context.Context, int) (string, error) { return fmt.Sprint("run ", runs.Add(1)), nil },
 		&caches.CachedOptions[int, string]{Key: func(n int) []any { return []any{n} }})
@@ -607,7 +607,7 @@ func TestNearManyTouchedUnswept(t *testing.T) {
 	t.Parallel()
 	server := testutil.Redis(t, &testutil.RedisOptions{Config: []string{"enable-debug-command yes"}})
 	conn, other := open(t, server.DSN()+patience), open(t, server.DSN()+patience)
-	c := caches.Cache[string]{Prefix: "nm", TTL: caches.Forever, Near: &caches.Near{}}
+	c := caches.Cache[string]{Prefix: "nm", TTL: caches.Forever, Near: &caches.NearOptions{}}
 	var runs atomic.Int64
 	f := caches.Cached(c.On(conn), func(context.Context, int) (string, error) {
 		if runs.Add(1) == 1 {
@@ -699,7 +699,7 @@ func TestHooksCallBack(t *testing.T) {
 		}
 		panic("hook")
 	}
-	f = caches.Cached(caches.Cache[string]{Prefix: "hk", TTL: time.Hour, Near: &caches.Near{}}.On(conn),
+	f = caches.Cached(caches.Cache[string]{Prefix: "hk", TTL: time.Hour, Near: &caches.NearOptions{}}.On(conn),
 		func(context.Context, int) (string, error) { return "v", nil },
 		&caches.CachedOptions[int, string]{Name: "f", Tags: func(int) []string { return []string{"t", "t", ""} },
 			Hooks: &caches.Hooks{Call: call, Load: call, Invalidate: call, Error: call}})
@@ -713,8 +713,8 @@ func TestNearNoPrefix(t *testing.T) {
 	t.Parallel()
 	dsn := realRedis(t)
 	conn, other := open(t, dsn), open(t, dsn)
-	c := caches.Cache[string]{TTL: time.Hour, Near: &caches.Near{}}.On(conn)
-	d := caches.Cache[string]{Prefix: "x", TTL: 700 * time.Millisecond, Near: &caches.Near{}}.On(conn)
+	c := caches.Cache[string]{TTL: time.Hour, Near: &caches.NearOptions{}}.On(conn)
+	d := caches.Cache[string]{Prefix: "x", TTL: 700 * time.Millisecond, Near: &caches.NearOptions{}}.On(conn)
 	ctx := t.Context()
 	require.NoError(t, c.Key("a").Set(ctx, "v"))
 	untilNear(t, conn, "", func() { _, _ = c.Key("a").Get(ctx) })
@@ -730,7 +730,7 @@ func TestNearNoPrefix(t *testing.T) {
 // Everything on the same key at once, with a check that what was acknowledged counts.
 func TestEverythingAtOnce(t *testing.T) {
 	t.Parallel()
-	for _, near := range []*caches.Near{nil, {}} {
+	for _, near := range []*caches.NearOptions{nil, {}} {
 		t.Run(fmt.Sprint(near != nil), func(t *testing.T) {
 			t.Parallel()
 			dsn := realRedis(t)

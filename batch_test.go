@@ -136,7 +136,7 @@ func (p *batchPlan) step(b *caches.Batch, k int) {
 		b.Do(func(ctx context.Context) error { return values.Set(ctx, text) })
 	case 1:
 		delete(p.values, k)
-		expect(p, b, values.Take, stored, miss)
+		expect(p, b, values.Pop, stored, miss)
 	case 2:
 		expect(p, b, values.Exists, ok, nil)
 	case 3:

@@ -52,7 +52,7 @@ type CachedOptions[A comparable, T any] struct {
 
 	// Negative are the errors of the function that are remembered as results are.
 	// The zero value means none.
-	Negative Negative
+	Negative NegativeOptions
 
 	// Early is the β of probabilistic early expiration. One caller recomputes a
 	// result in the background before it expires. The probability grows toward the
@@ -86,9 +86,9 @@ type CachedOptions[A comparable, T any] struct {
 	Hooks *Hooks
 }
 
-// Negative says which errors of a [Cached] function are remembered. They are
+// NegativeOptions say which errors of a [Cached] function are remembered. They are
 // results in their own right, such as "no such user".
-type Negative struct {
+type NegativeOptions struct {
 	// Errors are the errors to remember. If an error of the function matches one of
 	// them by [errors.Is], the text of that element is stored, and later calls
 	// return the element.
@@ -258,7 +258,7 @@ func (f *CachedFunc[A, T]) miss(ctx context.Context, s *subject, arg A, seen fin
 	if err != nil && flight.Ended(ctx) {
 		fault = nil // the caller's own context ended: not a fault of the server
 	}
-	f.tell(ctx, s, &report{result: Miss, finding: &seen, err: err, fault: fault, waited: time.Duration(l.waited.Load())})
+	f.tell(ctx, s, &report{result: LookupMiss, finding: &seen, err: err, fault: fault, waited: time.Duration(l.waited.Load())})
 	return v, err
 }
 
@@ -267,7 +267,7 @@ func (f *CachedFunc[A, T]) recall(seen found[T]) (v T, err error, ok bool) {
 	switch {
 	case seen.reason == MissExpired && (f.opts.Stale == 0 || seen.negative):
 		return v, nil, false
-	case seen.reason != NoReason && seen.reason != MissExpired:
+	case seen.reason != MissNone && seen.reason != MissExpired:
 		return v, nil, false
 	case !seen.negative:
 		return seen.value, nil, true
@@ -501,7 +501,7 @@ func (f *CachedFunc[A, T]) label() string {
 
 // A report is the outcome of a call.
 type report struct {
-	result  Result
+	result  Lookup
 	finding *finding
 	err     error // returned to the caller
 	fault   error // of the server, if the caller was served in spite of it
@@ -519,7 +519,7 @@ func (f *CachedFunc[A, T]) tell(ctx context.Context, s *subject, r *report) {
 		return
 	}
 	c := s.info()
-	c.Function, c.Result, c.Reason, c.Tag = f.label(), r.result, r.finding.reason, r.finding.tag
+	c.Function, c.Lookup, c.Reason, c.Tag = f.label(), r.result, r.finding.reason, r.finding.tag
 	c.Waited, c.Err, c.Swallowed = r.waited, r.err, r.fault
 	w.called(ctx, c)
 }

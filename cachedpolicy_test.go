@@ -47,7 +47,7 @@ func TestCachedNegative(t *testing.T) {
 				err = fmt.Errorf("user %d: %w", id, err)
 			}
 			return v, err
-		}, &caches.CachedOptions[int, string]{Name: "negative", Negative: caches.Negative{Errors: []error{errNoUser}, TTL: time.Minute}})
+		}, &caches.CachedOptions[int, string]{Name: "negative", Negative: caches.NegativeOptions{Errors: []error{errNoUser}, TTL: time.Minute}})
 		_, err := f.Get(ctx, -1)
 		require.ErrorIs(t, err, errNoUser)
 		require.ErrorContains(t, err, "user -1", "the one who asked first has the error as it is")
@@ -401,7 +401,7 @@ func TestCachedPanicFreesTheLease(t *testing.T) {
 func TestCachedBadOptions(t *testing.T) {
 	conn := open(t, "locmem://")
 	for _, o := range []caches.CachedOptions[int, string]{
-		{Lease: time.Millisecond}, {Negative: caches.Negative{TTL: -1}}, {Early: math.NaN()}, {Jitter: math.NaN()},
+		{Lease: time.Millisecond}, {Negative: caches.NegativeOptions{TTL: -1}}, {Early: math.NaN()}, {Jitter: math.NaN()},
 	} {
 		o.Name = "bad"
 		f := caches.Cached(usersOn(conn), loadByID, &o)

@@ -180,7 +180,7 @@ func TestCanaryInObjects(t *testing.T) {
 			requireQuiet(t, c.name, err)
 		}
 		_, err := gates(conn, time.Minute).Key("a").Do(ctx, mustNotRun(t))
-		requireQuiet(t, "SentinelCache.Do", err)
+		requireQuiet(t, "Sentinel.Do", err)
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // UnsafeClear visits every key of the database, O(n), in pages of a thousand.
 // The connection's timeout applies to each page. Keys written meanwhile may be
 // missed. If it fails, it returns the number of keys removed so far.
-func (c *Conn) UnsafeClear(ctx context.Context, pattern string) (removed int64, err error) {
+func (c *Conn) UnsafeClear(ctx context.Context, pattern string) (removed int, err error) {
 	if pattern == "" {
 		return 0, errors.New(`caches: UnsafeClear: the pattern is empty: write "*" for every key`)
 	}
@@ -26,15 +26,15 @@ func (c *Conn) UnsafeClear(ctx context.Context, pattern string) (removed int64, 
 	var count atomic.Int64
 	err = c.everyServer(ctx, func(s shard) error {
 		n, err := clearShard(ctx, s, pattern)
-		count.Add(n)
+		count.Add(int64(n))
 		return err
 	})
-	return count.Load(), err
+	return int(count.Load()), err
 }
 
 // clearShard is UnsafeClear on one shard. Each round trip unlinks one page and
 // reads the next.
-func clearShard(ctx context.Context, s shard, pattern string) (removed int64, err error) {
+func clearShard(ctx context.Context, s shard, pattern string) (removed int, err error) {
 	p, next := driver.NewPipeline(driver.ReadOnly), driver.NewPipeline(0)
 	defer func() { p.Free(); next.Free() }()
 	scanKeys(p, []byte{'0'}, pattern)
@@ -59,12 +59,14 @@ func scanKeys(p *driver.Pipeline, cursor []byte, pattern string) {
 // turnPage reads the replies of one round trip, the number of unlinked keys and
 // a page of keys, and writes the next round trip. After the last, next is
 // empty.
-func turnPage(p, next *driver.Pipeline, pattern string) (removed int64, err error) {
+func turnPage(p, next *driver.Pipeline, pattern string) (removed int, err error) {
 	next.Reset(0)
 	if string(p.Command(0).Args[0]) == "UNLINK" {
-		if removed, err = p.Next().Int(); err != nil || p.Len() == 1 {
-			return removed, err
+		n, err := p.Next().Int()
+		if err != nil || p.Len() == 1 {
+			return int(n), err
 		}
+		removed = int(n)
 	}
 	page, err := p.Next().Elems()
 	if err != nil {
@@ -96,7 +98,7 @@ func turnPage(p, next *driver.Pipeline, pattern string) (removed int64, err erro
 
 // clear removes every object under the prefix on all shards, and the object
 // whose key is the prefix itself. It implements the Clear method of every type.
-func (o *Options) clear(ctx context.Context, op string) (int64, error) {
+func (o *Options) clear(ctx context.Context, op string) (int, error) {
 	if o.err != nil {
 		return 0, &OpError{Op: op, Err: o.err}
 	}
@@ -115,7 +117,7 @@ func (o *Options) clear(ctx context.Context, op string) (int64, error) {
 		q.p.Cmd("UNLINK").Key(base)
 		var one int64
 		one, err = q.int(ctx)
-		return n + one, err
+		return n + int(one), err
 	}
 	return n, &OpError{Op: op, Key: base, Err: err}
 }

@@ -39,7 +39,7 @@ func (c CounterCache[N]) WithTTL(ttl time.Duration) CounterCache[N] {
 }
 
 // Clear removes every counter under the prefix; see [Cache.Clear].
-func (c CounterCache[N]) Clear(ctx context.Context) (int64, error) {
+func (c CounterCache[N]) Clear(ctx context.Context) (int, error) {
 	return (*Options)(&c).clear(ctx, "CounterCache.Clear")
 }
 
@@ -99,7 +99,7 @@ func (s unsignedText) Marshal(v any) ([]byte, error) {
 // [ErrNotNumber]. O(1), INCRBY or INCRBYFLOAT, with PEXPIRE in one step.
 func (c Counter[N]) Incr(ctx context.Context, delta N) (N, error) {
 	var q query
-	if err := q.begin(ctx, &c.Object, "CounterCache.Incr", 0); err != nil {
+	if err := q.begin(ctx, &c.Object, "Counter.Incr", 0); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -109,7 +109,7 @@ func (c Counter[N]) Incr(ctx context.Context, delta N) (N, error) {
 // Decr subtracts delta and returns the result; see Incr.
 func (c Counter[N]) Decr(ctx context.Context, delta N) (N, error) {
 	var q query
-	if err := q.begin(ctx, &c.Object, "CounterCache.Decr", 0); err != nil {
+	if err := q.begin(ctx, &c.Object, "Counter.Decr", 0); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -182,8 +182,8 @@ func (c Counter[N]) Swap(ctx context.Context, n N) (previous N, loaded bool, err
 	return c.value().Swap(ctx, n)
 }
 
-// Take removes the counter and returns its count, or [ErrMiss]. O(1), GETDEL.
-func (c Counter[N]) Take(ctx context.Context) (N, error) { return c.value().Take(ctx) }
+// Pop removes the counter and returns its count, or [ErrMiss]. O(1), GETDEL.
+func (c Counter[N]) Pop(ctx context.Context) (N, error) { return c.value().Pop(ctx) }
 
 // stepOf returns the text of sign × delta, and reports whether it is a float. A
 // delta that is not a number is an error.

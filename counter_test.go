@@ -92,7 +92,7 @@ func TestCounterIsAValue(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, map[string]int{"n": 8}, many)
 
-		n, err = c.Take(ctx)
+		n, err = c.Pop(ctx)
 		require.NoError(t, err)
 		require.Equal(t, 8, n)
 		require.NoError(t, typ.Key("m").Set(ctx, 1))

@@ -44,7 +44,7 @@ func (d DictCache[K, V]) Fresh() DictCache[K, V] {
 }
 
 // Clear removes every dict under the prefix; see [Cache.Clear].
-func (d DictCache[K, V]) Clear(ctx context.Context) (int64, error) {
+func (d DictCache[K, V]) Clear(ctx context.Context) (int, error) {
 	return (*Options)(&d).clear(ctx, "DictCache.Clear")
 }
 
@@ -69,7 +69,7 @@ func (d Dict[K, V]) Fresh() Dict[K, V] { return Dict[K, V]{d.afresh()} }
 func (d Dict[K, V]) Get(ctx context.Context, field K) (V, error) {
 	var zero V
 	var q query
-	if err := q.beginRead(ctx, &d.Object, "DictCache.Get"); err != nil {
+	if err := q.beginRead(ctx, &d.Object, "Dict.Get"); err != nil {
 		return zero, err
 	}
 	defer q.end()
@@ -96,7 +96,7 @@ func (d Dict[K, V]) GetMany(ctx context.Context, fields ...K) (map[K]V, error) {
 		return map[K]V{}, nil
 	}
 	var q query
-	if err := q.beginRead(ctx, &d.Object, "DictCache.GetMany"); err != nil {
+	if err := q.beginRead(ctx, &d.Object, "Dict.GetMany"); err != nil {
 		return nil, err
 	}
 	defer q.end()
@@ -137,7 +137,7 @@ func putStored[K comparable, V any](m map[K]V, key K, r driver.Reply, s Serializ
 // Set stores value under field. O(1), HSET and PEXPIRE in one step.
 func (d Dict[K, V]) Set(ctx context.Context, field K, value V) error {
 	var q query
-	err := q.begin(ctx, &d.Object, "DictCache.Set", 0)
+	err := q.begin(ctx, &d.Object, "Dict.Set", 0)
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func (d Dict[K, V]) Update(ctx context.Context, items map[K]V) error {
 		return nil
 	}
 	var q query
-	err := q.begin(ctx, &d.Object, "DictCache.Update", 0)
+	err := q.begin(ctx, &d.Object, "Dict.Update", 0)
 	if err != nil {
 		return err
 	}
@@ -234,7 +234,7 @@ return stored
 func (d Dict[K, V]) GetOrAdd(ctx context.Context, field K, value V) (stored V, loaded bool, err error) {
 	var zero V
 	var q query
-	if err := q.begin(ctx, &d.Object, "DictCache.GetOrAdd", 0); err != nil {
+	if err := q.begin(ctx, &d.Object, "Dict.GetOrAdd", 0); err != nil {
 		return zero, false, err
 	}
 	defer q.end()
@@ -269,13 +269,13 @@ func (d Dict[K, V]) GetOrAdd(ctx context.Context, field K, value V) (stored V, l
 
 // Remove removes fields and returns the number removed. O(len(fields)), HDEL.
 func (d Dict[K, V]) Remove(ctx context.Context, fields ...K) (removed int, err error) {
-	return removeMembers(ctx, d.Object, "DictCache.Remove", "HDEL", fields)
+	return removeMembers(ctx, d.Object, "Dict.Remove", "HDEL", fields)
 }
 
 // Contains reports whether field is in the dict. O(1), HEXISTS.
 func (d Dict[K, V]) Contains(ctx context.Context, field K) (bool, error) {
 	var q query
-	if err := q.beginRead(ctx, &d.Object, "DictCache.Contains"); err != nil {
+	if err := q.beginRead(ctx, &d.Object, "Dict.Contains"); err != nil {
 		return false, err
 	}
 	defer q.end()
@@ -289,7 +289,7 @@ func (d Dict[K, V]) Contains(ctx context.Context, field K) (bool, error) {
 
 // Len returns the number of fields. O(1), HLEN.
 func (d Dict[K, V]) Len(ctx context.Context) (int, error) {
-	return d.length(ctx, "DictCache.Len", "HLEN")
+	return d.length(ctx, "Dict.Len", "HLEN")
 }
 
 // Pop removes field and returns its value, or [ErrMiss]. O(1), HGET and HDEL in
@@ -297,7 +297,7 @@ func (d Dict[K, V]) Len(ctx context.Context) (int, error) {
 func (d Dict[K, V]) Pop(ctx context.Context, field K) (V, error) {
 	var zero V
 	var q query
-	err := q.begin(ctx, &d.Object, "DictCache.Pop", driver.Atomic)
+	err := q.begin(ctx, &d.Object, "Dict.Pop", driver.Atomic)
 	if err != nil {
 		return zero, err
 	}
@@ -342,7 +342,7 @@ return item
 // O(1), HRANDFIELD and HDEL in one script.
 func (d Dict[K, V]) PopItem(ctx context.Context) (field K, value V, err error) {
 	var q query
-	if err := q.begin(ctx, &d.Object, "DictCache.PopItem", 0); err != nil {
+	if err := q.begin(ctx, &d.Object, "Dict.PopItem", 0); err != nil {
 		return field, value, err
 	}
 	defer q.end()
@@ -378,12 +378,12 @@ func (d Dict[K, V]) item(e *driver.Elems) (field K, value V, err error) {
 
 // Keys returns all fields, in no particular order. O(n), HKEYS.
 func (d Dict[K, V]) Keys(ctx context.Context) ([]K, error) {
-	return readAll(ctx, d.Object, "DictCache.Keys", "HKEYS", readMember[K])
+	return readAll(ctx, d.Object, "Dict.Keys", "HKEYS", readMember[K])
 }
 
 // Values returns all values, in no particular order. O(n), HVALS.
 func (d Dict[K, V]) Values(ctx context.Context) ([]V, error) {
-	return readAll(ctx, d.Object, "DictCache.Values", "HVALS", func(r driver.Reply) (v V, err error) {
+	return readAll(ctx, d.Object, "Dict.Values", "HVALS", func(r driver.Reply) (v V, err error) {
 		data, err := present(r)
 		if err != nil {
 			return v, err
@@ -396,11 +396,11 @@ func (d Dict[K, V]) Values(ctx context.Context) ([]V, error) {
 // O(n), HGETALL; for large dicts use All. With Options.Near, the map may be a
 // copy of one kept in this process.
 func (d Dict[K, V]) Copy(ctx context.Context) (map[K]V, error) {
-	if all, ok := nearHit[map[K]V](ctx, &d.Object, "DictCache.Copy"); ok {
+	if all, ok := nearHit[map[K]V](ctx, &d.Object, "Dict.Copy"); ok {
 		return maps.Clone(all), nil
 	}
 	var q query
-	if err := q.beginRead(ctx, &d.Object, "DictCache.Copy"); err != nil {
+	if err := q.beginRead(ctx, &d.Object, "Dict.Copy"); err != nil {
 		return nil, err
 	}
 	defer q.end()
@@ -449,7 +449,7 @@ func (d Dict[K, V]) items(r driver.Reply) (map[K]V, error) {
 func (d Dict[K, V]) All(ctx context.Context) (iter.Seq2[K, V], func() error) {
 	var failed error
 	all := func(yield func(K, V) bool) {
-		failed = d.scan(ctx, "DictCache.All", "HSCAN", func(e *driver.Elems) (bool, error) {
+		failed = d.scan(ctx, "Dict.All", "HSCAN", func(e *driver.Elems) (bool, error) {
 			field, value, err := d.item(e)
 			return err == nil && yield(field, value), err
 		})
@@ -465,7 +465,7 @@ func (d Dict[K, V]) All(ctx context.Context) (iter.Seq2[K, V], func() error) {
 func (d Dict[K, V]) Incr(ctx context.Context, field K, delta V) (V, error) {
 	var zero V
 	var q query
-	if err := q.begin(ctx, &d.Object, "DictCache.Incr", 0); err != nil {
+	if err := q.begin(ctx, &d.Object, "Dict.Incr", 0); err != nil {
 		return zero, err
 	}
 	defer q.end()

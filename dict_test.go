@@ -380,7 +380,7 @@ func TestDictAllError(t *testing.T) {
 		}
 		if !onFake(t) { // it gave all in one page
 			require.ErrorIs(t, end(), context.Canceled)
-			require.ErrorContains(t, end(), "DictCache.All")
+			require.ErrorContains(t, end(), "Dict.All")
 			require.Less(t, len(seen), many)
 		}
 		require.NotEmpty(t, seen)
@@ -571,16 +571,16 @@ func refused[T comparable](t *testing.T, member T) {
 	dict := caches.DictCache[T, int](o).On(conn).Key("it")
 	sorted := caches.SortedSetCache[T](o).On(conn).Key("it")
 	for name, err := range map[string]error{
-		"SetCache.Add": errOf(set.Add(ctx, member)), "SetCache.Contains": errOf(set.Contains(ctx, member)),
-		"SetCache.ContainsMany": errOf(set.ContainsMany(ctx, member)), "SetCache.Remove": errOf(set.Remove(ctx, member)),
-		"DictCache.Set": dict.Set(ctx, member, 1), "DictCache.Get": errOf(dict.Get(ctx, member)),
-		"DictCache.GetMany": errOf(dict.GetMany(ctx, member)), "DictCache.Update": dict.Update(ctx, map[T]int{member: 1}),
-		"DictCache.GetOrAdd": err3(dict.GetOrAdd(ctx, member, 1)), "DictCache.Remove": errOf(dict.Remove(ctx, member)),
-		"DictCache.Contains": errOf(dict.Contains(ctx, member)), "DictCache.Pop": errOf(dict.Pop(ctx, member)),
-		"DictCache.Incr":     errOf(dict.Incr(ctx, member, 1)),
-		"SortedSetCache.Add": errOf(sorted.Add(ctx, caches.Scored[T]{Member: member})), "SortedSetCache.Incr": errOf(sorted.Incr(ctx, member, 1)),
-		"SortedSetCache.Score": errOf(sorted.Score(ctx, member)), "SortedSetCache.Rank": errOf(sorted.Rank(ctx, member)),
-		"SortedSetCache.RevRank": errOf(sorted.RevRank(ctx, member)), "SortedSetCache.Remove": errOf(sorted.Remove(ctx, member)),
+		"Set.Add": errOf(set.Add(ctx, member)), "Set.Contains": errOf(set.Contains(ctx, member)),
+		"Set.ContainsMany": errOf(set.ContainsMany(ctx, member)), "Set.Remove": errOf(set.Remove(ctx, member)),
+		"Dict.Set": dict.Set(ctx, member, 1), "Dict.Get": errOf(dict.Get(ctx, member)),
+		"Dict.GetMany": errOf(dict.GetMany(ctx, member)), "Dict.Update": dict.Update(ctx, map[T]int{member: 1}),
+		"Dict.GetOrAdd": err3(dict.GetOrAdd(ctx, member, 1)), "Dict.Remove": errOf(dict.Remove(ctx, member)),
+		"Dict.Contains": errOf(dict.Contains(ctx, member)), "Dict.Pop": errOf(dict.Pop(ctx, member)),
+		"Dict.Incr":     errOf(dict.Incr(ctx, member, 1)),
+		"SortedSet.Add": errOf(sorted.Add(ctx, caches.Scored[T]{Member: member})), "SortedSet.Incr": errOf(sorted.Incr(ctx, member, 1)),
+		"SortedSet.Score": errOf(sorted.Score(ctx, member)), "SortedSet.Rank": errOf(sorted.Rank(ctx, member)),
+		"SortedSet.RevRank": errOf(sorted.RevRank(ctx, member)), "SortedSet.Remove": errOf(sorted.Remove(ctx, member)),
 	} {
 		require.Error(t, err, "%T %s", member, name)
 		require.ErrorContains(t, err, name+` "refused.it"`, "%T", member)

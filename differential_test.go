@@ -152,8 +152,8 @@ func (s *step) bulk() []string {
 }
 
 func (s *step) condition() caches.Condition {
-	all := []caches.Condition{0, caches.OnlyNew, caches.OnlyExisting, caches.Greater, caches.Less,
-		caches.OnlyExisting | caches.Greater, caches.OnlyExisting | caches.Less, caches.Greater | caches.Less}
+	all := []caches.Condition{0, caches.IfNew, caches.IfExisting, caches.IfGreater, caches.IfLess,
+		caches.IfExisting | caches.IfGreater, caches.IfExisting | caches.IfLess, caches.IfGreater | caches.IfLess}
 	return all[uint(s.n[2])%uint(len(all))]
 }
 
@@ -510,7 +510,7 @@ func algebraOf(op func(caches.Set[string], context.Context, ...caches.Set[string
 // storeOf stores into the first key, which is sometimes among the sources.
 func storeOf(op func(caches.Set[string], context.Context, caches.Set[string], ...caches.Set[string]) (int, error)) func(context.Context, objects, *step) outcome {
 	return func(ctx context.Context, x objects, s *step) outcome {
-		return result(op(x.set(s, s.keys[1]), ctx, x.members(s), x.set(s, s.keys[2])))
+		return result(op(x.members(s), ctx, x.set(s, s.keys[1]), x.set(s, s.keys[2])))
 	}
 }
 
@@ -542,14 +542,14 @@ var operations = []operation{
 	{kind: 'v', name: "Add", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.value(s).Add(ctx, s.v[0])) }},
 	{kind: 'v', name: "Replace", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.value(s).Replace(ctx, s.v[0])) }},
 	{kind: 'v', name: "Swap", run: func(ctx context.Context, x objects, s *step) outcome { return result2(x.value(s).Swap(ctx, s.v[0])) }},
-	{kind: 'v', name: "Take", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.value(s).Take(ctx)) }},
+	{kind: 'v', name: "Pop", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.value(s).Pop(ctx)) }},
 
 	{kind: 'c', name: "counter.Incr", weight: 3, run: func(ctx context.Context, x objects, s *step) outcome { return result(x.counter(s).Incr(ctx, s.delta)) }},
 	{kind: 'c', name: "counter.Decr", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.counter(s).Decr(ctx, s.delta)) }},
 	{kind: 'c', name: "counter.Get", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.counter(s).Get(ctx)) }},
 	{kind: 'c', name: "counter.Set", run: func(ctx context.Context, x objects, s *step) outcome { return failure(x.counter(s).Set(ctx, s.delta)) }},
 	{kind: 'c', name: "counter.Swap", run: func(ctx context.Context, x objects, s *step) outcome { return result2(x.counter(s).Swap(ctx, s.delta)) }},
-	{kind: 'c', name: "counter.Take", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.counter(s).Take(ctx)) }},
+	{kind: 'c', name: "counter.Pop", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.counter(s).Pop(ctx)) }},
 	{kind: 'c', name: "meter.Incr", weight: 2, run: func(ctx context.Context, x objects, s *step) outcome {
 		return result(x.meter(s).Incr(ctx, float64(s.n[0])/4))
 	}},
@@ -611,9 +611,9 @@ var operations = []operation{
 	{kind: 's', name: "set.Union", several: true, run: algebraOf(caches.Set[string].Union)},
 	{kind: 's', name: "set.Intersect", several: true, run: algebraOf(caches.Set[string].Intersect)},
 	{kind: 's', name: "set.Difference", several: true, run: algebraOf(caches.Set[string].Difference)},
-	{kind: 's', name: "set.UnionStore", several: true, run: storeOf(caches.Set[string].UnionStore)},
-	{kind: 's', name: "set.IntersectStore", several: true, run: storeOf(caches.Set[string].IntersectStore)},
-	{kind: 's', name: "set.DifferenceStore", several: true, run: storeOf(caches.Set[string].DifferenceStore)},
+	{kind: 's', name: "set.StoreUnion", several: true, run: storeOf(caches.Set[string].StoreUnion)},
+	{kind: 's', name: "set.StoreIntersect", several: true, run: storeOf(caches.Set[string].StoreIntersect)},
+	{kind: 's', name: "set.StoreDifference", several: true, run: storeOf(caches.Set[string].StoreDifference)},
 
 	{kind: 'z', name: "sorted.Add", weight: 3, run: func(ctx context.Context, x objects, s *step) outcome {
 		return result(x.board(s).Add(ctx, s.scored()...))

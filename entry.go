@@ -56,18 +56,18 @@ func (s *subject) fail(err error) error {
 }
 
 // end counts a call, reports it to hooks and returns its error.
-func (s *subject) end(ctx context.Context, r Result, f *finding, err error) error {
+func (s *subject) end(ctx context.Context, r Lookup, f *finding, err error) error {
 	if err != nil {
 		err = s.fail(err)
 		if !errors.Is(err, ErrMiss) {
-			r = NoLookup
+			r = LookupNone
 		}
 	}
 	w := s.conn.witness(s.opts, nil)
 	w.call(r, err)
 	if w.heard() {
 		c := s.info()
-		c.Result, c.Reason, c.Tag, c.Err = r, f.reason, f.tag, err
+		c.Lookup, c.Reason, c.Tag, c.Err = r, f.reason, f.tag, err
 		w.called(ctx, c)
 	}
 	return err
@@ -135,10 +135,10 @@ func (t *trip) free() {
 }
 
 // A finding is the outcome of a look at an entry. reason says why the entry is not
-// valid; NoReason means that it is. An entry with MissExpired still has a value.
+// valid; MissNone means that it is. An entry with MissExpired still has a value.
 type finding struct {
 	envelope
-	reason Reason
+	reason MissReason
 	tag    string // the tag that was invalidated
 	id     string // the first bytes of the stored data, empty if there is none
 	text   string // of the error, if the entry is negative
@@ -155,11 +155,11 @@ type found[T any] struct {
 }
 
 // hit returns the kind of hit for a look that found a value.
-func (f *finding) hit() Result {
+func (f *finding) hit() Lookup {
 	if f.near {
-		return NearHit
+		return LookupNear
 	}
-	return Hit
+	return LookupHit
 }
 
 // look reads an entry and its stamps, by one MGET for each shard, or takes the
@@ -267,7 +267,7 @@ func (s *subject) answer(t *trip, slide bool) (data []byte, ok bool, stamps []st
 func judge[T any](s *subject, data []byte, ok bool, stamps []stamp) (f found[T]) {
 	f.finding = s.judge(data, ok, stamps)
 	defer func() { f.payload = nil }() // a view, valid only until the trip is freed
-	if f.reason != NoReason && f.reason != MissExpired || f.negative {
+	if f.reason != MissNone && f.reason != MissExpired || f.negative {
 		return f
 	}
 	v, err := readValue[T](s.opts.serializer(), f.payload)
@@ -303,14 +303,14 @@ func (s *subject) judge(data []byte, ok bool, stamps []stamp) (f finding) {
 		f.text = string(f.payload)
 	}
 	f.reason, f.tag = s.vouch(f.envelope.stamps, stamps)
-	if f.reason == NoReason && (f.kept || f.negative) && f.ttl > 0 && time.Since(f.created) >= f.ttl {
+	if f.reason == MissNone && (f.kept || f.negative) && f.ttl > 0 && time.Since(f.created) >= f.ttl {
 		f.reason = MissExpired
 	}
 	return f
 }
 
 // vouch compares the stamps of an entry with the current ones.
-func (s *subject) vouch(made, stand []stamp) (Reason, string) {
+func (s *subject) vouch(made, stand []stamp) (MissReason, string) {
 	if len(made) != len(stand) || made[0] != stand[0] || made[0] == (stamp{}) {
 		return MissVersion, ""
 	}
@@ -319,7 +319,7 @@ func (s *subject) vouch(made, stand []stamp) (Reason, string) {
 			return MissTag, tag
 		}
 	}
-	return NoReason, ""
+	return MissNone, ""
 }
 
 // makeStamps appends commands that create missing stamps and make all stamps live
@@ -643,7 +643,7 @@ func (s *subject) nearFill() near.Fill {
 // nearKeepFound keeps a valid finding near, for left at most and no longer than the
 // entry is fresh.
 func nearKeepFound[T any](f *near.Fill, left time.Duration, seen found[T]) {
-	if seen.reason != NoReason || !f.Keeps() {
+	if seen.reason != MissNone || !f.Keeps() {
 		return
 	}
 	if seen.ttl > 0 {

@@ -119,7 +119,7 @@ type ServerError = driver.ServerError
 
 // An OpError is the error of an operation on an object.
 type OpError struct {
-	Op  string // the method: "Cache.Get"
+	Op  string // the method: "Value.Get"
 	Key string // the full key, empty if there is none
 	Err error  // the cause: one of the errors above, a *ServerError, or bad input
 }

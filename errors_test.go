@@ -77,40 +77,40 @@ func TestErrorsOfData(t *testing.T) {
 			want    []error
 			call    func() error
 		}{
-			{"Cache.Get", "e.none", []error{caches.ErrMiss},
+			{"Value.Get", "e.none", []error{caches.ErrMiss},
 				func() error { _, err := text.Key("none").Get(ctx); return err }},
-			{"DictCache.Get", "e.dict", []error{caches.ErrMiss},
+			{"Dict.Get", "e.dict", []error{caches.ErrMiss},
 				func() error { _, err := dict.Key("dict").Get(ctx, "none"); return err }},
 			{"ExpiresIn", "e.none", []error{caches.ErrMiss},
 				func() error { _, err := text.Key("none").ExpiresIn(ctx); return err }},
-			{"Cache.Get", "e.dict", []error{caches.ErrWrongType},
+			{"Value.Get", "e.dict", []error{caches.ErrWrongType},
 				func() error { _, err := text.Key("dict").Get(ctx); return err }},
-			{"DictCache.Set", "e.text", []error{caches.ErrWrongType},
+			{"Dict.Set", "e.text", []error{caches.ErrWrongType},
 				func() error { return dict.Key("text").Set(ctx, "f", 1) }},
-			{"SetCache.Add", "e.text", []error{caches.ErrWrongType},
+			{"Set.Add", "e.text", []error{caches.ErrWrongType},
 				func() error { _, err := set.Key("text").Add(ctx, 1); return err }},
-			{"SortedSetCache.Incr", "e.text", []error{caches.ErrWrongType},
+			{"SortedSet.Incr", "e.text", []error{caches.ErrWrongType},
 				func() error { _, err := board.Key("text").Incr(ctx, "m", 1); return err }},
-			{"CounterCache.Incr", "e.dict", []error{caches.ErrWrongType},
+			{"Counter.Incr", "e.dict", []error{caches.ErrWrongType},
 				func() error { _, err := number.Key("dict").Incr(ctx, 1); return err }},
-			{"SentinelCache.Once", "e.dict", []error{caches.ErrWrongType},
+			{"Sentinel.Once", "e.dict", []error{caches.ErrWrongType},
 				func() error {
 					_, err := caches.SentinelCache{Prefix: o.Prefix, TTL: o.TTL, Connection: o.Connection, Version: o.Version}.On(conn).Key("dict").Once(ctx)
 					return err
 				}},
-			{"CounterCache.Incr", "e.text", []error{caches.ErrNotNumber},
+			{"Counter.Incr", "e.text", []error{caches.ErrNotNumber},
 				func() error { _, err := number.Key("text").Incr(ctx, 1); return err }},
-			{"CounterCache.Incr", "e.text", []error{caches.ErrNotNumber},
+			{"Counter.Incr", "e.text", []error{caches.ErrNotNumber},
 				func() error { _, err := float.Key("text").Incr(ctx, 1); return err }},
-			{"CounterCache.Incr", "e.most", []error{caches.ErrOverflow},
+			{"Counter.Incr", "e.most", []error{caches.ErrOverflow},
 				func() error { _, err := number.Key("most").Incr(ctx, 1); return err }},
-			{"DictCache.Incr", "e.dict", []error{caches.ErrNotNumber},
+			{"Dict.Incr", "e.dict", []error{caches.ErrNotNumber},
 				func() error { _, err := dict.Key("dict").Incr(ctx, "text", 1); return err }},
-			{"Cache.Get", "e.most", []error{caches.ErrCorrupt, caches.ErrOverflow},
+			{"Value.Get", "e.most", []error{caches.ErrCorrupt, caches.ErrOverflow},
 				func() error { _, err := small.Key("most").Get(ctx); return err }},
-			{"Cache.Get", "e.text", []error{caches.ErrCorrupt},
+			{"Value.Get", "e.text", []error{caches.ErrCorrupt},
 				func() error { _, err := caches.Cache[int](o).On(conn).Key("text").Get(ctx); return err }},
-			{"DictCache.Get", "", []error{caches.ErrNoKey},
+			{"Dict.Get", "", []error{caches.ErrNoKey},
 				func() error { _, err := caches.Dict[string, int]{}.Get(ctx, "f"); return err }},
 		} {
 			name := tt.op + " " + tt.key
@@ -176,7 +176,7 @@ func TestClassification(t *testing.T) {
 		value := caches.Cache[string]{Prefix: "e"}.On(conn).Key("a")
 		_, err := value.Get(t.Context())
 		requireOnly(t, tt.reply, err, tt.want...)
-		require.Equal(t, `Cache.Get "e.a": `+tt.shows, err.Error())
+		require.Equal(t, `Value.Get "e.a": `+tt.shows, err.Error())
 		refusal, ok := errors.AsType[*caches.ServerError](err)
 		require.True(t, ok)
 		require.Equal(t, tt.reply, strings.TrimSuffix(refusal.Code+" "+refusal.Message(), " "))
@@ -256,9 +256,9 @@ func TestOpErrorText(t *testing.T) {
 		err  error
 		want string
 	}{
-		{&caches.OpError{Op: "Cache.Get", Key: "a.b", Err: cause}, `Cache.Get "a.b": cause`},
-		{&caches.OpError{Op: "Cache.Get", Key: "a\n\"b", Err: cause}, `Cache.Get "a\n\"b": cause`},
-		{&caches.OpError{Op: "Cache.Get", Err: cause}, `Cache.Get: cause`},
+		{&caches.OpError{Op: "Value.Get", Key: "a.b", Err: cause}, `Value.Get "a.b": cause`},
+		{&caches.OpError{Op: "Value.Get", Key: "a\n\"b", Err: cause}, `Value.Get "a\n\"b": cause`},
+		{&caches.OpError{Op: "Value.Get", Err: cause}, `Value.Get: cause`},
 		{&caches.KeysError{Op: "GetMany", Keys: []string{"a"}, Err: cause}, `GetMany "a": cause`},
 		{&caches.KeysError{Op: "GetMany", Keys: strings.Split("abcde", ""), Err: cause}, `GetMany "a b c d e": cause`},
 		{&caches.KeysError{Op: "GetMany", Keys: strings.Split("abcdefg", ""), Err: cause}, `GetMany "a b c d e" and 2 more: cause`},

@@ -117,7 +117,7 @@ func ExampleSortedSet_AddIf() {
 	ctx := context.Background()
 	best := caches.SortedSetCache[string]{Prefix: "best"}.Key("level-1")
 	best.Add(ctx, caches.Scored[string]{Score: 25, Member: "bar"})
-	changed, err := best.AddIf(ctx, caches.Greater, caches.Scored[string]{Score: 20, Member: "bar"})
+	changed, err := best.AddIf(ctx, caches.IfGreater, caches.Scored[string]{Score: 20, Member: "bar"})
 	fmt.Println(changed, err)
 	// Output: 0 <nil>
 }
@@ -208,7 +208,7 @@ func ExampleNegative() {
 		return Profile{}, errNoSuchUser
 	}, &caches.CachedOptions[int, Profile]{
 		Name:     "find",
-		Negative: caches.Negative{Errors: []error{errNoSuchUser}, TTL: time.Minute},
+		Negative: caches.NegativeOptions{Errors: []error{errNoSuchUser}, TTL: time.Minute},
 	})
 	for range 2 {
 		_, err := find.Get(ctx, 7)

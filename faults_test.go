@@ -49,10 +49,10 @@ func callings(conn *caches.Conn, prefix string) []calling {
 	set := caches.SetCache[int](o).On(conn).Key("set")
 	board := caches.SortedSetCache[string](o).On(conn).Key("board")
 	return []calling{
-		{"Cache.Get", false, func(ctx context.Context) error { _, err := value.Key("v").Get(ctx); return err }},
-		{"Cache.Set", true, func(ctx context.Context) error { return value.Key("v").Set(ctx, "x") }},
-		{"Cache.Add", true, func(ctx context.Context) error { _, err := value.Key("v").Add(ctx, "x"); return err }},
-		{"Cache.Take", true, func(ctx context.Context) error { _, err := value.Key("v").Take(ctx); return err }},
+		{"Value.Get", false, func(ctx context.Context) error { _, err := value.Key("v").Get(ctx); return err }},
+		{"Value.Set", true, func(ctx context.Context) error { return value.Key("v").Set(ctx, "x") }},
+		{"Value.Add", true, func(ctx context.Context) error { _, err := value.Key("v").Add(ctx, "x"); return err }},
+		{"Value.Pop", true, func(ctx context.Context) error { _, err := value.Key("v").Pop(ctx); return err }},
 		{"Exists", false, func(ctx context.Context) error { _, err := value.Key("v").Exists(ctx); return err }},
 		{"ExpiresIn", false, func(ctx context.Context) error { _, err := value.Key("v").ExpiresIn(ctx); return err }},
 		{"Delete", true, func(ctx context.Context) error { return value.Key("v").Delete(ctx) }},
@@ -67,19 +67,19 @@ func callings(conn *caches.Conn, prefix string) []calling {
 			_, err := caches.DeleteMany(ctx, value, []int{1, 2})
 			return err
 		}},
-		{"CounterCache.Incr", true, func(ctx context.Context) error { _, err := counter.Incr(ctx, 1); return err }},
-		{"DictCache.Set", true, func(ctx context.Context) error { return dict.Set(ctx, "f", 1) }},
-		{"DictCache.Get", false, func(ctx context.Context) error { _, err := dict.Get(ctx, "f"); return err }},
-		{"DictCache.All", false, func(ctx context.Context) error {
+		{"Counter.Incr", true, func(ctx context.Context) error { _, err := counter.Incr(ctx, 1); return err }},
+		{"Dict.Set", true, func(ctx context.Context) error { return dict.Set(ctx, "f", 1) }},
+		{"Dict.Get", false, func(ctx context.Context) error { _, err := dict.Get(ctx, "f"); return err }},
+		{"Dict.All", false, func(ctx context.Context) error {
 			all, end := dict.All(ctx)
 			for range all { // to its end, which an error brings
 			}
 			return end()
 		}},
-		{"SetCache.Add", true, func(ctx context.Context) error { _, err := set.Add(ctx, 1); return err }},
-		{"SetCache.Copy", false, func(ctx context.Context) error { _, err := set.Copy(ctx); return err }},
-		{"SortedSetCache.Incr", true, func(ctx context.Context) error { _, err := board.Incr(ctx, "m", 1); return err }},
-		{"SortedSetCache.Range", false, func(ctx context.Context) error { _, err := board.Range(ctx, 0, -1); return err }},
+		{"Set.Add", true, func(ctx context.Context) error { _, err := set.Add(ctx, 1); return err }},
+		{"Set.Copy", false, func(ctx context.Context) error { _, err := set.Copy(ctx); return err }},
+		{"SortedSet.Incr", true, func(ctx context.Context) error { _, err := board.Incr(ctx, "m", 1); return err }},
+		{"SortedSet.Range", false, func(ctx context.Context) error { _, err := board.Range(ctx, 0, -1); return err }},
 	}
 }
 
@@ -490,7 +490,7 @@ func TestShardLostUnderSetAlgebra(t *testing.T) {
 	require.ErrorIs(t, err, caches.ErrUnavailable)
 	require.Empty(t, union)
 	dst := sets.Key("dst")
-	_, err = others[0].UnionStore(ctx, dst, others[1:]...)
+	_, err = dst.StoreUnion(ctx, others[0], others[1:]...)
 	require.ErrorIs(t, err, caches.ErrUnavailable)
 	if conn.ShardOf(dst.String()) != conn.ShardOf(sets.Key(3).String()) {
 		stored, err := dst.Exists(ctx)

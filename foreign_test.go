@@ -30,30 +30,30 @@ func TestForeignKeysAreLeftAlone(t *testing.T) {
 				items[fields[i]], scored[i].Member = i, fields[i]
 			}
 			for name, op := range map[string]func() error{
-				"DictCache.Update, many":   func() error { return dict.Key("text").Update(ctx, items) },
-				"DictCache.GetMany, many":  func() error { _, err := dict.Key("text").GetMany(ctx, fields...); return err },
-				"SetCache.Add, many":       func() error { _, err := set.Key("text").Add(ctx, members...); return err },
-				"SetCache.Contains, many":  func() error { _, err := set.Key("text").ContainsMany(ctx, members...); return err },
-				"SortedSetCache.Add, many": func() error { _, err := board.Key("set").Add(ctx, scored...); return err },
-				"DictCache.Set":            func() error { return dict.Key("text").Set(ctx, "a", 1) },
-				"DictCache.Update":         func() error { return dict.Key("text").Update(ctx, map[string]int{"a": 1}) },
-				"DictCache.Incr":           func() error { _, err := dict.Key("text").Incr(ctx, "a", 1); return err },
-				"DictCache.GetOrAdd":       func() error { _, _, err := dict.Key("text").GetOrAdd(ctx, "a", 1); return err },
-				"DictCache.Get":            func() error { _, err := dict.Key("text").Get(ctx, "a"); return err },
-				"DictCache.Copy":           func() error { _, err := dict.Key("set").Copy(ctx); return err },
-				"SetCache.Add":             func() error { _, err := set.Key("text").Add(ctx, 1); return err },
-				"SetCache.Copy":            func() error { _, err := set.Key("text").Copy(ctx); return err },
-				"SetCache.All": func() error {
+				"Dict.Update, many":   func() error { return dict.Key("text").Update(ctx, items) },
+				"Dict.GetMany, many":  func() error { _, err := dict.Key("text").GetMany(ctx, fields...); return err },
+				"Set.Add, many":       func() error { _, err := set.Key("text").Add(ctx, members...); return err },
+				"Set.Contains, many":  func() error { _, err := set.Key("text").ContainsMany(ctx, members...); return err },
+				"SortedSet.Add, many": func() error { _, err := board.Key("set").Add(ctx, scored...); return err },
+				"Dict.Set":            func() error { return dict.Key("text").Set(ctx, "a", 1) },
+				"Dict.Update":         func() error { return dict.Key("text").Update(ctx, map[string]int{"a": 1}) },
+				"Dict.Incr":           func() error { _, err := dict.Key("text").Incr(ctx, "a", 1); return err },
+				"Dict.GetOrAdd":       func() error { _, _, err := dict.Key("text").GetOrAdd(ctx, "a", 1); return err },
+				"Dict.Get":            func() error { _, err := dict.Key("text").Get(ctx, "a"); return err },
+				"Dict.Copy":           func() error { _, err := dict.Key("set").Copy(ctx); return err },
+				"Set.Add":             func() error { _, err := set.Key("text").Add(ctx, 1); return err },
+				"Set.Copy":            func() error { _, err := set.Key("text").Copy(ctx); return err },
+				"Set.All": func() error {
 					all, end := set.Key("text").All(ctx)
 					for range all {
 					}
 					return end()
 				},
-				"SortedSetCache.Add":    func() error { _, err := board.Key("set").Add(ctx, caches.Scored[string]{}); return err },
-				"SortedSetCache.Incr":   func() error { _, err := board.Key("set").Incr(ctx, "a", 1); return err },
-				"SortedSetCache.Range":  func() error { _, err := board.Key("set").Range(ctx, 0, -1); return err },
-				"CounterCache.Incr":     func() error { _, err := count.Key("text").Incr(ctx, 1); return err },
-				"CounterCache.Incr set": func() error { _, err := count.Key("set").Incr(ctx, 1); return err },
+				"SortedSet.Add":    func() error { _, err := board.Key("set").Add(ctx, caches.Scored[string]{}); return err },
+				"SortedSet.Incr":   func() error { _, err := board.Key("set").Incr(ctx, "a", 1); return err },
+				"SortedSet.Range":  func() error { _, err := board.Key("set").Range(ctx, 0, -1); return err },
+				"Counter.Incr":     func() error { _, err := count.Key("text").Incr(ctx, 1); return err },
+				"Counter.Incr set": func() error { _, err := count.Key("set").Incr(ctx, 1); return err },
 			} {
 				require.NoError(t, text.Set(ctx, "not a number"))
 				_, err := list.Add(ctx, 1)

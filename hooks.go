@@ -32,7 +32,7 @@ type Hooks struct {
 	Call func(ctx context.Context, c *CallInfo)
 
 	// Load is called after every run of a cached function's own function. In c,
-	// Result and Reason say why it ran, Err is its error, and Dropped reports
+	// Lookup and Reason say why it ran, Err is its error, and Dropped reports
 	// whether its result was not kept. The ctx has the values of the first
 	// caller's, but not its cancellation. Perhaps no caller waits any more.
 	Load func(ctx context.Context, c *CallInfo)
@@ -54,7 +54,7 @@ type Hooks struct {
 
 // A CallInfo describes one call. Fields that do not apply are zero.
 type CallInfo struct {
-	Op       string   // the method: "Cache.Get", "Cached.Get", "InvalidateTags"
+	Op       string   // the method: "Value.Get", "Cached.Get", "InvalidateTags"
 	Conn     string   // the connection's name
 	Shard    string   // the shard's name; empty for several shards
 	Type     string   // the type's prefix, as in [Stats]
@@ -62,11 +62,11 @@ type CallInfo struct {
 	Key      string   // the full key; empty for calls on many keys
 	Tags     []string // of the object or the argument, or the invalidated ones
 
-	Result Result // of a look-up; NoLookup for other calls
-	Reason Reason // of a Miss or StaleHit
-	Tag    string // the invalidated tag, if Reason is MissTag
-	Hits   int    // number of keys with a value, in a call on many keys
-	Misses int    // number of keys without one
+	Lookup Lookup     // of a look-up; LookupNone for other calls
+	Reason MissReason // of LookupMiss or LookupStale
+	Tag    string     // the invalidated tag, if Reason is MissTag
+	Hits   int        // number of keys with a value, in a call on many keys
+	Misses int        // number of keys without one
 
 	Elapsed time.Duration // of the whole call
 	Ran     time.Duration // of the cached function's own function
@@ -88,37 +88,37 @@ type StateInfo struct {
 	Err   error        // the reason, nil if the connection was closed on purpose
 }
 
-// A Result is the result of a look-up.
-type Result uint8
+// A Lookup is the result of a look-up.
+type Lookup uint8
 
 const (
-	NoLookup Result = iota // the call was not a look-up, or it failed
-	Hit                    // a value was in the store
-	NearHit                // a value was in this process's near cache
-	StaleHit               // an expired value was served; see CachedOptions.Stale
-	Miss                   // there was no valid value; see the Reason
+	LookupNone  Lookup = iota // the call was not a look-up, or it failed
+	LookupHit                 // a value was in the store
+	LookupNear                // a value was in this process's near cache
+	LookupStale               // an expired value was served; see CachedOptions.Stale
+	LookupMiss                // there was no valid value; see the Reason
 )
 
-// String returns "hit", "near hit", "stale hit", "miss" or, for NoLookup, "".
-func (r Result) String() string { return wordOf(r, "", "hit", "near hit", "stale hit", "miss") }
+// String returns "hit", "near hit", "stale hit", "miss" or, for LookupNone, "".
+func (l Lookup) String() string { return wordOf(l, "", "hit", "near hit", "stale hit", "miss") }
 
-// A Reason says why a look-up found no valid value.
-type Reason uint8
+// A MissReason says why a look-up found no valid value.
+type MissReason uint8
 
 const (
-	NoReason    Reason = iota
-	MissAbsent         // nothing is stored
-	MissExpired        // past its soft expiry
-	MissEarly          // not expired, but computed early; see CachedOptions.Early
-	MissTag            // a tag was invalidated; see CallInfo.Tag
-	MissVersion        // the namespace was invalidated, or the entry has another format
-	MissCorrupt        // the stored value does not decode
-	MissFault          // the server was unavailable
+	MissNone    MissReason = iota
+	MissAbsent             // nothing is stored
+	MissExpired            // past its soft expiry
+	MissEarly              // not expired, but computed early; see CachedOptions.Early
+	MissTag                // a tag was invalidated; see CallInfo.Tag
+	MissVersion            // the namespace was invalidated, or the entry has another format
+	MissCorrupt            // the stored value does not decode
+	MissFault              // the server was unavailable
 )
 
 // String returns "absent", "expired", "early", "tag", "version", "undecodable",
-// "error" or, for NoReason, "".
-func (r Reason) String() string {
+// "error" or, for MissNone, "".
+func (r MissReason) String() string {
 	return wordOf(r, "", "absent", "expired", "early", "tag", "version", "undecodable", "error")
 }
 
@@ -251,7 +251,7 @@ func (c *CallInfo) LogValue() slog.Value {
 	all := []slog.Attr{
 		slog.String("op", c.Op), slog.String("conn", c.Conn), slog.String("shard", c.Shard), slog.String("type", c.Type),
 		slog.String("function", c.Function), slog.String("key", c.Key), slog.Any("tags", c.Tags),
-		slog.String("result", c.Result.String()), slog.String("reason", c.Reason.String()), slog.String("tag", c.Tag),
+		slog.String("result", c.Lookup.String()), slog.String("reason", c.Reason.String()), slog.String("tag", c.Tag),
 		slog.Int("hits", c.Hits), slog.Int("misses", c.Misses),
 		slog.Duration("elapsed", c.Elapsed), slog.Duration("ran", c.Ran), slog.Duration("waited", c.Waited),
 		slog.Int("bytes_out", c.BytesOut), slog.Int("bytes_in", c.BytesIn), slog.Bool("dropped", c.Dropped),

@@ -25,7 +25,7 @@ func ExampleHooks() {
 	ctx := context.Background()
 	conn, err := caches.ConnOptions{Hooks: &caches.Hooks{
 		Call: func(_ context.Context, c *caches.CallInfo) {
-			fmt.Printf("%s %s %q %q\n", c.Op, c.Key, c.Result, c.Reason)
+			fmt.Printf("%s %s %q %q\n", c.Op, c.Key, c.Lookup, c.Reason)
 		},
 	}}.Open("locmem://")
 	if err != nil {
@@ -38,9 +38,9 @@ func ExampleHooks() {
 	ada.Set(ctx, Profile{Name: "Ada"})
 	ada.Get(ctx)
 	// Output:
-	// Cache.Get profile.ada "miss" "absent"
-	// Cache.Set profile.ada "" ""
-	// Cache.Get profile.ada "hit" ""
+	// Value.Get profile.ada "miss" "absent"
+	// Value.Set profile.ada "" ""
+	// Value.Get profile.ada "hit" ""
 }
 
 func ExampleLogHooks() {
@@ -60,7 +60,7 @@ func ExampleLogHooks() {
 	}
 	defer conn.Close()
 	profiles.On(conn).Key("ada").Get(context.Background())
-	// Output: level=DEBUG msg="caches: call" call.op=Cache.Get call.shard=a call.type=profile call.key=profile.ada call.result=miss call.reason=absent call.bytes_out=31 call.bytes_in=5 call.err="Cache.Get \"profile.ada\": caches: miss"
+	// Output: level=DEBUG msg="caches: call" call.op=Value.Get call.shard=a call.type=profile call.key=profile.ada call.result=miss call.reason=absent call.bytes_out=31 call.bytes_in=5 call.err="Value.Get \"profile.ada\": caches: miss"
 }
 
 func ExampleConn_Stats() {
@@ -144,21 +144,21 @@ func TestHooksHearOfOperations(t *testing.T) {
 	for _, step := range []struct {
 		do     func() error
 		op     string
-		result caches.Result
-		reason caches.Reason
+		result caches.Lookup
+		reason caches.MissReason
 		err    error
 	}{
-		{run(func(ctx context.Context) error { _, err := words.Key(1).Get(ctx); return err }), "Cache.Get", caches.Miss, caches.MissAbsent, caches.ErrMiss},
-		{run(func(ctx context.Context) error { return words.Key(1).Set(ctx, "one") }), "Cache.Set", caches.NoLookup, caches.NoReason, nil},
-		{run(func(ctx context.Context) error { _, err := words.Key(1).Get(ctx); return err }), "Cache.Get", caches.Hit, caches.NoReason, nil},
-		{run(func(ctx context.Context) error { _, err := numbers.Key(1).Get(ctx); return err }), "Cache.Get", caches.NoLookup, caches.NoReason, caches.ErrCorrupt},
-		{run(words.Key(2).Delete), "Delete", caches.NoLookup, caches.NoReason, nil},
-		{run(func(ctx context.Context) error { return words.Key(2).Touch(ctx, time.Hour) }), "Touch", caches.NoLookup, caches.NoReason, caches.ErrMiss},
-		{run(func(ctx context.Context) error { _, err := board.Key(1).PopMin(ctx); return err }), "SortedSetCache.PopMin", caches.Miss, caches.MissAbsent, nil},
-		{run(func(ctx context.Context) error { _, err := board.Key(1).Score(ctx, "a"); return err }), "SortedSetCache.Score", caches.Miss, caches.MissAbsent, caches.ErrMiss},
-		{run(func(ctx context.Context) error { _, err := board.Key(1).Rank(ctx, "a"); return err }), "SortedSetCache.Rank", caches.Miss, caches.MissAbsent, caches.ErrMiss},
-		{run(func(ctx context.Context) error { _, err := online.Key(1).Random(ctx); return err }), "SetCache.Random", caches.Miss, caches.MissAbsent, caches.ErrMiss},
-		{run(func(ctx context.Context) error { _, err := prefs.Key(1).Get(ctx, "a"); return err }), "DictCache.Get", caches.Miss, caches.MissAbsent, caches.ErrMiss},
+		{run(func(ctx context.Context) error { _, err := words.Key(1).Get(ctx); return err }), "Value.Get", caches.LookupMiss, caches.MissAbsent, caches.ErrMiss},
+		{run(func(ctx context.Context) error { return words.Key(1).Set(ctx, "one") }), "Value.Set", caches.LookupNone, caches.MissNone, nil},
+		{run(func(ctx context.Context) error { _, err := words.Key(1).Get(ctx); return err }), "Value.Get", caches.LookupHit, caches.MissNone, nil},
+		{run(func(ctx context.Context) error { _, err := numbers.Key(1).Get(ctx); return err }), "Value.Get", caches.LookupNone, caches.MissNone, caches.ErrCorrupt},
+		{run(words.Key(2).Delete), "Delete", caches.LookupNone, caches.MissNone, nil},
+		{run(func(ctx context.Context) error { return words.Key(2).Touch(ctx, time.Hour) }), "Touch", caches.LookupNone, caches.MissNone, caches.ErrMiss},
+		{run(func(ctx context.Context) error { _, err := board.Key(1).PopMin(ctx); return err }), "SortedSet.PopMin", caches.LookupMiss, caches.MissAbsent, nil},
+		{run(func(ctx context.Context) error { _, err := board.Key(1).Score(ctx, "a"); return err }), "SortedSet.Score", caches.LookupMiss, caches.MissAbsent, caches.ErrMiss},
+		{run(func(ctx context.Context) error { _, err := board.Key(1).Rank(ctx, "a"); return err }), "SortedSet.Rank", caches.LookupMiss, caches.MissAbsent, caches.ErrMiss},
+		{run(func(ctx context.Context) error { _, err := online.Key(1).Random(ctx); return err }), "Set.Random", caches.LookupMiss, caches.MissAbsent, caches.ErrMiss},
+		{run(func(ctx context.Context) error { _, err := prefs.Key(1).Get(ctx, "a"); return err }), "Dict.Get", caches.LookupMiss, caches.MissAbsent, caches.ErrMiss},
 	} {
 		err := step.do()
 		calls, faults := l.took()
@@ -167,7 +167,7 @@ func TestHooksHearOfOperations(t *testing.T) {
 		require.Equal(t, step.op, c.Op)
 		require.Equal(t, "main", c.Conn)
 		require.Equal(t, "a", c.Shard)
-		require.Equal(t, step.result, c.Result, step.op)
+		require.Equal(t, step.result, c.Lookup, step.op)
 		require.Equal(t, step.reason, c.Reason, step.op)
 		require.Positive(t, c.BytesOut, step.op)
 		require.Positive(t, c.BytesIn, step.op)
@@ -254,13 +254,13 @@ func TestHooksHearOfCachedFunctions(t *testing.T) {
 	get()
 	c := last()
 	require.Equal(t, "Cached.Get", c.Op)
-	require.Equal(t, caches.Miss, c.Result)
+	require.Equal(t, caches.LookupMiss, c.Lookup)
 	require.Equal(t, caches.MissAbsent, c.Reason)
 	require.Equal(t, "square", c.Type)
 	require.Len(t, own.loads, 1)
 	require.Equal(t, caches.MissAbsent, own.loads[0].Reason)
 	get()
-	require.Equal(t, caches.Hit, last().Result)
+	require.Equal(t, caches.LookupHit, last().Lookup)
 	require.NoError(t, square.Invalidate(ctx, 3))
 	require.Len(t, own.invalidated, 1)
 	require.Equal(t, own.invalidated, l.invalidated)
@@ -323,7 +323,7 @@ func TestHookPanicsAreContained(t *testing.T) {
 		require.ErrorIs(t, heard[0], broken)
 		fell, ok := errors.AsType[*caches.HookPanic](heard[0])
 		require.True(t, ok)
-		require.Equal(t, "Cache.Set", fell.Op)
+		require.Equal(t, "Value.Set", fell.Op)
 		require.Empty(t, text.String())
 	})
 }
@@ -408,11 +408,11 @@ func TestStatsLoseNothing(t *testing.T) {
 func TestResultsAndReasonsHaveWords(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, "[ hit near hit stale hit miss]",
-		fmt.Sprint([]caches.Result{caches.NoLookup, caches.Hit, caches.NearHit, caches.StaleHit, caches.Miss}))
-	require.Equal(t, "[absent expired early tag version undecodable error]", fmt.Sprint([]caches.Reason{
+		fmt.Sprint([]caches.Lookup{caches.LookupNone, caches.LookupHit, caches.LookupNear, caches.LookupStale, caches.LookupMiss}))
+	require.Equal(t, "[absent expired early tag version undecodable error]", fmt.Sprint([]caches.MissReason{
 		caches.MissAbsent, caches.MissExpired, caches.MissEarly, caches.MissTag, caches.MissVersion, caches.MissCorrupt, caches.MissFault,
 	}))
-	require.Equal(t, "caches.Reason(99)", caches.Reason(99).String())
+	require.Equal(t, "caches.MissReason(99)", caches.MissReason(99).String())
 	require.Equal(t, "[connected disconnected resting unknown]",
 		fmt.Sprint([]driver.State{driver.Connected, driver.Disconnected, driver.Resting, 0}))
 }

@@ -331,13 +331,13 @@ func (l *load[A, T]) takeOver(ctx context.Context) (claimed[T], error) {
 
 // lookAhead starts a computation in the background if the result is about to expire
 // or has expired, and returns the kind of result that the caller is served.
-func (f *CachedFunc[A, T]) lookAhead(ctx context.Context, s *subject, arg A, seen found[T]) Result {
+func (f *CachedFunc[A, T]) lookAhead(ctx context.Context, s *subject, arg A, seen found[T]) Lookup {
 	result := seen.hit()
 	var gap time.Duration
 	reason := seen.reason
 	switch {
 	case seen.reason == MissExpired:
-		result = StaleHit
+		result = LookupStale
 	case seen.negative || seen.ttl == 0 || f.opts.Early <= 0:
 		return result
 	default:
@@ -413,7 +413,7 @@ func (l *load[A, T]) report(ctx context.Context, took time.Duration, err error, 
 	w.load(took, err, dropped)
 	if w.heard() {
 		c := l.s.info()
-		c.Function, c.Result, c.Reason, c.Tag = l.f.label(), Miss, l.seen.reason, l.seen.tag
+		c.Function, c.Lookup, c.Reason, c.Tag = l.f.label(), LookupMiss, l.seen.reason, l.seen.tag
 		c.Ran, c.Waited, c.Dropped, c.Err = took, time.Duration(l.waited.Load()), dropped, err
 		w.loaded(ctx, c)
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/gocaches/caches/testutil"
 )
 
-// The lease of SentinelCache.Do over time. These tests run on a clock that
+// The lease of Sentinel.Do over time. These tests run on a clock that
 // moves only when every goroutine waits (testing/synctest), over a store of
 // this process: their times are exact, and a goroutine that stays behind is an
 // error of its own.

@@ -65,14 +65,14 @@ var modelOf = map[string]func(*modelStep) string{
 		return result(present, nil).text
 	},
 	"Swap": func(x *modelStep) string { return x.modelSwap(x.v[0], "", asText) },
-	"Take": func(x *modelStep) string { return x.modelTake("", asText) },
+	"Pop":  func(x *modelStep) string { return x.modelPop("", asText) },
 
 	"counter.Incr": func(x *modelStep) string { return x.count(x.step.delta) },
 	"counter.Decr": func(x *modelStep) string { return x.count(-x.step.delta) },
 	"counter.Get":  func(x *modelStep) string { return x.modelGet("0", asInt) },
 	"counter.Set":  func(x *modelStep) string { x.store(fmt.Sprint(x.delta), false); return failure(nil).text },
 	"counter.Swap": func(x *modelStep) string { return x.modelSwap(fmt.Sprint(x.delta), "0", asInt) },
-	"counter.Take": func(x *modelStep) string { return x.modelTake("0", asInt) },
+	"counter.Pop":  func(x *modelStep) string { return x.modelPop("0", asInt) },
 	"meter.Incr":   func(x *modelStep) string { return x.measure(float64(x.n[0]) / 4) },
 	"meter.Get":    func(x *modelStep) string { return x.modelGet("0", asFloat) },
 
@@ -182,7 +182,7 @@ var modelOf = map[string]func(*modelStep) string{
 	})),
 	"set.PopN": still(func(x *modelStep) string {
 		if x.n[0] <= 0 { // nothing, or an error, before anything is asked
-			return x.noTrip("SetCache.PopN", "0")
+			return x.noTrip("Set.PopN", "0")
 		}
 		return onSet(0, false, func(x *modelStep, s map[string]struct{}) (any, error) {
 			if n := min(len(s), x.n[0]); n != len(x.drawn) {
@@ -197,9 +197,9 @@ var modelOf = map[string]func(*modelStep) string{
 	"set.Union":           modelAlgebra(join),
 	"set.Intersect":       modelAlgebra(meet),
 	"set.Difference":      modelAlgebra(without),
-	"set.UnionStore":      modelStore(join),
-	"set.IntersectStore":  modelStore(meet),
-	"set.DifferenceStore": modelStore(without),
+	"set.StoreUnion":      modelStore(join),
+	"set.StoreIntersect":  modelStore(meet),
+	"set.StoreDifference": modelStore(without),
 
 	"sorted.Add": onBoard(0, true, func(x *modelStep, b map[string]float64) (any, error) {
 		n := len(b)
@@ -252,8 +252,8 @@ var modelOf = map[string]func(*modelStep) string{
 	}),
 	"sorted.PopMin":  modelPop(ranked),
 	"sorted.PopMax":  modelPop(func(b map[string]float64) []caches.Scored[string] { return reversed(ranked(b)) }),
-	"sorted.PopMinN": modelPopN("SortedSetCache.PopMinN", ranked),
-	"sorted.PopMaxN": modelPopN("SortedSetCache.PopMaxN", func(b map[string]float64) []caches.Scored[string] { return reversed(ranked(b)) }),
+	"sorted.PopMinN": modelPopN("SortedSet.PopMinN", ranked),
+	"sorted.PopMaxN": modelPopN("SortedSet.PopMaxN", func(b map[string]float64) []caches.Scored[string] { return reversed(ranked(b)) }),
 	"sorted.Remove":  still(onBoard(0, false, func(x *modelStep, b map[string]float64) (any, error) { return removed(b, x.f[:]), nil })),
 	"sorted.RemoveRange": still(onBoard(0, false, func(x *modelStep, b map[string]float64) (any, error) {
 		return removed(b, membersOf(slice(ranked(b), x.n[0], x.n[1]))), nil
@@ -263,7 +263,7 @@ var modelOf = map[string]func(*modelStep) string{
 	})),
 	"sorted.Trim": still(func(x *modelStep) string {
 		if x.n[0] < 0 {
-			return x.noTrip("SortedSetCache.Trim", "0")
+			return x.noTrip("SortedSet.Trim", "0")
 		}
 		return onBoard(0, false, func(x *modelStep, b map[string]float64) (any, error) {
 			all := ranked(b)

@@ -337,7 +337,7 @@ func (x *modelStep) modelSwap(text, zero string, parse func(string) (any, error)
 	return parsed(*old, zero, " true", parse)
 }
 
-func (x *modelStep) modelTake(zero string, parse func(string) (any, error)) string {
+func (x *modelStep) modelPop(zero string, parse func(string) (any, error)) string {
 	text, ok := x.text()
 	switch {
 	case !ok:
@@ -577,16 +577,16 @@ func modelStore(op setOperation) func(*modelStep) string {
 func modelAddIf(x *modelStep) string {
 	condition := x.condition()
 	has := func(c caches.Condition) bool { return condition&c != 0 }
-	if has(caches.Greater) && has(caches.Less) {
-		return result(0, x.refused("SortedSetCache.AddIf", "caches: OnlyNew stands alone, and Greater without Less")).text
+	if has(caches.IfGreater) && has(caches.IfLess) {
+		return result(0, x.refused("SortedSet.AddIf", "caches: IfNew stands alone, and IfGreater without IfLess")).text
 	}
 	return onBoard(0, true, func(x *modelStep, b map[string]float64) (any, error) {
 		n := 0
 		for _, item := range x.scored() {
 			old, ok := b[item.Member]
 			switch {
-			case !ok && has(caches.OnlyExisting), ok && has(caches.OnlyNew), ok && item.Score == old,
-				ok && has(caches.Greater) && item.Score < old, ok && has(caches.Less) && item.Score > old:
+			case !ok && has(caches.IfExisting), ok && has(caches.IfNew), ok && item.Score == old,
+				ok && has(caches.IfGreater) && item.Score < old, ok && has(caches.IfLess) && item.Score > old:
 				continue
 			}
 			b[item.Member] = item.Score
@@ -667,7 +667,7 @@ func modelPopN(op string, in order) func(*modelStep) string {
 func modelChunk(x *modelStep) string {
 	limit, offset, size := x.n[0], x.n[1], x.n[2]
 	if least := min(limit, offset, size); least < 0 {
-		return "[]" + class(x.refused("SortedSetCache.Chunk", fmt.Sprintf("caches: %d is not a number of elements", least)))
+		return "[]" + class(x.refused("SortedSet.Chunk", fmt.Sprintf("caches: %d is not a number of elements", least)))
 	}
 	return onBoard("[]", false, func(x *modelStep, b map[string]float64) (any, error) {
 		all := ranked(b)

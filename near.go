@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Near keeps the values read by this process in its memory, decoded, so that the
+// NearOptions keeps the values read by this process in its memory, decoded, so that the
 // next read does not ask the server. The zero value is usable:
 //
-//	var profiles = caches.Cache[Profile]{Prefix: "profile", Near: &caches.Near{}}
+//	var profiles = caches.Cache[Profile]{Prefix: "profile", Near: &caches.NearOptions{}}
 //
 // It serves Get of a [Value], [GetMany], [Cached] functions, and Copy of a [Dict]
 // and a [Set]. The Fresh method of a type, object or cached function bypasses it.
@@ -30,7 +30,7 @@ import (
 // whose store cannot report changes, such as your own pools. locmem cannot either,
 // and need not. The user of the connection needs the rights listed in
 // [redigo.Store.Track].
-type Near struct {
+type NearOptions struct {
 	// MaxEntries is the maximum number of values kept, for each prefix on each
 	// connection; the least read are dropped first. Zero means 10,000.
 	MaxEntries int
@@ -41,9 +41,9 @@ type Near struct {
 }
 
 // check rejects negative limits.
-func (n *Near) check() error {
+func (n *NearOptions) check() error {
 	if n != nil && (n.MaxEntries < 0 || n.MaxAge < 0) {
-		return errors.New("caches: the MaxEntries and MaxAge of a Near must not be negative")
+		return errors.New("caches: the MaxEntries and MaxAge of NearOptions must not be negative")
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ type look struct {
 	begun int64 // nanoseconds of Unix time
 }
 
-func aged(conn *caches.Conn, near *caches.Near) caches.Cache[int64] {
+func aged(conn *caches.Conn, near *caches.NearOptions) caches.Cache[int64] {
 	return caches.Cache[int64]{Prefix: "aged", TTL: time.Minute, Near: near}.On(conn)
 }
 
@@ -150,7 +150,7 @@ func TestNearAges(t *testing.T) {
 	seed := seedOf(t)
 	server := testutil.Redis(t, &testutil.RedisOptions{Config: []string{"maxmemory 6mb", "maxmemory-policy allkeys-lru"}})
 	conn := open(t, server.DSN()+patience)
-	c := aged(conn, &caches.Near{})
+	c := aged(conn, &caches.NearOptions{})
 	writer := startWorker(t, job{Role: "sequels", DSN: server.DSN() + patience, Seed: seed})
 	var word string
 	require.NoError(t, writer.ask("go", &word))

@@ -22,11 +22,11 @@ import (
 
 // Values are read once and then served from this process, until anybody changes
 // them: the server says so.
-func ExampleNear() {
+func ExampleNearOptions() {
 	plans := caches.Cache[string]{
 		Prefix: "plan",
 		TTL:    time.Hour,
-		Near:   &caches.Near{MaxEntries: 1000, MaxAge: 10 * time.Second},
+		Near:   &caches.NearOptions{MaxEntries: 1000, MaxAge: 10 * time.Second},
 	}
 	ctx := context.Background()
 	_ = plans.Key("ada").Set(ctx, "basic")
@@ -39,7 +39,7 @@ func ExampleNear() {
 // nearly returns the options of a type that is kept near, on a server of the
 // test's own.
 func nearly(prefix string) caches.Options {
-	return caches.Options{Prefix: prefix, Near: &caches.Near{}}
+	return caches.Options{Prefix: prefix, Near: &caches.NearOptions{}}
 }
 
 // nearHits returns how many reads of a type asked nobody.
@@ -108,7 +108,7 @@ func testNearReadsItsOwnWrites(t *testing.T, dsn string) {
 		require.NoError(t, c.Key(0).Set(ctx, i))
 		gets(t, c.Key(0), i)()
 	}
-	_, err := c.Key(0).Take(ctx)
+	_, err := c.Key(0).Pop(ctx)
 	require.NoError(t, err)
 	_, err = c.Key(0).Get(ctx)
 	require.ErrorIs(t, err, caches.ErrMiss)
@@ -294,7 +294,7 @@ func testNearCachedFollowsKeyTagsAndNamespace(t *testing.T, dsns ...string) {
 	conn, other := open(t, dsns...), open(t, dsns...)
 	var runs atomic.Int64
 	loader := func(conn *caches.Conn) *caches.CachedFunc[int, int64] {
-		c := caches.Cache[int64]{Prefix: "c", TTL: time.Hour, Near: &caches.Near{}}.On(conn)
+		c := caches.Cache[int64]{Prefix: "c", TTL: time.Hour, Near: &caches.NearOptions{}}.On(conn)
 		return caches.Cached(c, func(context.Context, int) (int64, error) { return runs.Add(1), nil },
 			&caches.CachedOptions[int, int64]{Name: "load", Tags: func(arg int) []string { return []string{"all", fmt.Sprint("one:", arg)} }})
 	}
@@ -345,7 +345,7 @@ func testNearCachedFollowsKeyTagsAndNamespace(t *testing.T, dsns ...string) {
 func TestNearSurvivesOtherResultsOfItsTag(t *testing.T) {
 	t.Parallel()
 	conn := open(t, realRedis(t))
-	c := caches.Cache[int]{Prefix: "c", TTL: time.Hour, Near: &caches.Near{}}.On(conn)
+	c := caches.Cache[int]{Prefix: "c", TTL: time.Hour, Near: &caches.NearOptions{}}.On(conn)
 	load := caches.Cached(c, func(_ context.Context, arg int) (int, error) { return arg, nil },
 		&caches.CachedOptions[int, int]{Name: "load", Tags: func(int) []string { return []string{"all"} }})
 	ctx := t.Context()

@@ -190,7 +190,7 @@ func TestNearEndsWithTime(t *testing.T) {
 		s, conn := newTracker(t)
 		ctx := t.Context()
 		c := caches.Cache[int]{
-			Prefix: "p", TTL: 20 * time.Second, Near: &caches.Near{MaxAge: 10 * time.Second},
+			Prefix: "p", TTL: 20 * time.Second, Near: &caches.NearOptions{MaxAge: 10 * time.Second},
 		}.On(conn).Key(1)
 		require.NoError(t, c.Set(ctx, 1))
 		read := gets(t, c, 1)
@@ -327,7 +327,7 @@ func TestNearIsNotForAll(t *testing.T) {
 		gets(t, local, 1)()
 
 		o = nearly("p")
-		o.Near = &caches.Near{MaxAge: -1}
+		o.Near = &caches.NearOptions{MaxAge: -1}
 		_, err := caches.Cache[int](o).On(conn).Key(1).Get(t.Context())
 		require.ErrorContains(t, err, "must not be negative")
 	})
@@ -377,7 +377,7 @@ func TestNearIsHeardOf(t *testing.T) {
 		gets(t, c, 1)()
 		w.tell(driver.Event{Kind: driver.Lost, Err: refused})
 
-		assert.Equal(t, []caches.CallInfo{{Op: "Cache.Get", Conn: "main", Type: "p", Key: "p.1", Result: caches.NearHit}}, calls)
+		assert.Equal(t, []caches.CallInfo{{Op: "Value.Get", Conn: "main", Type: "p", Key: "p.1", Lookup: caches.LookupNear}}, calls)
 		assert.Equal(t, []caches.StateInfo{
 			{Conn: "main", Shard: "one", State: driver.TrackingOff, Err: refused},
 			{Conn: "main", Shard: "one", State: driver.TrackingOn},

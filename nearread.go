@@ -31,7 +31,7 @@ func nearHit[T any](ctx context.Context, o *Object, op string) (v T, ok bool) {
 	s.Hit()
 	if conn.observer != nil {
 		conn.observer.called(ctx, &CallInfo{
-			Op: op, Conn: conn.name, Type: o.opts.typeName(), Key: s.Front() + o.key, Result: NearHit,
+			Op: op, Conn: conn.name, Type: o.opts.typeName(), Key: s.Front() + o.key, Lookup: LookupNear,
 		})
 	}
 	return v, true

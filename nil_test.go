@@ -23,7 +23,7 @@ func TestNilReplyIsNoMiss(t *testing.T) {
 	set := func(o Options) Set[int] { return SetCache[int](o).Key(1) }
 	sorted := func(o Options) SortedSet[string] { return SortedSetCache[string](o).Key(1) }
 	ops := map[string]op{
-		"Cache.Set": func(ctx context.Context, o Options) error { return value(o).Set(ctx, 1) },
+		"Value.Set": func(ctx context.Context, o Options) error { return value(o).Set(ctx, 1) },
 		"SetMany": func(ctx context.Context, o Options) error {
 			return SetMany(ctx, Cache[int](o), map[int]int{1: 1})
 		},

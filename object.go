@@ -60,17 +60,17 @@ func (q *query) sight(ctx context.Context, o *Object) {
 	}}
 }
 
-// outcome returns the result of the operation as a look-up, or NoLookup.
-func (q *query) outcome() Result {
+// outcome returns the result of the operation as a look-up, or LookupNone.
+func (q *query) outcome() Lookup {
 	switch {
-	case q.result != NoLookup || !q.looks:
+	case q.result != LookupNone || !q.looks:
 		return q.result
 	case q.err == nil:
-		return Hit
+		return LookupHit
 	case errors.Is(q.err, ErrMiss):
-		return Miss
+		return LookupMiss
 	}
-	return NoLookup
+	return LookupNone
 }
 
 // witness counts the finished operation and tells the hooks.
@@ -83,7 +83,7 @@ func (q *query) witness() {
 		return
 	}
 	c := &q.seen.info
-	if c.Result, c.Err, c.Reason = result, q.err, q.reason; result == Miss && c.Reason == NoReason {
+	if c.Lookup, c.Err, c.Reason = result, q.err, q.reason; result == LookupMiss && c.Reason == MissNone {
 		c.Reason = MissAbsent
 	}
 	c.Elapsed = time.Since(q.seen.begun)
@@ -300,8 +300,8 @@ type query struct {
 	seen   *sighting // nil unless the connection has hooks
 	err    error     // of the operation, including a miss
 	looks  bool      // a value is looked up: err says whether it was found
-	result Result    // … unless the operation sets result
-	reason Reason
+	result Lookup    // … unless the operation sets result
+	reason MissReason
 }
 
 // begin makes q the operation op on o. After success, the caller must end q.

@@ -423,7 +423,7 @@ func TestCollectionsEmptyCalls(t *testing.T) {
 	for _, err := range []error{
 		dict.Update(ctx, nil), dict.Update(ctx, map[string]int{}), counts(dict.Remove(ctx)),
 		counts(set.Add(ctx)), counts(set.Update(ctx, nil)), counts(set.Remove(ctx)),
-		counts(sorted.Add(ctx)), counts(sorted.AddIf(ctx, caches.Greater)), counts(sorted.Update(ctx, nil)), counts(sorted.Remove(ctx)),
+		counts(sorted.Add(ctx)), counts(sorted.AddIf(ctx, caches.IfGreater)), counts(sorted.Update(ctx, nil)), counts(sorted.Remove(ctx)),
 	} {
 		require.NoError(t, err)
 	}
@@ -454,7 +454,7 @@ func TestCollectionsClear(t *testing.T) {
 					require.NoError(t, fill(ctx))
 				}
 			}
-			clearAll := func(prefix string) (int64, error) {
+			clearAll := func(prefix string) (int, error) {
 				o := caches.Options{Prefix: prefix}
 				switch kind.name {
 				case "dict":
@@ -464,7 +464,7 @@ func TestCollectionsClear(t *testing.T) {
 				}
 				return caches.SortedSetCache[string](o).On(conn).Clear(ctx)
 			}
-			for prefix, want := range map[string]int64{"clear": 3, "cle?r": 3, "clea": 0} {
+			for prefix, want := range map[string]int{"clear": 3, "cle?r": 3, "clea": 0} {
 				n, err := clearAll(prefix)
 				require.NoError(t, err)
 				require.Equal(t, want, n, prefix)

@@ -52,7 +52,7 @@ type Options struct {
 
 	// Near keeps values in this process as well, until the server reports that
 	// they have changed. Nil disables it; &Near{} enables it with its defaults.
-	Near *Near
+	Near *NearOptions
 
 	fresh bool   // set by Fresh
 	err   error  // set by Under

@@ -347,16 +347,16 @@ func (w *writer) sets(s caches.SetCache[int]) {
 	a, b := s.Key(w.key()), s.Key(w.key())
 	w.did(a.Add(w.ctx, 1, 2))
 	w.did(b.Update(w.ctx, map[int]struct{}{2: {}, 3: {}}))
-	w.did(a.UnionStore(w.ctx, s.Key(w.key()), b))
-	w.did(a.IntersectStore(w.ctx, s.Key(w.key()), b))
-	w.did(a.DifferenceStore(w.ctx, s.Key(w.key()), b))
+	w.did(s.Key(w.key()).StoreUnion(w.ctx, a, b))
+	w.did(s.Key(w.key()).StoreIntersect(w.ctx, a, b))
+	w.did(s.Key(w.key()).StoreDifference(w.ctx, a, b))
 	w.did(a.Remove(w.ctx, 1, 2)) // the key goes with its last member …
 	w.did(a.Add(w.ctx, 1))       // … and is made anew
 }
 
 func (w *writer) boards(s caches.SortedSetCache[string]) {
 	w.did(s.Key(w.key()).Add(w.ctx, caches.Scored[string]{Score: 1, Member: "m"}))
-	w.did(s.Key(w.key()).AddIf(w.ctx, caches.OnlyNew, caches.Scored[string]{Score: 1, Member: "m"}))
+	w.did(s.Key(w.key()).AddIf(w.ctx, caches.IfNew, caches.Scored[string]{Score: 1, Member: "m"}))
 	w.did(s.Key(w.key()).Update(w.ctx, map[string]float64{"m": 1, "n": 2}))
 	w.did(s.Key(w.key()).Incr(w.ctx, "m", 1))
 }

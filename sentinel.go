@@ -179,7 +179,7 @@ func (s SentinelCache) WithTTL(ttl time.Duration) SentinelCache {
 }
 
 // Clear opens every gate under the prefix; see [Cache.Clear].
-func (s SentinelCache) Clear(ctx context.Context) (int64, error) {
+func (s SentinelCache) Clear(ctx context.Context) (int, error) {
 	return s.options().clear(ctx, "SentinelCache.Clear")
 }
 
@@ -214,7 +214,7 @@ func (s Sentinel) WithTTL(ttl time.Duration) Sentinel { return Sentinel{s.withTT
 // reply recognizes its own claim.
 func (s Sentinel) Once(ctx context.Context) (bool, error) {
 	var q query
-	if err := q.begin(ctx, &s.Object, "SentinelCache.Once", driver.Repeatable|driver.Keep); err != nil {
+	if err := q.begin(ctx, &s.Object, "Sentinel.Once", driver.Repeatable|driver.Keep); err != nil {
 		return false, err
 	}
 	defer q.end()
@@ -314,9 +314,9 @@ func (s Sentinel) Do(ctx context.Context, work func(context.Context) error) (ran
 	case lease == 0:
 		lease = defaultLease
 	case lease < minLease:
-		return false, &OpError{Op: "SentinelCache.Do", Key: s.key, Err: fmt.Errorf("caches: a Lease of %v is less than %v", lease, minLease)}
+		return false, &OpError{Op: "Sentinel.Do", Key: s.key, Err: fmt.Errorf("caches: a Lease of %v is less than %v", lease, minLease)}
 	}
-	l := lock{object: s.Object, op: "SentinelCache.Do", token: newToken(tokenRunning), lease: lease}
+	l := lock{object: s.Object, op: "Sentinel.Do", token: newToken(tokenRunning), lease: lease}
 	won, err := l.acquire(ctx)
 	if err != nil || !won {
 		return false, err

@@ -357,7 +357,7 @@ func TestDoRefusesAShortLease(t *testing.T) {
 		}
 		refusal, ok := errors.AsType[*caches.OpError](err)
 		require.True(t, ok, err)
-		require.Equal(t, "SentinelCache.Do", refusal.Op)
+		require.Equal(t, "Sentinel.Do", refusal.Op)
 		require.ErrorContains(t, err, "less than 10ms")
 		requireOpen(t, t.Context(), gate)
 	}
@@ -496,7 +496,7 @@ func TestSentinelErrorsNameTheKey(t *testing.T) {
 	conn := over(t, &switchStore{Store: testutil.Memory(t), down: true})
 	_, err := gates(conn, time.Minute).Key("a", 1).Once(t.Context())
 	require.ErrorIs(t, err, caches.ErrUnavailable)
-	require.True(t, strings.HasPrefix(err.Error(), `SentinelCache.Once "gate.a.1": `), err)
+	require.True(t, strings.HasPrefix(err.Error(), `Sentinel.Once "gate.a.1": `), err)
 	_, err = gates(conn, time.Minute).Key("a", 1).Do(t.Context(), mustNotRun(t))
-	require.True(t, strings.HasPrefix(err.Error(), `SentinelCache.Do "gate.a.1": `), err)
+	require.True(t, strings.HasPrefix(err.Error(), `Sentinel.Do "gate.a.1": `), err)
 }

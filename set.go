@@ -47,7 +47,7 @@ func (s SetCache[T]) Fresh() SetCache[T] {
 }
 
 // Clear removes every set under the prefix; see [Cache.Clear].
-func (s SetCache[T]) Clear(ctx context.Context) (int64, error) {
+func (s SetCache[T]) Clear(ctx context.Context) (int, error) {
 	return (*Options)(&s).clear(ctx, "SetCache.Clear")
 }
 
@@ -76,7 +76,7 @@ func (s Set[T]) Add(ctx context.Context, members ...T) (added int, err error) {
 		return 0, nil
 	}
 	var q query
-	if err := q.begin(ctx, &s.Object, "SetCache.Add", 0); err != nil {
+	if err := q.begin(ctx, &s.Object, "Set.Add", 0); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -96,13 +96,13 @@ func (s Set[T]) Update(ctx context.Context, other map[T]struct{}) (added int, er
 
 // Remove removes members and returns the number removed. O(len(members)), SREM.
 func (s Set[T]) Remove(ctx context.Context, members ...T) (removed int, err error) {
-	return removeMembers(ctx, s.Object, "SetCache.Remove", "SREM", members)
+	return removeMembers(ctx, s.Object, "Set.Remove", "SREM", members)
 }
 
 // Contains reports whether member is in the set. O(1), SISMEMBER.
 func (s Set[T]) Contains(ctx context.Context, member T) (bool, error) {
 	var q query
-	if err := q.beginRead(ctx, &s.Object, "SetCache.Contains"); err != nil {
+	if err := q.beginRead(ctx, &s.Object, "Set.Contains"); err != nil {
 		return false, err
 	}
 	defer q.end()
@@ -121,7 +121,7 @@ func (s Set[T]) ContainsMany(ctx context.Context, members ...T) (map[T]struct{},
 		return map[T]struct{}{}, nil
 	}
 	var q query
-	if err := q.beginRead(ctx, &s.Object, "SetCache.ContainsMany"); err != nil {
+	if err := q.beginRead(ctx, &s.Object, "Set.ContainsMany"); err != nil {
 		return nil, err
 	}
 	defer q.end()
@@ -151,14 +151,14 @@ func (s Set[T]) ContainsMany(ctx context.Context, members ...T) (map[T]struct{},
 
 // Len returns the number of members. O(1), SCARD.
 func (s Set[T]) Len(ctx context.Context) (int, error) {
-	return s.length(ctx, "SetCache.Len", "SCARD")
+	return s.length(ctx, "Set.Len", "SCARD")
 }
 
 // Pop removes a random member and returns it, or [ErrMiss]. O(1), SPOP.
 func (s Set[T]) Pop(ctx context.Context) (T, error) {
 	var zero T
 	var q query
-	if err := q.begin(ctx, &s.Object, "SetCache.Pop", 0); err != nil {
+	if err := q.begin(ctx, &s.Object, "Set.Pop", 0); err != nil {
 		return zero, err
 	}
 	defer q.end()
@@ -168,11 +168,11 @@ func (s Set[T]) Pop(ctx context.Context) (T, error) {
 
 // PopN removes up to n random members and returns them. O(n), SPOP.
 func (s Set[T]) PopN(ctx context.Context, n int) ([]T, error) {
-	if err := s.checkCount("SetCache.PopN", n); err != nil || n == 0 {
+	if err := s.checkCount("Set.PopN", n); err != nil || n == 0 {
 		return nil, err
 	}
 	var q query
-	if err := q.begin(ctx, &s.Object, "SetCache.PopN", 0); err != nil {
+	if err := q.begin(ctx, &s.Object, "Set.PopN", 0); err != nil {
 		return nil, err
 	}
 	defer q.end()
@@ -192,7 +192,7 @@ func (s Set[T]) PopN(ctx context.Context, n int) ([]T, error) {
 func (s Set[T]) Random(ctx context.Context) (T, error) {
 	var zero T
 	var q query
-	if err := q.beginRead(ctx, &s.Object, "SetCache.Random"); err != nil {
+	if err := q.beginRead(ctx, &s.Object, "Set.Random"); err != nil {
 		return zero, err
 	}
 	defer q.end()
@@ -223,11 +223,11 @@ func readOne[T any](ctx context.Context, q *query) (T, error) {
 // SMEMBERS; for large sets use All. With Options.Near, the map may be a copy of
 // one kept in this process.
 func (s Set[T]) Copy(ctx context.Context) (map[T]struct{}, error) {
-	if all, ok := nearHit[map[T]struct{}](ctx, &s.Object, "SetCache.Copy"); ok {
+	if all, ok := nearHit[map[T]struct{}](ctx, &s.Object, "Set.Copy"); ok {
 		return maps.Clone(all), nil
 	}
 	var q query
-	if err := q.beginRead(ctx, &s.Object, "SetCache.Copy"); err != nil {
+	if err := q.beginRead(ctx, &s.Object, "Set.Copy"); err != nil {
 		return nil, err
 	}
 	defer q.end()
@@ -248,7 +248,7 @@ func (s Set[T]) Copy(ctx context.Context) (map[T]struct{}, error) {
 func (s Set[T]) All(ctx context.Context) (iter.Seq[T], func() error) {
 	var failed error
 	all := func(yield func(T) bool) {
-		failed = s.scan(ctx, "SetCache.All", "SSCAN", func(e *driver.Elems) (bool, error) {
+		failed = s.scan(ctx, "Set.All", "SSCAN", func(e *driver.Elems) (bool, error) {
 			member, err := readMember[T](e.Next())
 			return err == nil && yield(member), err
 		})
@@ -307,30 +307,30 @@ func (s Set[T]) Difference(ctx context.Context, others ...Set[T]) (map[T]struct{
 	return s.algebra(ctx, difference[T](), others)
 }
 
-// UnionStore replaces dst with the union of s and others and returns its size.
-// The result gets the TTL of dst, even under [FromCreation]; an empty result
-// removes dst. dst may be one of the sources. On one shard this is one step,
-// SUNIONSTORE and PEXPIRE. Over several, the sets are read first, then dst is
+// StoreUnion replaces s with the union of set and others and returns its size.
+// The result gets the TTL of s, even under [FromCreation]; an empty result
+// removes s. s may be one of the sources. On one shard this is one step,
+// SUNIONSTORE and PEXPIRE. Over several, the sets are read first, then s is
 // replaced in one transaction.
-func (s Set[T]) UnionStore(ctx context.Context, dst Set[T], others ...Set[T]) (int, error) {
-	return s.algebraStore(ctx, union[T](), dst, others)
+func (s Set[T]) StoreUnion(ctx context.Context, set Set[T], others ...Set[T]) (int, error) {
+	return s.store(ctx, union[T](), set, others)
 }
 
-// IntersectStore replaces dst with the intersection of s and others; see
-// UnionStore. SINTERSTORE.
-func (s Set[T]) IntersectStore(ctx context.Context, dst Set[T], others ...Set[T]) (int, error) {
-	return s.algebraStore(ctx, intersect[T](), dst, others)
+// StoreIntersect replaces s with the members of set that are in all of others;
+// see StoreUnion. SINTERSTORE.
+func (s Set[T]) StoreIntersect(ctx context.Context, set Set[T], others ...Set[T]) (int, error) {
+	return s.store(ctx, intersect[T](), set, others)
 }
 
-// DifferenceStore replaces dst with the difference of s and others; see
-// UnionStore. SDIFFSTORE.
-func (s Set[T]) DifferenceStore(ctx context.Context, dst Set[T], others ...Set[T]) (int, error) {
-	return s.algebraStore(ctx, difference[T](), dst, others)
+// StoreDifference replaces s with the members of set that are in none of others;
+// see StoreUnion. SDIFFSTORE.
+func (s Set[T]) StoreDifference(ctx context.Context, set Set[T], others ...Set[T]) (int, error) {
+	return s.store(ctx, difference[T](), set, others)
 }
 
 func (s Set[T]) algebra(ctx context.Context, a algebra[T], others []Set[T]) (map[T]struct{}, error) {
 	var q query
-	if err := q.begin(ctx, &s.Object, "SetCache."+a.name, driver.ReadOnly); err != nil {
+	if err := q.begin(ctx, &s.Object, "Set."+a.name, driver.ReadOnly); err != nil {
 		return nil, err
 	}
 	defer q.end()
@@ -349,19 +349,19 @@ func (s Set[T]) algebra(ctx context.Context, a algebra[T], others []Set[T]) (map
 	return set, nil
 }
 
-func (s Set[T]) algebraStore(ctx context.Context, a algebra[T], dst Set[T], others []Set[T]) (int, error) {
+func (s Set[T]) store(ctx context.Context, a algebra[T], set Set[T], others []Set[T]) (int, error) {
 	var q query
-	if err := q.begin(ctx, &dst.Object, "SetCache."+a.name+"Store", driver.Atomic); err != nil {
+	if err := q.begin(ctx, &s.Object, "Set.Store"+a.name, driver.Atomic); err != nil {
 		return 0, err
 	}
 	defer q.end()
-	keys, err := operands(&q, dst, append([]Set[T]{s}, others...))
+	keys, err := operands(&q, s, append([]Set[T]{set}, others...))
 	if err != nil {
 		return 0, q.fail(err)
 	}
 	sources := keys[1:]
 	if q.together(keys) {
-		q.algebraStore(a.cmd+"STORE", keys)
+		q.store(a.cmd+"STORE", keys)
 		n, err := q.int(ctx)
 		return int(n), err
 	}
@@ -387,9 +387,9 @@ return reply
 	}
 })
 
-// algebraStore appends a command that stores. Its first key gets a new expiry
+// store appends a command that stores. Its first key gets a new expiry
 // under any policy, because the command removes the old value and its expiry.
-func (q *query) algebraStore(name string, keys []string) {
+func (q *query) store(name string, keys []string) {
 	switch {
 	case q.ms == 0:
 		appendKeys(q.p.Cmd(name), keys)

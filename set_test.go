@@ -234,9 +234,9 @@ type (
 )
 
 var stored = map[string]algebraStore{
-	"Union":      caches.Set[int].UnionStore,
-	"Intersect":  caches.Set[int].IntersectStore,
-	"Difference": caches.Set[int].DifferenceStore,
+	"Union":      caches.Set[int].StoreUnion,
+	"Intersect":  caches.Set[int].StoreIntersect,
+	"Difference": caches.Set[int].StoreDifference,
 }
 
 // requireStored requires that the Store form replaces dst, whatever it was and
@@ -252,10 +252,10 @@ func requireStored(t *testing.T, ctx context.Context, name string, a, dst caches
 		if slices.ContainsFunc(with, func(s caches.Set[int]) bool { return s.String() == dst.String() }) {
 			require.NoError(t, dst.Delete(ctx)) // as a source it counts as it is
 		}
-		require.Equal(t, len(want), ask(stored[name](a, ctx, dst, with...)).ok(t), name)
+		require.Equal(t, len(want), ask(stored[name](dst, ctx, a, with...)).ok(t), name)
 		requireSet(t, ctx, dst, want)
 		if len(want) > 0 {
-			requireTTL(t, ctx, dst, ownTTL, "%sStore", name)
+			requireTTL(t, ctx, dst, ownTTL, "Store%s", name)
 		}
 	}
 	require.NoError(t, dst.Delete(ctx))
@@ -274,22 +274,22 @@ func TestSetAlgebraStore(t *testing.T) {
 				require.Equal(t, 3, ask(a.Add(ctx, 1, 2, 3)).ok(t))
 				require.Equal(t, 2, ask(b.Add(ctx, 3, 4)).ok(t))
 
-				require.Equal(t, 4, ask(a.UnionStore(ctx, kept.Key(p, i), b)).ok(t))
+				require.Equal(t, 4, ask(kept.Key(p, i).StoreUnion(ctx, a, b)).ok(t))
 				requireSet(t, ctx, kept.Key(p, i), setOf(1, 2, 3, 4))
 				requireTTL(t, ctx, kept.Key(p, i), caches.Forever, "dst has none")
 				require.NoError(t, kept.Key(p, i).Touch(ctx, time.Minute))
-				require.Equal(t, 1, ask(a.IntersectStore(ctx, kept.Key(p, i), b)).ok(t))
+				require.Equal(t, 1, ask(kept.Key(p, i).StoreIntersect(ctx, a, b)).ok(t))
 				requireTTL(t, ctx, kept.Key(p, i), caches.Forever, "what it had goes with what was there")
-				require.Equal(t, 2, ask(a.DifferenceStore(ctx, timed.Key(p, i), b)).ok(t))
+				require.Equal(t, 2, ask(timed.Key(p, i).StoreDifference(ctx, a, b)).ok(t))
 				requireTTL(t, ctx, timed.Key(p, i), otherTTL)
 
 				require.NoError(t, a.Touch(ctx, time.Minute))
-				require.Equal(t, 4, ask(a.UnionStore(ctx, a, b)).ok(t), "into itself")
+				require.Equal(t, 4, ask(a.StoreUnion(ctx, a, b)).ok(t), "into itself")
 				requireSet(t, ctx, a, setOf(1, 2, 3, 4))
 				requireTTL(t, ctx, a, ownTTL)
-				require.Equal(t, 2, ask(a.DifferenceStore(ctx, b, b)).ok(t), "into the second")
+				require.Equal(t, 2, ask(b.StoreDifference(ctx, a, b)).ok(t), "into the second")
 				requireSet(t, ctx, b, setOf(1, 2))
-				require.Zero(t, ask(a.DifferenceStore(ctx, a, a)).ok(t), "nothing is left")
+				require.Zero(t, ask(a.StoreDifference(ctx, a, a)).ok(t), "nothing is left")
 				if !onFake(t) {
 					requireNothing(t, ctx, a)
 				}
@@ -312,13 +312,13 @@ func TestSetAlgebraWrongType(t *testing.T) {
 			require.NoError(t, text.Key(i, "dst").Touch(ctx, otherTTL))
 			for _, err := range []error{
 				errOf(a.Union(ctx, bad)), errOf(bad.Union(ctx, a)), errOf(a.Intersect(ctx, bad)), errOf(bad.Difference(ctx, a)),
-				errOf(a.UnionStore(ctx, dst, bad)), errOf(bad.UnionStore(ctx, dst, a)), errOf(a.DifferenceStore(ctx, dst, a, bad)),
+				errOf(dst.StoreUnion(ctx, a, bad)), errOf(dst.StoreUnion(ctx, bad, a)), errOf(dst.StoreDifference(ctx, a, a, bad)),
 			} {
 				require.ErrorIs(t, err, caches.ErrWrongType)
 			}
 			require.Equal(t, "text", ask(text.Key(i, "dst").Get(ctx)).ok(t), "nothing was stored")
 			requireTTL(t, ctx, dst, otherTTL, "nor was it given an expiry")
-			require.Equal(t, 2, ask(a.UnionStore(ctx, dst, a)).ok(t))
+			require.Equal(t, 2, ask(dst.StoreUnion(ctx, a, a)).ok(t))
 			requireSet(t, ctx, dst, setOf(1, 2))
 			requireTTL(t, ctx, dst, ownTTL)
 		}
@@ -343,13 +343,13 @@ func TestSetAlgebraRefused(t *testing.T) {
 	} {
 		for op, err := range map[string]error{
 			"Union": errOf(a.Union(ctx, a, tt.other)), "Intersect": errOf(a.Intersect(ctx, tt.other)), "Difference": errOf(a.Difference(ctx, tt.other)),
-			"UnionStore": errOf(a.UnionStore(ctx, a, tt.other)), "IntersectStore": errOf(a.IntersectStore(ctx, a.Key("dst"), tt.other)),
-			"DifferenceStore": errOf(a.DifferenceStore(ctx, a, a, tt.other)),
-			"as the first":    errOf(tt.other.UnionStore(caches.WithConn(ctx, there), a, a)),
-			"as dst":          errOf(a.UnionStore(caches.WithConn(ctx, there), tt.other, a)),
+			"StoreUnion": errOf(a.StoreUnion(ctx, a, tt.other)), "StoreIntersect": errOf(a.Key("dst").StoreIntersect(ctx, a, tt.other)),
+			"StoreDifference": errOf(a.StoreDifference(ctx, a, a, tt.other)),
+			"as the first":    errOf(a.StoreUnion(caches.WithConn(ctx, there), tt.other, a)),
+			"as dst":          errOf(tt.other.StoreUnion(caches.WithConn(ctx, there), a, a)),
 		} {
 			require.ErrorContains(t, err, tt.want, "%s, %s", name, op)
-			require.ErrorContains(t, err, "SetCache.", "%s, %s", name, op)
+			require.ErrorContains(t, err, "Set.", "%s, %s", name, op)
 		}
 	}
 	requireSet(t, ctx, a, setOf(1))
@@ -368,7 +368,7 @@ func TestSetAlgebraVersions(t *testing.T) {
 		require.Equal(t, 1, ask(two.Add(ctx, 2)).ok(t))
 		require.Equal(t, setOf(1, 2), ask(one.Union(ctx, two)).ok(t))
 		dst := caches.SetCache[int]{Prefix: "dst", Version: "v3"}.On(conn).Key("x")
-		require.Equal(t, 2, ask(two.UnionStore(ctx, dst, one)).ok(t))
+		require.Equal(t, 2, ask(dst.StoreUnion(ctx, two, one)).ok(t))
 		requireSet(t, ctx, dst, setOf(1, 2))
 	})
 }
@@ -382,6 +382,6 @@ func TestSetAlgebraTrips(t *testing.T) {
 	store.pipelines.Store(0)
 	require.Equal(t, setOf(1), ask(sets.Key(1).Union(ctx, sets.Key(2), sets.Key(3))).ok(t))
 	require.EqualValues(t, 1, store.pipelines.Load())
-	require.Equal(t, 1, ask(sets.Key(1).UnionStore(ctx, sets.Key(4), sets.Key(3))).ok(t))
+	require.Equal(t, 1, ask(sets.Key(4).StoreUnion(ctx, sets.Key(1), sets.Key(3))).ok(t))
 	require.EqualValues(t, 2, store.pipelines.Load())
 }

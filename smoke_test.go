@@ -35,7 +35,7 @@ func TestRightsOfTheReadme(t *testing.T) {
 	conn, other := open(t, dsn), open(t, dsn)
 	sweep(t, t.Context(), conn)
 
-	c := caches.Cache[string]{Prefix: "x", TTL: time.Hour, Near: &caches.Near{}}
+	c := caches.Cache[string]{Prefix: "x", TTL: time.Hour, Near: &caches.NearOptions{}}
 	var runs atomic.Int64
 	fn := func(context.Context, int) (string, error) {
 		time.Sleep(200 * time.Millisecond) // the other process waits for it
@@ -106,7 +106,7 @@ func sweep(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		u, err := s.Key("x").Intersect(ctx, s.Key("y"))
 		require.NoError(t, err)
 		require.Equal(t, map[int]struct{}{3: {}}, u)
-		size, err := s.Key("x").UnionStore(ctx, s.Key("z"), s.Key("y"))
+		size, err := s.Key("z").StoreUnion(ctx, s.Key("x"), s.Key("y"))
 		require.NoError(t, err)
 		require.Equal(t, 4, size)
 		z := caches.SortedSetCache[string](o).On(conn).Key("board")

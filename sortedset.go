@@ -43,7 +43,7 @@ func (s SortedSetCache[T]) WithTTL(ttl time.Duration) SortedSetCache[T] {
 }
 
 // Clear removes every sorted set under the prefix; see [Cache.Clear].
-func (s SortedSetCache[T]) Clear(ctx context.Context) (int64, error) {
+func (s SortedSetCache[T]) Clear(ctx context.Context) (int, error) {
 	return (*Options)(&s).clear(ctx, "SortedSetCache.Clear")
 }
 
@@ -69,20 +69,20 @@ func (s SortedSet[T]) WithTTL(ttl time.Duration) SortedSet[T] { return SortedSet
 // A Condition restricts the changes that [SortedSet.AddIf] makes.
 type Condition uint8
 
-// Conditions may be combined with |, but OnlyNew must be alone, and Greater and
-// Less exclude each other.
+// Conditions may be combined with |, but IfNew must be alone, and IfGreater
+// and IfLess exclude each other.
 const (
-	OnlyNew      Condition = 1 << iota // add new members; keep existing scores
-	OnlyExisting                       // set the scores of existing members; add none
-	Greater                            // replace a score only with a greater one; add new members
-	Less                               // replace a score only with a lesser one; add new members
+	IfNew      Condition = 1 << iota // add new members; keep existing scores
+	IfExisting                       // set the scores of existing members; add none
+	IfGreater                        // replace a score only with a greater one; add new members
+	IfLess                           // replace a score only with a lesser one; add new members
 )
 
 func (c Condition) write(p *driver.Pipeline) error {
 	switch {
-	case c&OnlyNew != 0 && c != OnlyNew, c&Greater != 0 && c&Less != 0:
-		return fmt.Errorf("caches: OnlyNew stands alone, and Greater without Less")
-	case c > OnlyNew|OnlyExisting|Greater|Less:
+	case c&IfNew != 0 && c != IfNew, c&IfGreater != 0 && c&IfLess != 0:
+		return fmt.Errorf("caches: IfNew stands alone, and IfGreater without IfLess")
+	case c > IfNew|IfExisting|IfGreater|IfLess:
 		return fmt.Errorf("caches: %d is not a Condition", c)
 	}
 	for i, flag := range [...]string{"NX", "XX", "GT", "LT"} {
@@ -96,14 +96,14 @@ func (c Condition) write(p *driver.Pipeline) error {
 // Add adds members, or sets the scores of existing ones, and returns how many
 // were new. O(len(items) log n), ZADD and PEXPIRE in one step.
 func (s SortedSet[T]) Add(ctx context.Context, items ...Scored[T]) (added int, err error) {
-	return s.zadd(ctx, "SortedSetCache.Add", items, nil)
+	return s.zadd(ctx, "SortedSet.Add", items, nil)
 }
 
 // AddIf adds members and sets scores as condition allows, and returns how many
 // members were added or got another score. O(len(items) log n), ZADD CH with
 // NX, XX, GT or LT, and PEXPIRE in one step.
 func (s SortedSet[T]) AddIf(ctx context.Context, condition Condition, items ...Scored[T]) (changed int, err error) {
-	return s.zadd(ctx, "SortedSetCache.AddIf", items, func(p *driver.Pipeline) error {
+	return s.zadd(ctx, "SortedSet.AddIf", items, func(p *driver.Pipeline) error {
 		err := condition.write(p)
 		p.String("CH")
 		return err
@@ -117,7 +117,7 @@ func (s SortedSet[T]) Update(ctx context.Context, items map[T]float64) (added in
 	for member, score := range items {
 		all = append(all, Scored[T]{score, member})
 	}
-	return s.zadd(ctx, "SortedSetCache.Update", all, nil)
+	return s.zadd(ctx, "SortedSet.Update", all, nil)
 }
 
 // zadd runs ZADD with items; flags writes the options before them.
@@ -161,7 +161,7 @@ func writeScore(p *driver.Pipeline, score float64) error {
 // member counts from zero. O(log n), ZINCRBY and PEXPIRE in one step.
 func (s SortedSet[T]) Incr(ctx context.Context, member T, delta float64) (float64, error) {
 	var q query
-	err := q.begin(ctx, &s.Object, "SortedSetCache.Incr", 0)
+	err := q.begin(ctx, &s.Object, "SortedSet.Incr", 0)
 	if err != nil {
 		return 0, err
 	}
@@ -201,7 +201,7 @@ func (q *query) score(ctx context.Context) (float64, error) {
 // Score returns the score of member, or [ErrMiss]. O(1), ZSCORE.
 func (s SortedSet[T]) Score(ctx context.Context, member T) (float64, error) {
 	var q query
-	if err := q.beginRead(ctx, &s.Object, "SortedSetCache.Score"); err != nil {
+	if err := q.beginRead(ctx, &s.Object, "SortedSet.Score"); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -226,12 +226,12 @@ func (s SortedSet[T]) Contains(ctx context.Context, member T) (bool, error) {
 // Rank returns the rank of member, counted from 0 at the lowest score, or
 // [ErrMiss]. O(log n), ZRANK.
 func (s SortedSet[T]) Rank(ctx context.Context, member T) (int, error) {
-	return s.rank(ctx, "SortedSetCache.Rank", "ZRANK", member)
+	return s.rank(ctx, "SortedSet.Rank", "ZRANK", member)
 }
 
 // RevRank is Rank counted from the highest score. O(log n), ZREVRANK.
 func (s SortedSet[T]) RevRank(ctx context.Context, member T) (int, error) {
-	return s.rank(ctx, "SortedSetCache.RevRank", "ZREVRANK", member)
+	return s.rank(ctx, "SortedSet.RevRank", "ZREVRANK", member)
 }
 
 func (s SortedSet[T]) rank(ctx context.Context, op, cmd string, member T) (int, error) {
@@ -261,14 +261,14 @@ func (s SortedSet[T]) rank(ctx context.Context, op, cmd string, member T) (int, 
 
 // Len returns the number of members. O(1), ZCARD.
 func (s SortedSet[T]) Len(ctx context.Context) (int, error) {
-	return s.length(ctx, "SortedSetCache.Len", "ZCARD")
+	return s.length(ctx, "SortedSet.Len", "ZCARD")
 }
 
 // Count returns the number of members with scores from min to max, inclusive.
 // An infinity leaves its side open. O(log n), ZCOUNT.
 func (s SortedSet[T]) Count(ctx context.Context, min, max float64) (int, error) {
 	var q query
-	if err := q.beginRead(ctx, &s.Object, "SortedSetCache.Count"); err != nil {
+	if err := q.beginRead(ctx, &s.Object, "SortedSet.Count"); err != nil {
 		return 0, err
 	}
 	defer q.end()
@@ -292,7 +292,7 @@ func writeScores(p *driver.Pipeline, first, second float64) error {
 // members, Range(ctx, -3, -1) the three highest. O(log n + m) for m results,
 // ZRANGE.
 func (s SortedSet[T]) Range(ctx context.Context, start, stop int) ([]Scored[T], error) {
-	return s.zrange(ctx, "SortedSetCache.Range", func(p *driver.Pipeline) error {
+	return s.zrange(ctx, "SortedSet.Range", func(p *driver.Pipeline) error {
 		p.Int(int64(start)).Int(int64(stop))
 		return nil
 	})
@@ -301,7 +301,7 @@ func (s SortedSet[T]) Range(ctx context.Context, start, stop int) ([]Scored[T], 
 // RevRange is Range with the highest score first: RevRange(ctx, 0, 9) returns
 // the top ten. O(log n + m), ZRANGE REV.
 func (s SortedSet[T]) RevRange(ctx context.Context, start, stop int) ([]Scored[T], error) {
-	return s.zrange(ctx, "SortedSetCache.RevRange", func(p *driver.Pipeline) error {
+	return s.zrange(ctx, "SortedSet.RevRange", func(p *driver.Pipeline) error {
 		p.Int(int64(start)).Int(int64(stop)).String("REV")
 		return nil
 	})
@@ -311,7 +311,7 @@ func (s SortedSet[T]) RevRange(ctx context.Context, start, stop int) ([]Scored[T
 // lowest score first. An infinity leaves its side open. O(log n + m), ZRANGE
 // BYSCORE.
 func (s SortedSet[T]) RangeByScore(ctx context.Context, min, max float64) ([]Scored[T], error) {
-	return s.zrange(ctx, "SortedSetCache.RangeByScore", func(p *driver.Pipeline) error {
+	return s.zrange(ctx, "SortedSet.RangeByScore", func(p *driver.Pipeline) error {
 		err := writeScores(p, min, max)
 		p.String("BYSCORE")
 		return err
@@ -321,7 +321,7 @@ func (s SortedSet[T]) RangeByScore(ctx context.Context, min, max float64) ([]Sco
 // RevRangeByScore is RangeByScore with the highest score first. O(log n + m),
 // ZRANGE BYSCORE REV.
 func (s SortedSet[T]) RevRangeByScore(ctx context.Context, min, max float64) ([]Scored[T], error) {
-	return s.zrange(ctx, "SortedSetCache.RevRangeByScore", func(p *driver.Pipeline) error {
+	return s.zrange(ctx, "SortedSet.RevRangeByScore", func(p *driver.Pipeline) error {
 		err := writeScores(p, max, min) // REV takes the upper bound first
 		p.String("BYSCORE").String("REV")
 		return err
@@ -386,26 +386,26 @@ func nextScored[T comparable](e *driver.Elems) (item Scored[T], err error) {
 // PopMin removes the member with the lowest score and returns it, or [ErrMiss].
 // O(log n), ZPOPMIN.
 func (s SortedSet[T]) PopMin(ctx context.Context) (Scored[T], error) {
-	return first(s.pop(ctx, "SortedSetCache.PopMin", "ZPOPMIN", 1))
+	return first(s.pop(ctx, "SortedSet.PopMin", "ZPOPMIN", 1))
 }
 
 // PopMax removes the member with the highest score and returns it, or
 // [ErrMiss]. O(log n), ZPOPMAX.
 func (s SortedSet[T]) PopMax(ctx context.Context) (Scored[T], error) {
-	return first(s.pop(ctx, "SortedSetCache.PopMax", "ZPOPMAX", 1))
+	return first(s.pop(ctx, "SortedSet.PopMax", "ZPOPMAX", 1))
 }
 
 // PopMinN removes up to n members with the lowest scores and returns them,
 // lowest first. O(n log n), ZPOPMIN.
 func (s SortedSet[T]) PopMinN(ctx context.Context, n int) ([]Scored[T], error) {
-	items, _, err := s.pop(ctx, "SortedSetCache.PopMinN", "ZPOPMIN", n)
+	items, _, err := s.pop(ctx, "SortedSet.PopMinN", "ZPOPMIN", n)
 	return items, err
 }
 
 // PopMaxN removes up to n members with the highest scores and returns them,
 // highest first. O(n log n), ZPOPMAX.
 func (s SortedSet[T]) PopMaxN(ctx context.Context, n int) ([]Scored[T], error) {
-	items, _, err := s.pop(ctx, "SortedSetCache.PopMaxN", "ZPOPMAX", n)
+	items, _, err := s.pop(ctx, "SortedSet.PopMaxN", "ZPOPMAX", n)
 	return items, err
 }
 
@@ -441,13 +441,13 @@ func first[T comparable](items []Scored[T], miss, err error) (Scored[T], error) 
 // Remove removes members and returns the number removed. O(len(members) log n),
 // ZREM.
 func (s SortedSet[T]) Remove(ctx context.Context, members ...T) (removed int, err error) {
-	return removeMembers(ctx, s.Object, "SortedSetCache.Remove", "ZREM", members)
+	return removeMembers(ctx, s.Object, "SortedSet.Remove", "ZREM", members)
 }
 
 // RemoveRange removes the members that Range returns, and returns the number
 // removed. O(log n + m), ZREMRANGEBYRANK.
 func (s SortedSet[T]) RemoveRange(ctx context.Context, start, stop int) (removed int, err error) {
-	return s.removeRange(ctx, "SortedSetCache.RemoveRange", "ZREMRANGEBYRANK", func(p *driver.Pipeline) error {
+	return s.removeRange(ctx, "SortedSet.RemoveRange", "ZREMRANGEBYRANK", func(p *driver.Pipeline) error {
 		p.Int(int64(start)).Int(int64(stop))
 		return nil
 	})
@@ -456,7 +456,7 @@ func (s SortedSet[T]) RemoveRange(ctx context.Context, start, stop int) (removed
 // RemoveRangeByScore removes the members that RangeByScore returns, and returns
 // the number removed. O(log n + m), ZREMRANGEBYSCORE.
 func (s SortedSet[T]) RemoveRangeByScore(ctx context.Context, min, max float64) (removed int, err error) {
-	return s.removeRange(ctx, "SortedSetCache.RemoveRangeByScore", "ZREMRANGEBYSCORE", func(p *driver.Pipeline) error {
+	return s.removeRange(ctx, "SortedSet.RemoveRangeByScore", "ZREMRANGEBYSCORE", func(p *driver.Pipeline) error {
 		return writeScores(p, min, max)
 	})
 }
@@ -464,10 +464,10 @@ func (s SortedSet[T]) RemoveRangeByScore(ctx context.Context, min, max float64) 
 // Trim removes the members with the lowest scores until at most keep are left,
 // and returns the number removed. O(log n + m), ZREMRANGEBYRANK.
 func (s SortedSet[T]) Trim(ctx context.Context, keep int) (removed int, err error) {
-	if err := s.checkCount("SortedSetCache.Trim", keep); err != nil {
+	if err := s.checkCount("SortedSet.Trim", keep); err != nil {
 		return 0, err
 	}
-	return s.removeRange(ctx, "SortedSetCache.Trim", "ZREMRANGEBYRANK", func(p *driver.Pipeline) error {
+	return s.removeRange(ctx, "SortedSet.Trim", "ZREMRANGEBYRANK", func(p *driver.Pipeline) error {
 		p.Int(0).Int(int64(-keep) - 1)
 		return nil
 	})
@@ -489,7 +489,7 @@ func (s SortedSet[T]) removeRange(ctx context.Context, op, cmd string, bounds fu
 // Copy returns all members with their scores. O(n), ZRANGE. For large sorted
 // sets use All, for the order use Range.
 func (s SortedSet[T]) Copy(ctx context.Context) (map[T]float64, error) {
-	items, err := s.zrange(ctx, "SortedSetCache.Copy", func(p *driver.Pipeline) error {
+	items, err := s.zrange(ctx, "SortedSet.Copy", func(p *driver.Pipeline) error {
 		p.Int(0).Int(-1)
 		return nil
 	})
@@ -507,12 +507,12 @@ func (s SortedSet[T]) Copy(ctx context.Context) (map[T]float64, error) {
 // hide others. A member whose score changes may be seen twice or not at all.
 // O(log n) per page, ZRANGE.
 func (s SortedSet[T]) All(ctx context.Context) (iter.Seq2[T, float64], func() error) {
-	return s.walk(ctx, zwalk{op: "SortedSetCache.All"})
+	return s.walk(ctx, zwalk{op: "SortedSet.All"})
 }
 
 // Backward is All with the highest score first.
 func (s SortedSet[T]) Backward(ctx context.Context) (iter.Seq2[T, float64], func() error) {
-	return s.walk(ctx, zwalk{op: "SortedSetCache.Backward", rev: true})
+	return s.walk(ctx, zwalk{op: "SortedSet.Backward", rev: true})
 }
 
 // Chunk is like All but iterates over up to limit members from rank offset on,
@@ -520,7 +520,7 @@ func (s SortedSet[T]) Backward(ctx context.Context) (iter.Seq2[T, float64], func
 // means all remaining members, a size of zero means 250. The slices belong to
 // the caller.
 func (s SortedSet[T]) Chunk(ctx context.Context, limit, offset, size int) (iter.Seq[[]Scored[T]], func() error) {
-	w := zwalk{op: "SortedSetCache.Chunk", limit: limit, offset: offset, size: size}
+	w := zwalk{op: "SortedSet.Chunk", limit: limit, offset: offset, size: size}
 	var failed error
 	chunks := func(yield func([]Scored[T]) bool) {
 		if failed = s.checkCount(w.op, min(limit, offset, size)); failed != nil {

@@ -33,8 +33,8 @@ func sortedSetKind(conn *caches.Conn, o caches.Options, key ...any) (collection,
 	return s, fill, empty, []act{
 		{"Add", stores, func(ctx context.Context) error { return errOf(s.Add(ctx, scored("new", 1))) }},
 		{"Add of a member that is there", stores, func(ctx context.Context) error { return errOf(s.Add(ctx, scored("a", 1))) }},
-		{"AddIf OnlyNew", stores, func(ctx context.Context) error { return errOf(s.AddIf(ctx, caches.OnlyNew, scored("new", 1))) }},
-		{"AddIf Greater", stores, func(ctx context.Context) error { return errOf(s.AddIf(ctx, caches.Greater, scored("new", 1))) }},
+		{"AddIf IfNew", stores, func(ctx context.Context) error { return errOf(s.AddIf(ctx, caches.IfNew, scored("new", 1))) }},
+		{"AddIf Greater", stores, func(ctx context.Context) error { return errOf(s.AddIf(ctx, caches.IfGreater, scored("new", 1))) }},
 		{"Update", stores, func(ctx context.Context) error { return errOf(s.Update(ctx, map[string]float64{"new": 1})) }},
 		{"Incr", stores, func(ctx context.Context) error { return errOf(s.Incr(ctx, "new", 1)) }},
 		{"Score", reads, func(ctx context.Context) error { return errOf(s.Score(ctx, "a")) }},
@@ -213,12 +213,12 @@ func TestSortedSetAddIf(t *testing.T) {
 			lowerN, sameN, higherN int
 		}{
 			{0, true, c - 1, c, c + 1, 1, 0, 1},
-			{caches.OnlyNew, true, c, c, c, 0, 0, 0},
-			{caches.OnlyExisting, false, c - 1, c, c + 1, 1, 0, 1},
-			{caches.Greater, true, c, c, c + 1, 0, 0, 1},
-			{caches.Less, true, c - 1, c, c, 1, 0, 0},
-			{caches.OnlyExisting | caches.Greater, false, c, c, c + 1, 0, 0, 1},
-			{caches.OnlyExisting | caches.Less, false, c - 1, c, c, 1, 0, 0},
+			{caches.IfNew, true, c, c, c, 0, 0, 0},
+			{caches.IfExisting, false, c - 1, c, c + 1, 1, 0, 1},
+			{caches.IfGreater, true, c, c, c + 1, 0, 0, 1},
+			{caches.IfLess, true, c - 1, c, c, 1, 0, 0},
+			{caches.IfExisting | caches.IfGreater, false, c, c, c + 1, 0, 0, 1},
+			{caches.IfExisting | caches.IfLess, false, c - 1, c, c, 1, 0, 0},
 		} {
 			s := board(t, ctx, conn, strconv.Itoa(int(tt.condition)))
 			for _, there := range []struct {
@@ -235,13 +235,13 @@ func TestSortedSetAddIf(t *testing.T) {
 		}
 		s := board(t, ctx, conn, "refused")
 		for _, condition := range []caches.Condition{
-			caches.OnlyNew | caches.OnlyExisting, caches.OnlyNew | caches.Greater, caches.OnlyNew | caches.Less, caches.Greater | caches.Less,
-			caches.OnlyExisting | caches.Greater | caches.Less, 1 << 4, 1<<7 | caches.Greater,
+			caches.IfNew | caches.IfExisting, caches.IfNew | caches.IfGreater, caches.IfNew | caches.IfLess, caches.IfGreater | caches.IfLess,
+			caches.IfExisting | caches.IfGreater | caches.IfLess, 1 << 4, 1<<7 | caches.IfGreater,
 		} {
-			require.ErrorContains(t, errOf(s.AddIf(ctx, condition, scored("m", 1))), "SortedSetCache.AddIf", condition)
+			require.ErrorContains(t, errOf(s.AddIf(ctx, condition, scored("m", 1))), "SortedSet.AddIf", condition)
 		}
-		require.Equal(t, 2, ask(s.AddIf(ctx, caches.Greater, scored("m", 1), scored("n", 1))).ok(t), "several at once")
-		require.Equal(t, 1, ask(s.AddIf(ctx, caches.Greater, scored("m", 0), scored("n", 2))).ok(t))
+		require.Equal(t, 2, ask(s.AddIf(ctx, caches.IfGreater, scored("m", 1), scored("n", 1))).ok(t), "several at once")
+		require.Equal(t, 1, ask(s.AddIf(ctx, caches.IfGreater, scored("m", 0), scored("n", 2))).ok(t))
 	})
 }
 
@@ -274,7 +274,7 @@ func TestSortedSetScores(t *testing.T) {
 			for _, err := range []error{
 				errOf(s.Add(ctx, scored("m", math.NaN()))), errOf(s.Incr(ctx, "m", math.NaN())), errOf(s.Count(ctx, 0, math.NaN())),
 				errOf(s.RangeByScore(ctx, math.NaN(), 0)), errOf(s.RevRangeByScore(ctx, math.NaN(), 0)), errOf(s.RemoveRangeByScore(ctx, 0, math.NaN())),
-				errOf(s.AddIf(ctx, caches.Greater, scored("m", math.NaN()))), errOf(s.Update(ctx, map[string]float64{"m": math.NaN()})),
+				errOf(s.AddIf(ctx, caches.IfGreater, scored("m", math.NaN()))), errOf(s.Update(ctx, map[string]float64{"m": math.NaN()})),
 			} {
 				require.ErrorIs(t, err, caches.ErrNotNumber)
 			}

@@ -53,7 +53,7 @@ func (s TypeStats) HitRatio() float64 {
 	return 0
 }
 
-// The counters of a tally. The first are in the order of [Result].
+// The counters of a tally. The first are in the order of [Lookup].
 const (
 	countOther = iota
 	countHit
@@ -87,9 +87,9 @@ func (t *tally) add(counter int, n int64) {
 }
 
 // call counts a completed operation.
-func (t *tally) call(result Result, err error) {
+func (t *tally) call(result Lookup, err error) {
 	switch {
-	case result != NoLookup:
+	case result != LookupNone:
 		t.add(int(result), 1)
 	case err != nil && isOpFault(err):
 		t.add(countError, 1)
@@ -101,7 +101,7 @@ func (t *tally) call(result Result, err error) {
 // many counts a completed operation on many keys.
 func (t *tally) many(hits, misses int, err error) {
 	if hits+misses == 0 {
-		t.call(NoLookup, err)
+		t.call(LookupNone, err)
 		return
 	}
 	t.add(countHit, int64(hits))

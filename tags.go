@@ -133,7 +133,7 @@ func (t Tagged[T]) Get(ctx context.Context) (T, error) {
 		return zero, err
 	}
 	found, err := look[T](ctx, s)
-	if err == nil && found.reason != NoReason {
+	if err == nil && found.reason != MissNone {
 		err = ErrMiss
 	}
 	if err != nil {
@@ -156,7 +156,7 @@ func (t Tagged[T]) Set(ctx context.Context, v T) error {
 	if err != nil {
 		return err
 	}
-	return s.end(ctx, NoLookup, &finding{}, t.set(ctx, s, v))
+	return s.end(ctx, LookupNone, &finding{}, t.set(ctx, s, v))
 }
 
 func (t Tagged[T]) set(ctx context.Context, s *subject, v T) error {

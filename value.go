@@ -63,7 +63,7 @@ func (c Cache[T]) Fresh() Cache[T] {
 // number removed. It scans the whole keyspace of each server (SCAN and UNLINK),
 // so it is meant for tests and repairs. Values stored during the scan may
 // remain. A type without a Prefix cannot be cleared.
-func (c Cache[T]) Clear(ctx context.Context) (int64, error) {
+func (c Cache[T]) Clear(ctx context.Context) (int, error) {
 	return (*Options)(&c).clear(ctx, "Cache.Clear")
 }
 
@@ -89,27 +89,27 @@ func (v Value[T]) Fresh() Value[T] { return Value[T]{v.afresh()} }
 // Get returns the value, or [ErrMiss] if there is none. O(1), GET (GETEX under
 // [SlideOnRead]). With Options.Near it sends PTTL as well, or nothing if the
 // value is kept near.
-func (c Value[T]) Get(ctx context.Context) (T, error) {
-	if v, ok := nearHit[T](ctx, &c.Object, "Cache.Get"); ok {
-		return v, nil
+func (v Value[T]) Get(ctx context.Context) (T, error) {
+	if value, ok := nearHit[T](ctx, &v.Object, "Value.Get"); ok {
+		return value, nil
 	}
 	var zero T
 	var q query
-	if err := q.beginRead(ctx, &c.Object, "Cache.Get"); err != nil {
+	if err := q.beginRead(ctx, &v.Object, "Value.Get"); err != nil {
 		return zero, err
 	}
 	defer q.end()
-	fill := q.nearFill(&c.Object)
+	fill := q.nearFill(&v.Object)
 	q.get()
 	fill.Ask(q.p)
 	if err := q.run(ctx); err != nil {
 		return zero, err
 	}
-	v, err := readStored[T](&q, c.opts.serializer())
+	value, err := readStored[T](&q, v.opts.serializer())
 	if err == nil {
-		nearPut(&fill, q.p.Next(), v)
+		nearPut(&fill, q.p.Next(), value)
 	}
-	return v, err
+	return value, err
 }
 
 // get appends the command that reads a string.
@@ -141,8 +141,8 @@ func readStored[T any](q *query, s Serializer) (T, error) {
 
 // GetOr is like Get but returns def instead of [ErrMiss]. Any other error is
 // returned together with def.
-func (c Value[T]) GetOr(ctx context.Context, def T) (T, error) {
-	return orDefault(def)(c.Get(ctx))
+func (v Value[T]) GetOr(ctx context.Context, def T) (T, error) {
+	return orDefault(def)(v.Get(ctx))
 }
 
 // GetOrSet returns the value. If there is none, it calls load and stores the
@@ -150,57 +150,57 @@ func (c Value[T]) GetOr(ctx context.Context, def T) (T, error) {
 // then returns. Concurrent callers may all call load; [Cached] prevents this.
 // An error of load is returned unchanged, and nothing is stored. At most two
 // round trips, GET and SET NX GET.
-func (c Value[T]) GetOrSet(ctx context.Context, load func(context.Context) (T, error)) (T, error) {
-	v, err := c.Get(ctx)
+func (v Value[T]) GetOrSet(ctx context.Context, load func(context.Context) (T, error)) (T, error) {
+	value, err := v.Get(ctx)
 	if !errors.Is(err, ErrMiss) {
-		return v, err
+		return value, err
 	}
-	if v, err = load(ctx); err != nil {
-		return v, err
+	if value, err = load(ctx); err != nil {
+		return value, err
 	}
-	stored, loaded, err := c.set(ctx, "Cache.GetOrSet", v, "NX", "GET")
+	stored, loaded, err := v.set(ctx, "Value.GetOrSet", value, "NX", "GET")
 	if loaded {
 		return stored, err
 	}
-	return v, err
+	return value, err
 }
 
-// Set stores v. O(1), SET with PX.
-func (c Value[T]) Set(ctx context.Context, v T) error {
-	_, _, err := c.set(ctx, "Cache.Set", v)
+// Set stores value. O(1), SET with PX.
+func (v Value[T]) Set(ctx context.Context, value T) error {
+	_, _, err := v.set(ctx, "Value.Set", value)
 	return err
 }
 
-// Add stores v if there is no value, and reports whether it did. O(1), SET NX.
-func (c Value[T]) Add(ctx context.Context, v T) (added bool, err error) {
-	_, added, err = c.set(ctx, "Cache.Add", v, "NX")
+// Add stores value if there is no value, and reports whether it did. O(1), SET NX.
+func (v Value[T]) Add(ctx context.Context, value T) (added bool, err error) {
+	_, added, err = v.set(ctx, "Value.Add", value, "NX")
 	return added, err
 }
 
-// Replace stores v if there is a value, and reports whether it did. O(1),
+// Replace stores value if there is a value, and reports whether it did. O(1),
 // SET XX.
-func (c Value[T]) Replace(ctx context.Context, v T) (replaced bool, err error) {
-	_, replaced, err = c.set(ctx, "Cache.Replace", v, "XX")
+func (v Value[T]) Replace(ctx context.Context, value T) (replaced bool, err error) {
+	_, replaced, err = v.set(ctx, "Value.Replace", value, "XX")
 	return replaced, err
 }
 
-// Swap stores v and returns the previous value; loaded reports whether there
+// Swap stores value and returns the previous value; loaded reports whether there
 // was one. A previous value that cannot be decoded is replaced as well, and the
 // error is [ErrCorrupt]. O(1), SET GET.
-func (c Value[T]) Swap(ctx context.Context, v T) (previous T, loaded bool, err error) {
-	return c.set(ctx, "Cache.Swap", v, "GET")
+func (v Value[T]) Swap(ctx context.Context, value T) (previous T, loaded bool, err error) {
+	return v.set(ctx, "Value.Swap", value, "GET")
 }
 
 // set is SET with the given flags. With GET among them, old is the previous
-// value and ok reports whether there was one. Without GET, ok reports whether v
-// was stored.
-func (c Value[T]) set(ctx context.Context, op string, v T, flags ...string) (old T, ok bool, err error) {
+// value and ok reports whether there was one. Without GET, ok reports whether
+// value was stored.
+func (v Value[T]) set(ctx context.Context, op string, value T, flags ...string) (old T, ok bool, err error) {
 	var q query
-	if err := q.begin(ctx, &c.Object, op, 0); err != nil {
+	if err := q.begin(ctx, &v.Object, op, 0); err != nil {
 		return old, false, err
 	}
 	defer q.end()
-	if err := appendSet(&q, c.opts.serializer(), v, flags...); err != nil {
+	if err := appendSet(&q, v.opts.serializer(), value, flags...); err != nil {
 		return old, false, q.fail(err)
 	}
 	if err := q.run(ctx); err != nil {
@@ -219,7 +219,7 @@ func (c Value[T]) set(ctx context.Context, op string, v T, flags ...string) (old
 	if !ok || flags == nil || flags[len(flags)-1] != "GET" {
 		return old, ok, nil
 	}
-	if old, err = readValue[T](c.opts.serializer(), data); err != nil {
+	if old, err = readValue[T](v.opts.serializer(), data); err != nil {
 		return old, true, q.fail(err)
 	}
 	return old, true, nil
@@ -253,11 +253,11 @@ func appendSet[T any](q *query, s Serializer, v T, flags ...string) error {
 
 func creates(flags []string) bool { return len(flags) > 0 && flags[0] == "NX" }
 
-// Take removes the value and returns it, or [ErrMiss]. O(1), GETDEL.
-func (c Value[T]) Take(ctx context.Context) (T, error) {
+// Pop removes the value and returns it, or [ErrMiss]. O(1), GETDEL.
+func (v Value[T]) Pop(ctx context.Context) (T, error) {
 	var zero T
 	var q query
-	if err := q.begin(ctx, &c.Object, "Cache.Take", 0); err != nil {
+	if err := q.begin(ctx, &v.Object, "Value.Pop", 0); err != nil {
 		return zero, err
 	}
 	defer q.end()
@@ -265,15 +265,15 @@ func (c Value[T]) Take(ctx context.Context) (T, error) {
 	if err := q.run(ctx); err != nil {
 		return zero, err
 	}
-	return readStored[T](&q, c.opts.serializer())
+	return readStored[T](&q, v.opts.serializer())
 }
 
 // Delete removes the value. It is not an error if there is none. A result that
 // a [Cached] function is computing for the key is not kept. O(1), UNLINK of the
 // key and its lease.
-func (c Value[T]) Delete(ctx context.Context) error {
+func (v Value[T]) Delete(ctx context.Context) error {
 	var q query
-	if err := q.begin(ctx, &c.Object, "Delete", 0); err != nil {
+	if err := q.begin(ctx, &v.Object, "Delete", 0); err != nil {
 		return err
 	}
 	defer q.end()

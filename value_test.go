@@ -77,7 +77,7 @@ func TestCacheOperations(t *testing.T) {
 		replaced, err := c.Replace(ctx, "no")
 		require.NoError(t, err)
 		require.False(t, replaced)
-		_, err = c.Take(ctx)
+		_, err = c.Pop(ctx)
 		require.ErrorIs(t, err, caches.ErrMiss)
 		_, err = c.ExpiresIn(ctx)
 		require.ErrorIs(t, err, caches.ErrMiss)
@@ -109,8 +109,8 @@ func TestCacheOperations(t *testing.T) {
 		require.True(t, loaded)
 		require.Equal(t, "three", old)
 
-		// Take removes what it returns.
-		v, err = c.Take(ctx)
+		// Pop removes what it returns.
+		v, err = c.Pop(ctx)
 		require.NoError(t, err)
 		require.Equal(t, "four", v)
 		_, err = c.Get(ctx)
@@ -188,32 +188,32 @@ func TestCacheCorruptAndWrongType(t *testing.T) {
 		}
 
 		v, err := spoil("x").Get(ctx)
-		check(err, "Cache.Get")
+		check(err, "Value.Get")
 		require.Zero(t, v, "nothing half filled")
 		def := account{Name: "def"}
 		v, err = c.Key("x").GetOr(ctx, def)
-		check(err, "Cache.Get")
+		check(err, "Value.Get")
 		require.Equal(t, def, v)
 		_, err = c.Key("x").GetOrSet(ctx, func(context.Context) (account, error) {
 			t.Error("a corrupt value is not a miss")
 			return account{}, nil
 		})
-		check(err, "Cache.Get")
+		check(err, "Value.Get")
 		_, loaded, err := c.Key("x").Swap(ctx, def)
-		check(err, "Cache.Swap")
+		check(err, "Value.Swap")
 		require.True(t, loaded)
 		v, err = c.Key("x").Get(ctx)
 		require.NoError(t, err, "Swap replaces what does not decode")
 		require.Equal(t, def, v)
-		_, err = spoil("x").Take(ctx)
-		check(err, "Cache.Take")
+		_, err = spoil("x").Pop(ctx)
+		check(err, "Value.Pop")
 		_, err = c.Key("x").Get(ctx)
 		require.ErrorIs(t, err, caches.ErrMiss)
 
 		// What is of the wrong JSON type is named without being shown.
 		require.NoError(t, text.Key("x").Set(ctx, `{"Name":4711}`))
 		_, err = c.Key("x").Get(ctx)
-		check(err, "Cache.Get")
+		check(err, "Value.Get")
 		require.NotContains(t, err.Error(), "4711")
 
 		// Another data type is an error of every operation that reads …
@@ -224,7 +224,7 @@ func TestCacheCorruptAndWrongType(t *testing.T) {
 		require.ErrorIs(t, err, caches.ErrWrongType)
 		_, err = other.GetOr(ctx, def)
 		require.ErrorIs(t, err, caches.ErrWrongType)
-		_, err = other.Take(ctx)
+		_, err = other.Pop(ctx)
 		require.ErrorIs(t, err, caches.ErrWrongType)
 		_, _, err = other.Swap(ctx, def)
 		require.ErrorIs(t, err, caches.ErrWrongType)
@@ -275,7 +275,7 @@ func TestCacheNoKey(t *testing.T) {
 		"Add":       func() error { _, err := c.Add(ctx, ""); return err },
 		"Replace":   func() error { _, err := c.Replace(ctx, ""); return err },
 		"Swap":      func() error { _, _, err := c.Swap(ctx, ""); return err },
-		"Take":      func() error { _, err := c.Take(ctx); return err },
+		"Pop":       func() error { _, err := c.Pop(ctx); return err },
 		"Exists":    func() error { _, err := c.Exists(ctx); return err },
 		"Delete":    func() error { return c.Delete(ctx) },
 		"ExpiresIn": func() error { _, err := c.ExpiresIn(ctx); return err },
@@ -379,7 +379,7 @@ func expiryRows() []expiryRow {
 		row(counts, "Decr", func(ctx context.Context, _ ct, o c) error { _, err := o.Decr(ctx, 1); return err }),
 		row(replaces, "Replace", func(ctx context.Context, _ ct, o c) error { _, err := o.Replace(ctx, 1); return err }),
 		row(creates, "Add", func(ctx context.Context, _ ct, o c) error { _, err := o.Add(ctx, 1); return err }),
-		row(removes, "Take", func(ctx context.Context, _ ct, o c) error { _, err := o.Take(ctx); return err }),
+		row(removes, "Pop", func(ctx context.Context, _ ct, o c) error { _, err := o.Pop(ctx); return err }),
 		row(removes, "Delete", func(ctx context.Context, _ ct, o c) error { return o.Delete(ctx) }),
 		row(removes, "DeleteMany", func(ctx context.Context, typ ct, _ c) error {
 			_, err := caches.DeleteMany(ctx, typ.Cache(), []string{"k"})

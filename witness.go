@@ -39,12 +39,12 @@ func (w witness) tell(ctx context.Context, c *CallInfo, what func(*observer, con
 	what(w.fn, ctx, c)
 }
 
-// hitIf returns Hit if a look-up found a value, or else Miss.
-func hitIf(found bool) Result {
+// hitIf returns LookupHit if a look-up found a value, or else LookupMiss.
+func hitIf(found bool) Lookup {
 	if found {
-		return Hit
+		return LookupHit
 	}
-	return Miss
+	return LookupMiss
 }
 
 // invalidation counts an invalidation and reports it.

@@ -157,7 +157,7 @@ func newOurLoader(addr string, s *source, t tier) (*ourLoader, error) {
 	}
 	c := caches.Cache[User]{Prefix: "ours", TTL: lifetime}.On(conn)
 	if t == fromMemory {
-		c.Near = &caches.Near{MaxEntries: 2 * keys, MaxAge: lifetime}
+		c.Near = &caches.NearOptions{MaxEntries: 2 * keys, MaxAge: lifetime}
 	}
 	return &ourLoader{conn, caches.Cached(c, s.load, &caches.CachedOptions[int, User]{Name: "user"})}, nil
 }

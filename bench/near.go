@@ -106,7 +106,7 @@ type reader struct {
 func nearReaders(addr string, conn *caches.Conn) (all []reader, closeAll func(), err error) {
 	far := caches.Cache[User]{Prefix: "near", TTL: lifetime}.On(conn)
 	kept := far
-	kept.Near = &caches.Near{MaxEntries: 2 * keys, MaxAge: lifetime}
+	kept.Near = &caches.NearOptions{MaxEntries: 2 * keys, MaxAge: lifetime}
 	names := make([]string, keys)
 	nears, fars := make([]caches.Value[User], keys), make([]caches.Value[User], keys)
 	for i := range keys {

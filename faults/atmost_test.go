@@ -133,11 +133,11 @@ func (a *audit) countObjects(conn *caches.Conn, id int) {
 	counter := caches.CounterCache[int64](o).On(conn).Key("n", id)
 	dict := caches.DictCache[string, int64](o).On(conn).Key("h", id)
 	board := caches.SortedSetCache[string](o).On(conn).Key("z", id)
-	a.count("CounterCache.Incr "+counter.String(),
+	a.count("Counter.Incr "+counter.String(),
 		func(ctx context.Context) (int64, error) { return counter.Incr(ctx, 1) }, "GET", counter.String())
-	a.count("DictCache.Incr "+dict.String(),
+	a.count("Dict.Incr "+dict.String(),
 		func(ctx context.Context) (int64, error) { return dict.Incr(ctx, "f", 1) }, "HGET", dict.String(), "f")
-	a.count("SortedSetCache.Incr "+board.String(), func(ctx context.Context) (int64, error) {
+	a.count("SortedSet.Incr "+board.String(), func(ctx context.Context) (int64, error) {
 		f, err := board.Incr(ctx, "m", 1)
 		return int64(f), err
 	}, "ZSCORE", board.String(), "m")

@@ -99,7 +99,7 @@ var attempts = []attempt{
 		p.Script(wordsOf, 1).Key("k").String("v")
 		return readWhole(ctx, s, p)
 	}},
-	{"Cache.Get", 1, func(ctx context.Context, _ driver.Store, c *caches.Conn) error {
+	{"Value.Get", 1, func(ctx context.Context, _ driver.Store, c *caches.Conn) error {
 		_, err := words.On(c).Key(1).Get(ctx)
 		return err
 	}},
@@ -107,25 +107,25 @@ var attempts = []attempt{
 		_, err := caches.GetMany(ctx, words.On(c), []int{1, 2, 3})
 		return err
 	}},
-	{"DictCache.Copy", 1, func(ctx context.Context, _ driver.Store, c *caches.Conn) error {
+	{"Dict.Copy", 1, func(ctx context.Context, _ driver.Store, c *caches.Conn) error {
 		_, err := dicts.On(c).Key(1).Copy(ctx)
 		return err
 	}},
-	{"SetCache.All", 1, func(ctx context.Context, _ driver.Store, c *caches.Conn) error {
+	{"Set.All", 1, func(ctx context.Context, _ driver.Store, c *caches.Conn) error {
 		all, end := sets.On(c).Key(1).All(ctx)
 		for range all {
 		}
 		return end()
 	}},
-	{"SortedSetCache.Range", 1, func(ctx context.Context, _ driver.Store, c *caches.Conn) error {
+	{"SortedSet.Range", 1, func(ctx context.Context, _ driver.Store, c *caches.Conn) error {
 		_, err := boards.On(c).Key(1).Range(ctx, 0, -1)
 		return err
 	}},
-	{"CounterCache.Incr", 1, func(ctx context.Context, _ driver.Store, c *caches.Conn) error {
+	{"Counter.Incr", 1, func(ctx context.Context, _ driver.Store, c *caches.Conn) error {
 		_, err := counters.On(c).Key(1).Incr(ctx, 1)
 		return err
 	}},
-	{"SentinelCache.Once", 1, func(ctx context.Context, _ driver.Store, c *caches.Conn) error {
+	{"Sentinel.Once", 1, func(ctx context.Context, _ driver.Store, c *caches.Conn) error {
 		first, err := gates.On(c).Key(1).Once(ctx)
 		if first && err != nil {
 			return errors.New("a gate that failed let somebody in")

@@ -126,16 +126,16 @@ func victims(conn *caches.Conn) []victim {
 		}
 	}
 	return []victim{
-		{"Cache.Set, JSON", func(ctx context.Context, w string, m mood) error { return values.Key("v").Set(ctx, doc{w, m}) }},
-		{"Cache.Set, a Serializer", func(ctx context.Context, w string, m mood) error { return own.Key("m").Set(ctx, doc{w, m}) }},
-		{"Cache.Set, Compressed", func(ctx context.Context, w string, m mood) error { return packed.Key("p").Set(ctx, doc{w, m}) }},
-		{"Cache.Add", func(ctx context.Context, w string, m mood) error { return drop(values.Key("a", w).Add(ctx, doc{w, m})) }},
-		{"Cache.Swap", func(ctx context.Context, w string, m mood) error {
+		{"Value.Set, JSON", func(ctx context.Context, w string, m mood) error { return values.Key("v").Set(ctx, doc{w, m}) }},
+		{"Value.Set, a Serializer", func(ctx context.Context, w string, m mood) error { return own.Key("m").Set(ctx, doc{w, m}) }},
+		{"Value.Set, Compressed", func(ctx context.Context, w string, m mood) error { return packed.Key("p").Set(ctx, doc{w, m}) }},
+		{"Value.Add", func(ctx context.Context, w string, m mood) error { return drop(values.Key("a", w).Add(ctx, doc{w, m})) }},
+		{"Value.Swap", func(ctx context.Context, w string, m mood) error {
 			_, _, err := values.Key("v").Swap(ctx, doc{w, m})
 			return err
 		}},
 		{"Cache.Key", func(ctx context.Context, w string, m mood) error { return plain.Key("k", word{w, m}).Set(ctx, "x") }},
-		{"Cache.Get, decoding", func(ctx context.Context, w string, m mood) error {
+		{"Value.Get, decoding", func(ctx context.Context, w string, m mood) error {
 			c := keyed(spiteful{m}).Key("d", w)
 			return errors.Join(c.Set(ctx, doc{owner: w}), drop(c.Get(ctx)))
 		}},
@@ -145,29 +145,29 @@ func victims(conn *caches.Conn) []victim {
 		{"SetMany", func(ctx context.Context, w string, m mood) error {
 			return caches.SetMany(ctx, values, map[int]doc{1: {owner: "one"}, 2: {w, m}, 3: {owner: "three"}})
 		}},
-		{"DictCache.Set, field", func(ctx context.Context, w string, m mood) error { return dict.Set(ctx, word{w, m}, doc{owner: w}) }},
-		{"DictCache.Set, value", func(ctx context.Context, w string, m mood) error { return dict.Set(ctx, word{owner: w}, doc{w, m}) }},
-		{"DictCache.Update", func(ctx context.Context, w string, m mood) error {
+		{"Dict.Set, field", func(ctx context.Context, w string, m mood) error { return dict.Set(ctx, word{w, m}, doc{owner: w}) }},
+		{"Dict.Set, value", func(ctx context.Context, w string, m mood) error { return dict.Set(ctx, word{owner: w}, doc{w, m}) }},
+		{"Dict.Update", func(ctx context.Context, w string, m mood) error {
 			return dict.Update(ctx, map[word]doc{{owner: "one"}: {owner: "one"}, {owner: w}: {w, m}})
 		}},
-		{"DictCache.GetMany", func(ctx context.Context, w string, m mood) error {
+		{"Dict.GetMany", func(ctx context.Context, w string, m mood) error {
 			return drop(dict.GetMany(ctx, word{owner: "one"}, word{w, m}))
 		}},
-		{"SetCache.Add", func(ctx context.Context, w string, m mood) error {
+		{"Set.Add", func(ctx context.Context, w string, m mood) error {
 			return drop(set.Add(ctx, word{owner: "one"}, word{w, m}))
 		}},
-		{"SetCache.Remove", func(ctx context.Context, w string, m mood) error {
+		{"Set.Remove", func(ctx context.Context, w string, m mood) error {
 			return drop(set.Remove(ctx, word{owner: w}, word{w, m}))
 		}},
-		{"SortedSetCache.Add", func(ctx context.Context, w string, m mood) error {
+		{"SortedSet.Add", func(ctx context.Context, w string, m mood) error {
 			return drop(board.Add(ctx, caches.Scored[word]{Score: 1, Member: word{owner: "one"}}, caches.Scored[word]{Score: 2, Member: word{w, m}}))
 		}},
-		{"SortedSetCache.Incr", func(ctx context.Context, w string, m mood) error { return drop(board.Incr(ctx, word{w, m}, 1)) }},
+		{"SortedSet.Incr", func(ctx context.Context, w string, m mood) error { return drop(board.Incr(ctx, word{w, m}, 1)) }},
 		{"CounterCache.Key", func(ctx context.Context, w string, m mood) error {
 			return drop(counter.Key("c", word{w, m}).Incr(ctx, 1))
 		}},
 		{"SentinelCache.Key", func(ctx context.Context, w string, m mood) error { return drop(gate.Key("g", word{w, m}).Once(ctx)) }},
-		{"SentinelCache.Do", func(ctx context.Context, w string, m mood) error {
+		{"Sentinel.Do", func(ctx context.Context, w string, m mood) error {
 			return drop(gate.Key("do", w).Do(ctx, func(context.Context) error { _, err := m.act(w); return err }))
 		}},
 	}

@@ -400,23 +400,23 @@ func operations(conn *caches.Conn) []operation {
 	gate := caches.SentinelCache{Prefix: o.Prefix, TTL: o.TTL, Connection: o.Connection, Version: o.Version}.On(conn).Key("g")
 	two := func(_ any, err error) error { return err }
 	return []operation{
-		{"Cache.Get", func(ctx context.Context) error { return two(value.Key("v").Get(ctx)) }},
-		{"Cache.Set", func(ctx context.Context) error { return value.Key("v").Set(ctx, "x") }},
-		{"Cache.Take", func(ctx context.Context) error { return two(value.Key("v").Take(ctx)) }},
+		{"Value.Get", func(ctx context.Context) error { return two(value.Key("v").Get(ctx)) }},
+		{"Value.Set", func(ctx context.Context) error { return value.Key("v").Set(ctx, "x") }},
+		{"Value.Pop", func(ctx context.Context) error { return two(value.Key("v").Pop(ctx)) }},
 		{"Exists", func(ctx context.Context) error { return two(value.Key("v").Exists(ctx)) }},
 		{"GetMany", func(ctx context.Context) error { return two(caches.GetMany(ctx, value, []int{1, 2})) }},
 		{"SetMany", func(ctx context.Context) error { return caches.SetMany(ctx, value, map[int]string{1: "a", 2: "b"}) }},
-		{"CounterCache.Incr", func(ctx context.Context) error { return two(counter.Incr(ctx, 1)) }},
-		{"DictCache.Get", func(ctx context.Context) error { return two(dict.Get(ctx, "f")) }},
-		{"DictCache.Set", func(ctx context.Context) error { return dict.Set(ctx, "f", 1) }},
-		{"DictCache.PopItem", func(ctx context.Context) error { _, _, err := dict.PopItem(ctx); return err }},
-		{"SetCache.Add", func(ctx context.Context) error { return two(set.Add(ctx, "m")) }},
-		{"SetCache.Contains", func(ctx context.Context) error { return two(set.Contains(ctx, "m")) }},
-		{"SortedSetCache.Add", func(ctx context.Context) error {
+		{"Counter.Incr", func(ctx context.Context) error { return two(counter.Incr(ctx, 1)) }},
+		{"Dict.Get", func(ctx context.Context) error { return two(dict.Get(ctx, "f")) }},
+		{"Dict.Set", func(ctx context.Context) error { return dict.Set(ctx, "f", 1) }},
+		{"Dict.PopItem", func(ctx context.Context) error { _, _, err := dict.PopItem(ctx); return err }},
+		{"Set.Add", func(ctx context.Context) error { return two(set.Add(ctx, "m")) }},
+		{"Set.Contains", func(ctx context.Context) error { return two(set.Contains(ctx, "m")) }},
+		{"SortedSet.Add", func(ctx context.Context) error {
 			return two(board.Add(ctx, caches.Scored[string]{Score: 1, Member: "m"}))
 		}},
-		{"SortedSetCache.Score", func(ctx context.Context) error { return two(board.Score(ctx, "m")) }},
-		{"SentinelCache.Once", func(ctx context.Context) error { return two(gate.Once(ctx)) }},
+		{"SortedSet.Score", func(ctx context.Context) error { return two(board.Score(ctx, "m")) }},
+		{"Sentinel.Once", func(ctx context.Context) error { return two(gate.Once(ctx)) }},
 	}
 }
 

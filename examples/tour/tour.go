@@ -252,7 +252,7 @@ func showEnd(ctx context.Context, p *page, local bool) {
 // forget removes what earlier runs have left. Clear removes all objects of a
 // type. It walks all keys of the server, so it is for occasions like this one.
 func forget(ctx context.Context) error {
-	for _, clear := range []func(context.Context) (int64, error){
+	for _, clear := range []func(context.Context) (int, error){
 		gate.Clear, index.Clear, packages.Clear, imports.Clear,
 		ranking.Clear, synopses.Clear, queries.Clear, apis.Clear,
 	} {

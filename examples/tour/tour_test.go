@@ -305,7 +305,7 @@ func TestFailuresAreOneLineWithoutSecrets(t *testing.T) {
 		"no socket":      {"redis+unix://user:" + secret + "@/nonexistent/redis.sock", "/nonexistent/redis.sock"},
 		"wrong password": {"redis://:" + secret + "@" + server.Addr() + "/0", "WRONGPASS"},
 		"no password":    {"redis://" + server.Addr() + "/0", "NOAUTH"},
-		"dummy":          {"dummy://", "SentinelCache.Do"},
+		"dummy":          {"dummy://", "Sentinel.Do"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
