@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/internal/flight"
+	"github.com/gocaches/caches/internal/tally"
 )
 
 // CachedOptions configures [Cached]. Nil and the zero value mean the defaults.
@@ -513,7 +514,7 @@ func (f *CachedFunc[A, T]) tell(ctx context.Context, s *subject, r *report) {
 	w := s.conn.witness(s.opts, f.observer)
 	w.call(r.result, r.err)
 	if r.fault != nil {
-		w.add(countSwallowed, 1)
+		w.Add(tally.Swallowed, 1)
 	}
 	if !w.heard() {
 		return

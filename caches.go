@@ -11,15 +11,15 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/gocaches/caches/internal/snapshot"
 )
 
 // A Registry is a set of named connections. The zero Registry is empty and
 // ready to use. It is safe for concurrent use. Objects look up their
 // connection at every operation, which takes some 20 ns and no lock.
 type Registry struct {
-	mu sync.Mutex // held by writers
-	// The map is replaced, never modified, so readers take no lock.
-	entries atomic.Pointer[map[string]entry]
+	entries snapshot.Of[map[string]entry]
 }
 
 // An entry is the connection of a name, or the error in its place.
@@ -30,10 +30,10 @@ type entry struct {
 
 // The default registry. It is not made at import: the environment is read when
 // an object first looks up its connection.
-var (
-	standard   atomic.Pointer[Registry]
-	standardMu sync.Mutex // held while standard is made, so that it is made once
-)
+var standard struct {
+	atomic.Pointer[Registry]
+	mu sync.Mutex // held while it is made, so that it is made once
+}
 
 // Default returns the registry in which objects look up their connections: the
 // one passed to [SetDefault], or else FromEnv(nil), which is made on first use.
@@ -41,8 +41,8 @@ func Default() *Registry {
 	if r := standard.Load(); r != nil {
 		return r
 	}
-	standardMu.Lock()
-	defer standardMu.Unlock()
+	standard.mu.Lock()
+	defer standard.mu.Unlock()
 	if r := standard.Load(); r != nil {
 		return r
 	}
@@ -55,8 +55,8 @@ func Default() *Registry {
 // [Default] reads the environment again. The previous default registry stays
 // open.
 func SetDefault(r *Registry) {
-	standardMu.Lock()
-	defer standardMu.Unlock()
+	standard.mu.Lock()
+	defer standard.mu.Unlock()
 	standard.Store(r)
 }
 
@@ -95,7 +95,7 @@ func fromVariables(vars map[string]string, defaults settings) *Registry {
 		entries[name] = entry{conn, err}
 	}
 	r := &Registry{}
-	r.entries.Store(&entries)
+	r.replace(entries)
 	return r
 }
 
@@ -132,29 +132,27 @@ func (r *Registry) Configure(dsns ...string) error {
 // replace sets entries and returns the replaced entries whose connections have
 // no name left: a connection may have several names.
 func (r *Registry) replace(entries map[string]entry) (unused map[string]entry) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	all := r.all()
-	next := maps.Clone(all)
-	if next == nil {
-		next = make(map[string]entry)
-	}
-	maps.Copy(next, entries)
-	r.entries.Store(&next)
-	used := slices.Collect(maps.Values(next))
-	unused = maps.Clone(all)
-	maps.DeleteFunc(unused, func(_ string, e entry) bool {
-		return slices.ContainsFunc(used, func(u entry) bool { return u.conn == e.conn })
+	r.change(func(all map[string]entry) {
+		unused = maps.Clone(all)
+		maps.Copy(all, entries)
+		used := slices.Collect(maps.Values(all))
+		maps.DeleteFunc(unused, func(_ string, e entry) bool {
+			return slices.ContainsFunc(used, func(u entry) bool { return u.conn == e.conn })
+		})
 	})
 	return unused
 }
 
-// all returns the current entries, or nil. The map must not be modified.
-func (r *Registry) all() map[string]entry {
-	if p := r.entries.Load(); p != nil {
-		return *p
-	}
-	return nil
+// change changes a copy of the entries and replaces them with it.
+func (r *Registry) change(change func(all map[string]entry)) {
+	r.entries.Replace(func(current map[string]entry) map[string]entry {
+		next := maps.Clone(current)
+		if next == nil {
+			next = make(map[string]entry)
+		}
+		change(next)
+		return next
+	})
 }
 
 // closeAll closes connections that are no longer used. It ignores errors, since
@@ -171,7 +169,7 @@ func closeAll(entries map[string]entry) {
 // The error is that of an invalid DSN, or [ErrNoConnection] with a message that
 // names the variable to set.
 func (r *Registry) Connection(name string) (*Conn, error) {
-	e, ok := r.all()[name]
+	e, ok := r.entries.Load()[name]
 	if !ok {
 		return nil, r.missing(name)
 	}
@@ -181,16 +179,11 @@ func (r *Registry) Connection(name string) (*Conn, error) {
 // SetConnection gives a name to c, or removes the name if c is nil. The
 // connection that had the name stays open, so that a test can restore it.
 func (r *Registry) SetConnection(name string, c *Conn) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	next := maps.Clone(r.all())
-	if next == nil {
-		next = make(map[string]entry)
-	}
-	if next[name] = (entry{conn: c}); c == nil {
-		delete(next, name)
-	}
-	r.entries.Store(&next)
+	r.change(func(all map[string]entry) {
+		if all[name] = (entry{conn: c}); c == nil {
+			delete(all, name)
+		}
+	})
 }
 
 // missing returns the error for an unconfigured name. It names the variable to
@@ -213,7 +206,7 @@ func (r *Registry) missing(name string) error {
 
 // Names returns the sorted names of all connections, including any with an
 // invalid DSN.
-func (r *Registry) Names() []string { return slices.Sorted(maps.Keys(r.all())) }
+func (r *Registry) Names() []string { return slices.Sorted(maps.Keys(r.entries.Load())) }
 
 // Ping sends PING to every shard of every connection, all at once. Its error
 // joins the errors of all shards that failed, each with the names of its
@@ -240,7 +233,7 @@ func (r *Registry) Close() error {
 
 // each calls f for all entries at once and joins the errors, sorted by name.
 func (r *Registry) each(f func(entry) error) error {
-	entries := r.all() // read once, so that every name has its entry
+	entries := r.entries.Load() // read once, so that every name has its entry
 	names := slices.Sorted(maps.Keys(entries))
 	errs := make([]error, len(names))
 	var wg sync.WaitGroup

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gocaches/caches/driver"
 	"github.com/gocaches/caches/internal/near"
+	"github.com/gocaches/caches/internal/tally"
 )
 
 // title returns a connection's name for use in messages.
@@ -134,7 +135,7 @@ type Conn struct {
 	ttl    time.Duration
 
 	observer *observer // nil without hooks
-	tallies  *tallies
+	tallies  *tally.Set
 	near     *near.Cache
 	previous *previousRing   // nil without previous shards
 	waiters  chan struct{}   // one element per call that waits for a lease on its own connection
@@ -155,7 +156,7 @@ func newConn(shards []shard, o ConnOptions) (*Conn, error) {
 	if err := errors.Join(o.check(), sortShards(shards)); err != nil {
 		return nil, err
 	}
-	c := &Conn{name: o.Name, shards: shards, prefix: dotted(o.Prefix), ttl: o.TTL, observer: o.observer, tallies: new(tallies)}
+	c := &Conn{name: o.Name, shards: shards, prefix: dotted(o.Prefix), ttl: o.TTL, observer: o.observer, tallies: new(tally.Set)}
 	c.near = c.newNear()
 	c.open, c.shut = context.WithCancel(context.Background())
 	// A waiting call occupies a connection: half of them stay free for other
@@ -280,8 +281,8 @@ func simple(ctx context.Context, s shard, mode driver.Mode, name string) error {
 // costs an operation some 10 ns and no allocation.
 func (c *Conn) Stats() Stats {
 	s := Stats{Types: make(map[string]TypeStats), Shards: make(map[string]driver.Stats)}
-	for name, t := range c.tallies.all() {
-		s.Types[name] = t.sum()
+	for name, t := range c.tallies.All() {
+		s.Types[name] = typeStats(t.Counts())
 	}
 	for _, shard := range c.shards {
 		if m, ok := shard.store.(driver.Meter); ok {

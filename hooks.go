@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/tally"
 )
 
 // Hooks are callbacks that observe operations, loads, faults, invalidations and
@@ -101,6 +102,21 @@ const (
 
 // String returns "hit", "near hit", "stale hit", "miss" or, for LookupNone, "".
 func (l Lookup) String() string { return wordOf(l, "", "hit", "near hit", "stale hit", "miss") }
+
+// counter returns the counter of the operations with this result.
+func (l Lookup) counter() tally.Counter {
+	switch l {
+	case LookupHit:
+		return tally.Hit
+	case LookupNear:
+		return tally.NearHit
+	case LookupStale:
+		return tally.StaleHit
+	case LookupMiss:
+		return tally.Miss
+	}
+	return tally.Other
+}
 
 // A MissReason says why a look-up found no valid value.
 type MissReason uint8

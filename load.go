@@ -12,6 +12,7 @@ import (
 
 	"github.com/gocaches/caches/driver"
 	"github.com/gocaches/caches/internal/flight"
+	"github.com/gocaches/caches/internal/tally"
 )
 
 // A load is one computation of a cached function's result, from the miss until the
@@ -399,7 +400,7 @@ func (l *load[A, T]) swallow(ctx context.Context, fault error) {
 		return
 	}
 	w := l.s.conn.witness(l.s.opts, l.f.observer)
-	w.add(countSwallowed, 1)
+	w.Add(tally.Swallowed, 1)
 	if w.heard() {
 		c := l.s.info()
 		c.Function, c.Swallowed = l.f.label(), fault
@@ -410,7 +411,7 @@ func (l *load[A, T]) swallow(ctx context.Context, fault error) {
 // report counts a run of the function and reports it to hooks.
 func (l *load[A, T]) report(ctx context.Context, took time.Duration, err error, dropped bool) {
 	w := l.s.conn.witness(l.s.opts, l.f.observer)
-	w.load(took, err, dropped)
+	w.Loaded(took, err != nil, dropped)
 	if w.heard() {
 		c := l.s.info()
 		c.Function, c.Lookup, c.Reason, c.Tag = l.f.label(), LookupMiss, l.seen.reason, l.seen.tag

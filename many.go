@@ -9,6 +9,7 @@ import (
 
 	"github.com/gocaches/caches/driver"
 	"github.com/gocaches/caches/internal/near"
+	"github.com/gocaches/caches/internal/tally"
 )
 
 // begun returns the current time if the connection has hooks.
@@ -24,9 +25,9 @@ func (m *many) begun() (now time.Time) {
 func (m *many) witness(ctx context.Context, begun time.Time, err error) {
 	w := m.conn.witness(&m.opts, nil)
 	if m.near == 0 || m.hits+m.misses > 0 || err != nil {
-		w.many(m.hits, m.misses, err)
+		w.Many(m.hits, m.misses, err != nil)
 	}
-	w.add(countNearHit, int64(m.near))
+	w.Add(tally.NearHit, int64(m.near))
 	if m.quiet || !w.heard() {
 		return
 	}

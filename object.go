@@ -8,6 +8,7 @@ import (
 
 	"github.com/gocaches/caches/driver"
 	"github.com/gocaches/caches/internal/near"
+	"github.com/gocaches/caches/internal/tally"
 )
 
 // removeMembers implements Remove for all collections.
@@ -77,7 +78,7 @@ func (q *query) outcome() Lookup {
 func (q *query) witness() {
 	result := q.outcome()
 	if q.tally != nil {
-		q.tally.call(result, q.err)
+		q.tally.Call(result.counter(), isOpFault(q.err))
 	}
 	if q.seen == nil {
 		return
@@ -296,7 +297,7 @@ type query struct {
 	near     *near.Space // must drop the key, which is written; nil if not kept near
 
 	// For the counters and hooks at the end.
-	tally  *tally
+	tally  *tally.Tally
 	seen   *sighting // nil unless the connection has hooks
 	err    error     // of the operation, including a miss
 	looks  bool      // a value is looked up: err says whether it was found
@@ -333,7 +334,7 @@ func (q *query) begin(ctx context.Context, o *Object, op string, mode driver.Mod
 		}
 	}
 	q.p = driver.NewPipeline(mode)
-	q.tally = conn.tallies.of(o.opts.typeName())
+	q.tally = conn.tallies.Of(o.opts.typeName())
 	if conn.observer != nil {
 		q.sight(ctx, o)
 	}

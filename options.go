@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/internal/near"
+	"github.com/gocaches/caches/internal/tally"
 )
 
 // nearSpace returns the near space of a type, or nil if its values are not kept
@@ -18,8 +19,8 @@ func (c *Conn) nearSpace(o *Options) *near.Space {
 	if s != nil || !room || o.Near.check() != nil {
 		return s
 	}
-	tally := c.tallies.of(o.typeName())
-	return c.near.Add(kind, c.front(o.Version), func() { tally.add(countNearHit, 1) })
+	hits := c.tallies.Of(o.typeName())
+	return c.near.Add(kind, c.front(o.Version), func() { hits.Add(tally.NearHit, 1) })
 }
 
 // Options describe a type of cache object. The zero value is valid: keys

@@ -1,12 +1,16 @@
 package caches
 
-import "context"
+import (
+	"context"
+
+	"github.com/gocaches/caches/internal/tally"
+)
 
 // A witness counts the calls on one type of objects on one connection, and
 // reports them to the hooks of the connection and of the cached function. It is
 // for calls of several steps; a query reports for itself.
 type witness struct {
-	*tally
+	*tally.Tally
 	conn     *Conn
 	fn       *observer // nil unless a cached function has hooks
 	typeName string
@@ -14,8 +18,11 @@ type witness struct {
 
 // witness returns the witness of a type on c.
 func (c *Conn) witness(o *Options, fn *observer) witness {
-	return witness{c.tallies.of(o.typeName()), c, fn, o.typeName()}
+	return witness{c.tallies.Of(o.typeName()), c, fn, o.typeName()}
 }
+
+// call counts a completed operation.
+func (w witness) call(r Lookup, err error) { w.Call(r.counter(), isOpFault(err)) }
 
 // heard reports whether there are hooks. A CallInfo is made only if there are.
 func (w witness) heard() bool { return w.conn.observer != nil || w.fn != nil }
@@ -49,9 +56,9 @@ func hitIf(found bool) Lookup {
 
 // invalidation counts an invalidation and reports it.
 func (w witness) invalidation(ctx context.Context, c *CallInfo) {
-	w.add(countInvalidation, 1)
+	w.Add(tally.Invalidation, 1)
 	if c.Err != nil {
-		w.add(countError, 1)
+		w.Add(tally.Error, 1)
 	}
 	if w.heard() {
 		w.invalidated(ctx, c)
