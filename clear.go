@@ -25,16 +25,16 @@ func (c *Conn) UnsafeClear(ctx context.Context, pattern string) (removed int, er
 	defer c.near.Flush()
 	var count atomic.Int64
 	err = c.everyServer(ctx, func(s shard) error {
-		n, err := clearShard(ctx, s, pattern)
+		n, err := s.clear(ctx, pattern)
 		count.Add(int64(n))
 		return err
 	})
 	return int(count.Load()), err
 }
 
-// clearShard is UnsafeClear on one shard. Each round trip unlinks one page and
+// clear is UnsafeClear on one shard. Each round trip unlinks one page and
 // reads the next.
-func clearShard(ctx context.Context, s shard, pattern string) (removed int, err error) {
+func (s shard) clear(ctx context.Context, pattern string) (removed int, err error) {
 	p, next := driver.NewPipeline(driver.ReadOnly), driver.NewPipeline(0)
 	defer func() { p.Free(); next.Free() }()
 	scanKeys(p, []byte{'0'}, pattern)

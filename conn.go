@@ -66,11 +66,11 @@ func (c *Conn) do(ctx context.Context, shard int, p *driver.Pipeline) error {
 // returns the error of each, or nil if there is none.
 func (c *Conn) doEach(ctx context.Context, ps []*driver.Pipeline) []error {
 	if c.previous == nil {
-		return doEach(ctx, c.shards, ps)
+		return c.shards.do(ctx, ps)
 	}
 	failed := c.previous.BringAll(ctx, ps)
 	if failed == nil {
-		return doEach(ctx, c.shards, ps)
+		return c.shards.do(ctx, ps)
 	}
 	left := slices.Clone(ps)
 	for i, err := range failed {
@@ -78,27 +78,23 @@ func (c *Conn) doEach(ctx context.Context, ps []*driver.Pipeline) []error {
 			left[i] = nil
 		}
 	}
-	for i, err := range doEach(ctx, c.shards, left) {
+	for i, err := range c.shards.do(ctx, left) {
 		failed[i] = cmp.Or(failed[i], err)
 	}
 	return failed
 }
 
-// everyShard calls f for all shards at once and joins the errors in the order
-// of the shards, each with the name of its shard.
-func (c *Conn) everyShard(f func(shard int) error) error { return everyOf(c.shards, f) }
-
 // everyServer calls f for all servers at once, including previous shards, and
-// joins the errors as everyShard does.
+// joins the errors as shards.every does.
 func (c *Conn) everyServer(ctx context.Context, f func(s shard) error) error {
 	servers, err := c.servers(ctx)
-	return errors.Join(err, everyOf(servers, func(i int) error { return f(servers[i]) }))
+	return errors.Join(err, servers.every(func(i int) error { return f(servers[i]) }))
 }
 
 // servers returns all shards, including previous ones, with a cluster replaced
 // by its masters. A cluster whose masters cannot be determined is left out, and
 // its error is part of err.
-func (c *Conn) servers(ctx context.Context) (all []shard, err error) {
+func (c *Conn) servers(ctx context.Context) (all shards, err error) {
 	for _, s := range slices.Concat(c.shards, c.previous.others()) {
 		divided, ok := s.store.(driver.Cluster)
 		if !ok {
@@ -127,7 +123,7 @@ func (c *Conn) servers(ctx context.Context) (all []shard, err error) {
 //   - the Conn in the default registry with the name in Options.Connection.
 type Conn struct {
 	name   string
-	shards []shard // in the byte order of their names
+	shards shards
 	route  func(front, key string) int
 
 	prefix string // with its dot, or empty
@@ -143,20 +139,15 @@ type Conn struct {
 	shut     context.CancelFunc
 }
 
-// shardNamed returns the index of a shard, or -1.
-func (c *Conn) shardNamed(name string) int {
-	return slices.IndexFunc(c.shards, func(s shard) bool { return s.name == name })
-}
-
 // newConn returns a Conn with the given shards. It checks their names.
-func newConn(shards []shard, o ConnOptions) (*Conn, error) {
-	if len(shards) == 0 {
+func newConn(all shards, o ConnOptions) (*Conn, error) {
+	if len(all) == 0 {
 		return nil, errors.New("caches: a connection needs at least one shard")
 	}
-	if err := errors.Join(o.check(), sortShards(shards)); err != nil {
+	if err := errors.Join(o.check(), all.sort()); err != nil {
 		return nil, err
 	}
-	c := &Conn{name: o.Name, shards: shards, prefix: dotted(o.Prefix), ttl: o.TTL, observer: o.observer, tallies: new(tally.Set)}
+	c := &Conn{name: o.Name, shards: all, prefix: dotted(o.Prefix), ttl: o.TTL, observer: o.observer, tallies: new(tally.Set)}
 	c.near = c.newNear()
 	c.open, c.shut = context.WithCancel(context.Background())
 	// A waiting call occupies a connection: half of them stay free for other
@@ -169,8 +160,8 @@ func newConn(shards []shard, o ConnOptions) (*Conn, error) {
 	if c.ttl == Forever {
 		c.ttl = 0
 	}
-	if len(shards) > 1 {
-		c.route = newRoute(o.Router, shards)
+	if len(all) > 1 {
+		c.route = all.route(o.Router)
 	}
 	return c, nil
 }
@@ -213,13 +204,7 @@ func (c *Conn) Name() string { return c.name }
 
 // Shards returns a new slice of the names of the shards in byte order, the
 // order in which a [Router] counts them.
-func (c *Conn) Shards() []string {
-	names := make([]string, len(c.shards))
-	for i, s := range c.shards {
-		names[i] = s.name
-	}
-	return names
-}
+func (c *Conn) Shards() []string { return c.shards.names() }
 
 // ShardOf returns the name of the shard of a key. The key must be complete, as
 // returned by the String method of an object on this connection.
@@ -246,14 +231,14 @@ func (c *Conn) Close() error {
 	c.near.Close()
 	c.shut()
 	servers := slices.Concat(c.shards, c.previous.others())
-	return everyOf(servers, func(i int) error { return servers[i].store.Close() })
+	return servers.every(func(i int) error { return servers[i].store.Close() })
 }
 
 // Ping sends PING to all shards at once, including previous shards, and to
 // every master of a Redis Cluster. Its error joins the errors of the servers
 // that failed, each with the name of its shard.
 func (c *Conn) Ping(ctx context.Context) error {
-	return c.everyServer(ctx, func(s shard) error { return simple(ctx, s, driver.ReadOnly, "PING") })
+	return c.everyServer(ctx, func(s shard) error { return s.simple(ctx, driver.ReadOnly, "PING") })
 }
 
 // UnsafeFlush removes all keys in the databases of all shards (FLUSHDB),
@@ -262,18 +247,7 @@ func (c *Conn) Ping(ctx context.Context) error {
 // then empty.
 func (c *Conn) UnsafeFlush(ctx context.Context) error {
 	defer c.near.Flush()
-	return c.everyServer(ctx, func(s shard) error { return simple(ctx, s, 0, "FLUSHDB") })
-}
-
-// simple runs a command without arguments, whose reply is a status.
-func simple(ctx context.Context, s shard, mode driver.Mode, name string) error {
-	p := driver.NewPipeline(mode)
-	defer p.Free()
-	p.Cmd(name)
-	if err := s.store.Do(ctx, p); err != nil {
-		return err
-	}
-	return p.Next().OK()
+	return c.everyServer(ctx, func(s shard) error { return s.simple(ctx, 0, "FLUSHDB") })
 }
 
 // Stats returns the current counts of the connection. They are read one after

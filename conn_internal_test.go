@@ -1,12 +1,8 @@
 package caches
 
 import (
-	"cmp"
 	"context"
-	"crypto/md5"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -187,35 +183,6 @@ func BenchmarkResolve(b *testing.B) {
 	for b.Loop() {
 		_, _ = resolve(ctx, nil, "")
 	}
-}
-
-// Of two shards with one point, the first in byte order has it.
-func TestRingCollision(t *testing.T) {
-	r := ring{{10, 0}, {20, 1}, {20, 2}, {30, 0}}
-	assert.Equal(t, 0, r.find(10))
-	assert.Equal(t, 1, r.find(11))
-	assert.Equal(t, 1, r.find(20))
-	assert.Equal(t, 0, r.find(21))
-	assert.Equal(t, 0, r.find(31), "past the last point comes the first")
-	for i, p := range newRing([]string{"a", "a"}) { // all points twice
-		assert.Equal(t, i%2, p.shard)
-	}
-}
-
-// The layout of the ring, written down once more from its description.
-func TestRingLayout(t *testing.T) {
-	names := []string{"cache01", "cache02"}
-	var want []point
-	for shard, name := range names {
-		for i := range 40 {
-			sum := md5.Sum(fmt.Appendf(nil, "%s-%d", name, i))
-			for j := 0; j < 16; j += 4 {
-				want = append(want, point{binary.LittleEndian.Uint32(sum[j : j+4]), shard})
-			}
-		}
-	}
-	slices.SortFunc(want, func(a, b point) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.shard, b.shard)) })
-	assert.Equal(t, ring(want), newRing(names))
 }
 
 // What the options of a DSN mean, as the drivers are told.

@@ -56,7 +56,7 @@ func (o ConnOptions) OpenPools(pools map[string]*redis.Pool) (*Conn, error) {
 // the options Name, Prefix, Version, TTL, Hooks, Router, Previous (names of
 // shards) and PreviousRouter apply.
 func (o ConnOptions) OpenStores(stores map[string]driver.Store) (*Conn, error) {
-	all := make([]shard, 0, len(stores))
+	all := make(shards, 0, len(stores))
 	for name, store := range stores {
 		if store == nil {
 			return nil, fmt.Errorf("caches: the store of shard %q is nil", name)
@@ -69,7 +69,7 @@ func (o ConnOptions) OpenStores(stores map[string]driver.Store) (*Conn, error) {
 	}
 	var previous []previousShard
 	for _, name := range o.Previous {
-		i := c.shardNamed(name)
+		i := c.shards.named(name)
 		if i < 0 {
 			return nil, fmt.Errorf("caches: previous: there is no shard %q: a connection over stores of your own was divided among some of them", name)
 		}
@@ -154,27 +154,27 @@ func (g *group) open(o ConnOptions, defaults settings) (*Conn, error) {
 // connect opens the shards. If one fails, it closes the shards already opened:
 // a named store in this process would otherwise never be closed.
 func (g *group) connect(o ConnOptions) (*Conn, error) {
-	var shards []shard
+	var all shards
 	o.observer, o.own = newObserver(o.Hooks), o.OwnConns
-	for _, all := range g.dsns {
-		if o.OwnConns == 0 && all.options.maxsize > 0 && all.of.scope&inServers != 0 {
-			o.own = min(cmp.Or(o.own, defaultOwn), all.options.maxsize)
+	for _, one := range g.dsns {
+		if o.OwnConns == 0 && one.options.maxsize > 0 && one.of.scope&inServers != 0 {
+			o.own = min(cmp.Or(o.own, defaultOwn), one.options.maxsize)
 		}
-		for _, d := range all.shards() {
+		for _, d := range one.shards() {
 			store, err := openStore(d, &o)
 			if err != nil {
-				closeShards(shards)
+				all.close()
 				return nil, err
 			}
-			shards = append(shards, shard{d.node(), store})
+			all = append(all, shard{d.node(), store})
 		}
 	}
-	conn, err := newConn(shards, o)
+	conn, err := newConn(all, o)
 	if err == nil {
 		err = g.remember(conn, o)
 	}
 	if err != nil {
-		closeShards(shards)
+		all.close()
 		return nil, err
 	}
 	return conn, nil
@@ -184,11 +184,11 @@ func (g *group) connect(o ConnOptions) (*Conn, error) {
 // shard, with the options of the first DSN.
 func (g *group) remember(c *Conn, o ConnOptions) error {
 	var all []previousShard
-	var opened []shard
+	var opened shards
 	for _, name := range o.Previous {
 		s, err := g.previousShard(c, name, o)
 		if err != nil {
-			closeShards(opened)
+			opened.close()
 			return fmt.Errorf("caches: previous: %w", err)
 		}
 		if s.same < 0 {
@@ -198,7 +198,7 @@ func (g *group) remember(c *Conn, o ConnOptions) error {
 	}
 	var err error
 	if c.previous, err = newPreviousRing(all, c.shards, c.prefix, o); err != nil {
-		closeShards(opened)
+		opened.close()
 	}
 	return err
 }
@@ -206,7 +206,7 @@ func (g *group) remember(c *Conn, o ConnOptions) error {
 // previousShard finds the previous shard of a name among the current shards, or
 // opens it.
 func (g *group) previousShard(c *Conn, name string, o ConnOptions) (previousShard, error) {
-	if i := c.shardNamed(name); i >= 0 {
+	if i := c.shards.named(name); i >= 0 {
 		return previousShard{c.shards[i], i}, nil
 	}
 	d := *g.dsns[0]
@@ -221,19 +221,13 @@ func (g *group) previousShard(c *Conn, name string, o ConnOptions) (previousShar
 	for _, all := range g.dsns {
 		for _, own := range all.shards() { // it may be a current shard with another name
 			if len(own.Hosts) == 1 && own.Hosts[0] == host && own.DB == d.DB {
-				i := c.shardNamed(own.node())
+				i := c.shards.named(own.node())
 				return previousShard{shard{d.node(), c.shards[i].store}, i}, nil
 			}
 		}
 	}
 	store, err := openStore(&d, &o)
 	return previousShard{shard{d.node(), store}, -1}, err
-}
-
-func closeShards(shards []shard) {
-	for _, s := range shards {
-		_ = s.store.Close() // nothing has been written
-	}
 }
 
 // merge sets options that o leaves unset from the DSNs of one connection.

@@ -17,8 +17,8 @@ import (
 // moves each when a command names it; see package move.
 type previousRing struct {
 	*move.Mover
-	shards []shard // in the order of the router
-	gone   []shard // of shards, without the connection's own
+	shards shards // in the order of the router
+	gone   shards // of shards, without the connection's own
 }
 
 // A previousShard is a shard by its name in the previous ring.
@@ -29,7 +29,7 @@ type previousShard struct {
 
 // newPreviousRing returns the ring of all, for a connection over current whose keys
 // begin with prefix; nil if all is empty.
-func newPreviousRing(all []previousShard, current []shard, prefix string, o ConnOptions) (*previousRing, error) {
+func newPreviousRing(all []previousShard, current shards, prefix string, o ConnOptions) (*previousRing, error) {
 	if len(all) == 0 {
 		return nil, nil
 	}
@@ -44,8 +44,8 @@ func newPreviousRing(all []previousShard, current []shard, prefix string, o Conn
 			ring.gone = append(ring.gone, s.shard)
 		}
 	}
-	on := func(shards []shard) func(context.Context, []*driver.Pipeline) []error {
-		return func(ctx context.Context, ps []*driver.Pipeline) []error { return doEach(ctx, shards, ps) }
+	on := func(all shards) func(context.Context, []*driver.Pipeline) []error {
+		return func(ctx context.Context, ps []*driver.Pipeline) []error { return all.do(ctx, ps) }
 	}
 	config := move.Config{
 		Previous: on(ring.shards), Current: on(current), Shards: len(current), Same: same,
@@ -56,7 +56,7 @@ func newPreviousRing(all []previousShard, current []shard, prefix string, o Conn
 		if r == nil {
 			r = o.Router
 		}
-		route := newRoute(r, ring.shards)
+		route := ring.shards.route(r)
 		config.Route = func(key string) int { return route("", key) }
 	}
 	ring.Mover = move.New(config)
@@ -64,7 +64,7 @@ func newPreviousRing(all []previousShard, current []shard, prefix string, o Conn
 }
 
 // others returns the shards that are only in the previous ring.
-func (r *previousRing) others() []shard {
+func (r *previousRing) others() shards {
 	if r == nil {
 		return nil
 	}
@@ -78,7 +78,7 @@ func (r *previousRing) forget(ctx context.Context, key string) error {
 	if r == nil {
 		return nil
 	}
-	return everyOf(r.shards, func(i int) error { return unlinkOn(ctx, r.shards[i], key) })
+	return r.shards.every(func(i int) error { return r.shards[i].unlink(ctx, key) })
 }
 
 // A layout is the layout of keys and entries of a connection, for package move.

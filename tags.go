@@ -91,9 +91,9 @@ func (o *Options) invalidateAll(ctx context.Context, op string, fn *observer) er
 	begun, front := time.Now(), conn.front(o.Version)
 	key := namespaceFront + o.Prefix
 	if err = conn.previous.forget(ctx, front+key); err == nil {
-		err = conn.everyShard(func(shard int) error {
+		err = conn.shards.every(func(shard int) error {
 			defer conn.near.Changed(shard, front+key)
-			return unlinkOn(ctx, conn.shards[shard], front+key)
+			return conn.shards[shard].unlink(ctx, front+key)
 		})
 	}
 	if err != nil {
