@@ -86,11 +86,12 @@ func TestFromPoolLargePipeline(t *testing.T) {
 	value := bytes.Repeat([]byte("x"), 10<<10)
 	p := driver.NewPipeline(0)
 	defer p.Free()
-	for range 500 {
+	const n = 200
+	for range n {
 		p.Cmd("ECHO").Bytes(value)
 	}
 	require.NoError(t, s.Do(t.Context(), p))
-	for range 500 {
+	for range n {
 		b, _, err := p.Next().Bytes()
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(value, b))

@@ -207,6 +207,7 @@ func TestConnectTimeout(t *testing.T) {
 // TestDialOfAnother joins a dial whose time is nearly over: the call uses its
 // own time for another dial.
 func TestDialOfAnother(t *testing.T) {
+	t.Parallel()
 	asked := make(chan struct{}, 16)
 	server := serveAll(t, func(conn int, cmd []string) string {
 		switch {

@@ -151,7 +151,7 @@ func TestCancelStorm(t *testing.T) {
 	for w := range 16 {
 		random := rand.New(rand.NewPCG(seed, uint64(w)))
 		all.Go(func() {
-			for i := range 200 {
+			for i := range scale(80, 200) {
 				word := fmt.Sprintf("%d-%d", w, i)
 				ctx, cancel := context.WithCancel(context.Background())
 				timer := time.AfterFunc(time.Duration(random.IntN(400))*time.Microsecond, cancel)
@@ -443,12 +443,13 @@ func TestUnsolicitedReply(t *testing.T) {
 	<-ended
 }
 
-// TestLargeRequestLost loses the connection while 30 MB are being written: the
+// TestLargeRequestLost loses the connection while 8 MB are being written: the
 // call ends and releases the Pipeline.
 func TestLargeRequestLost(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]func(*testutil.Proxy){
 		"request cut": func(p *testutil.Proxy) { p.CutRequest(1 << 20) },
-		"reply cut":   func(p *testutil.Proxy) { p.CutReply(5000) },
+		"reply cut":   func(p *testutil.Proxy) { p.CutReply(500) },
 		"no replies":  func(p *testutil.Proxy) { p.DropReplies(true) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -462,7 +463,7 @@ func TestLargeRequestLost(t *testing.T) {
 			p := driver.NewPipeline(0)
 			defer p.Free()
 			value := strings.Repeat("x", 10<<10)
-			for range 3000 {
+			for range 800 {
 				p.Cmd("SET").Key("k").String(value)
 			}
 			require.ErrorIs(t, s.Do(t.Context(), p), driver.ErrUnknownOutcome)

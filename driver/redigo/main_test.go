@@ -3,8 +3,10 @@ package redigo_test
 import (
 	"bufio"
 	"context"
+	"flag"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +20,21 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain runs more tests at once than there are processors, because the
+// parallel ones mostly wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "8")
+	goleak.VerifyTestMain(m)
+}
+
+// scale returns n, or full with CACHES_TEST_FULL=1, for the long form of tests.
+func scale(n, full int) int {
+	if os.Getenv("CACHES_TEST_FULL") == "1" {
+		return full
+	}
+	return n
+}
 
 // patience is a timeout that no healthy call reaches, even on a loaded machine
 // under the race detector.
@@ -113,6 +129,9 @@ func serve(t testing.TB, reply answer) *scripted {
 	})
 }
 
+// serveAll is serve for a server that replies to each PING as its test
+// specifies. Its buffers are small, so that a client that does not read while
+// it writes is soon stuck.
 func serveAll(t testing.TB, reply answer) *scripted {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -127,6 +146,8 @@ func serveAll(t testing.TB, reply answer) *scripted {
 			if err != nil {
 				return
 			}
+			_ = c.(*net.TCPConn).SetReadBuffer(64 << 10)
+			_ = c.(*net.TCPConn).SetWriteBuffer(64 << 10)
 			mu.Lock()
 			conns = append(conns, c)
 			mu.Unlock()

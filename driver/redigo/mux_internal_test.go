@@ -187,7 +187,7 @@ func TestSilenceWhileAnswersCome(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for range 20_000 {
+		for range 5000 {
 			if err := <-begin(context.Background(), s, "INCR", "n"); !assert.NoError(t, err) {
 				return
 			}

@@ -58,7 +58,7 @@ func TestMuxOrder(t *testing.T) {
 	for _, conns := range []int{1, 3} {
 		s := openShared(t, redigo.Config{Address: r.Addr(), Conns: conns})
 		together(64, func(g int) {
-			for i := range 100 {
+			for i := range scale(50, 100) {
 				p := driver.NewPipeline(0)
 				want := ""
 				for k := range 1 + i%3 {
@@ -91,7 +91,7 @@ func TestMuxCancelStorm(t *testing.T) {
 		var canceled atomic.Int64
 		together(128, func(g int) {
 			random := rand.New(rand.NewPCG(seed, uint64(g)))
-			for i := range 60 {
+			for i := range scale(25, 60) {
 				word := fmt.Sprintf("%d-%d", g, i)
 				ctx, cancel := context.WithCancel(context.Background())
 				if i%2 == 0 {
@@ -147,13 +147,13 @@ func TestMuxSizes(t *testing.T) {
 			}
 		})
 	}
-	exchange(10, sizes)
+	exchange(scale(4, 10), sizes)
 	assert.Zero(t, s.Stats().Errors)
 	proxy.Slice(true)
-	exchange(10, sizes[:2])
+	exchange(scale(4, 10), sizes[:2])
 	proxy.Heal()
 	proxy.Rate(0.02, seed)
-	exchange(20, sizes[:6])
+	exchange(scale(8, 20), sizes[:6])
 	t.Logf("%+v", s.Stats())
 	assert.Zero(t, s.Stats().Desyncs)
 }
@@ -244,43 +244,50 @@ const slack = 2 * time.Second
 // TestMuxWriteStuck fills the buffers of a server that reads nothing. The calls
 // in the write and behind it return in time; canceled ones at once.
 func TestMuxWriteStuck(t *testing.T) {
-	const timeout = 300 * time.Millisecond
-	large := strings.Repeat("x", 900<<10)
 	for _, o := range []*testutil.RedisOptions{nil, {TLS: true}} {
-		r := testutil.Redis(t, o)
-		c := configOf(r, o)
-		c.Timeout = timeout
-		for _, callers := range []int{1, 24} {
-			s := openShared(t, c)
-			ping(t, s)
-			r.Pause()
-			start := time.Now()
-			together(callers, func(i int) {
-				ctx, cancel := context.WithCancel(context.Background())
-				defer cancel()
-				if i%2 == 1 {
-					time.AfterFunc(50*time.Millisecond, cancel)
-				}
-				p := driver.NewPipeline(0)
-				defer p.Free()
-				add(p, "SET", "k", large)
-				began := time.Now()
-				err := s.Do(ctx, p)
-				outcome(t, err)
-				if errors.Is(err, context.Canceled) {
-					assert.Less(t, time.Since(began), 50*time.Millisecond+slack)
-				}
+		for _, callers := range []int{1, 12} {
+			t.Run(fmt.Sprintf("TLS %v, callers %d", o != nil, callers), func(t *testing.T) {
+				t.Parallel()
+				stickWrites(t, o, callers)
 			})
-			assert.Less(t, time.Since(start), timeout+slack)
-			for range 3 { // commands of calls that have ended still fill the buffers
-				_, err := run(s, 0, "SET", "k", large)
-				outcome(t, err)
-			}
-			r.Resume()
-			ping(t, s)
-			settled(t, s)
 		}
 	}
+}
+
+func stickWrites(t *testing.T, o *testutil.RedisOptions, callers int) {
+	const timeout = 300 * time.Millisecond
+	large := strings.Repeat("x", 900<<10)
+	r := testutil.Redis(t, o)
+	c := configOf(r, o)
+	c.Timeout = timeout
+	s := openShared(t, c)
+	ping(t, s)
+	r.Pause()
+	start := time.Now()
+	together(callers, func(i int) {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		if i%2 == 1 {
+			time.AfterFunc(50*time.Millisecond, cancel)
+		}
+		p := driver.NewPipeline(0)
+		defer p.Free()
+		add(p, "SET", "k", large)
+		began := time.Now()
+		err := s.Do(ctx, p)
+		outcome(t, err)
+		if errors.Is(err, context.Canceled) {
+			assert.Less(t, time.Since(began), 50*time.Millisecond+slack)
+		}
+	})
+	assert.Less(t, time.Since(start), timeout+slack)
+	for range 3 { // commands of calls that have ended still fill the buffers
+		_, err := run(s, 0, "SET", "k", large)
+		outcome(t, err)
+	}
+	r.Resume()
+	ping(t, s)
+	settled(t, s)
 }
 
 // TestMuxLoneCancel cancels a caller that reads for itself. It returns long

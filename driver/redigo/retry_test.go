@@ -63,6 +63,7 @@ func TestLostReply(t *testing.T) {
 // TestLostThenGone loses a reply and then the server. The second attempt writes
 // nothing, but that does not settle the outcome of the first.
 func TestLostThenGone(t *testing.T) {
+	t.Parallel()
 	r := testutil.Redis(t, nil)
 	proxy := testutil.NewProxy(t, r.Addr())
 	s := open(t, redigo.Config{Address: proxy.Addr()})
@@ -124,6 +125,7 @@ func TestErrorReplies(t *testing.T) {
 	for _, c := range codes {
 		for _, mode := range []driver.Mode{0, driver.ReadOnly, driver.Repeatable} {
 			t.Run(fmt.Sprintf("%.20s/%d", c.text, mode), func(t *testing.T) {
+				t.Parallel()
 				var n atomic.Int64
 				server := serve(t, func(int, []string) string {
 					if n.Add(1) <= 3 {
@@ -204,6 +206,7 @@ func TestPartlyRefused(t *testing.T) {
 // TestMaxClients dials a full server: real Redis replies to the handshake with
 // an error and closes.
 func TestMaxClients(t *testing.T) {
+	t.Parallel()
 	r := testutil.Redis(t, &testutil.RedisOptions{Config: []string{"maxclients 1"}})
 	first := open(t, redigo.Config{Address: r.Addr()})
 	second := open(t, redigo.Config{Address: r.Addr(), Timeout: 150 * time.Millisecond})

@@ -41,6 +41,7 @@ func TestRole(t *testing.T) {
 		{"no right", "-NOPERM this user has no permissions to run the 'role' command\r\n", redigo.Master, "ROLE: caches: server says NOPERM"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			server := serve(t, func(_ int, cmd []string) string {
 				if cmd[0] == "ROLE" {
 					return c.reply

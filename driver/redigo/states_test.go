@@ -42,6 +42,7 @@ func TestStatesInOrder(t *testing.T) {
 func TestStatesAlternate(t *testing.T) {
 	server := serve(t, func(int, []string) string { return ":1\r\n" })
 	var inside, heard atomic.Int64
+	enough := int64(scale(60, 200))
 	last := driver.Disconnected
 	s := open(t, redigo.Config{Address: server.addr, OnState: func(state driver.State, _ error) {
 		assert.EqualValues(t, 1, inside.Add(1), "one at a time")
@@ -53,14 +54,14 @@ func TestStatesAlternate(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			for heard.Load() < 200 && !t.Failed() {
+			for heard.Load() < enough && !t.Failed() {
 				if _, err := run(s, driver.ReadOnly, "TTL", "k"); err != nil { // lost too often
 					assert.ErrorContains(t, err, "it has moved")
 				}
 			}
 		})
 	}
-	for heard.Load() < 200 && !t.Failed() {
+	for heard.Load() < enough && !t.Failed() {
 		time.Sleep(time.Millisecond) // otherwise no dial would succeed
 		s.Drop(errMoved)
 	}
