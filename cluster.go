@@ -18,49 +18,46 @@ type Router interface {
 	Route(shards []string) func(text string) int
 }
 
-// CRC32 routes by CRC-32 (IEEE 802.3) modulo the number of shards. It costs
-// some 40 ns and no memory. If the number of shards changes, nearly all keys
-// move; if that matters, use [Ketama].
-type CRC32 struct{}
+const (
+	// CRC32 routes by CRC-32 (IEEE 802.3) modulo the number of shards. It costs
+	// some 40 ns and no memory. If the number of shards changes, nearly all keys
+	// move; if that matters, use [Ketama].
+	CRC32 routing = iota + 1
+
+	// Ketama routes by consistent hashing: adding a shard to n shards moves only
+	// some 1/(n+1) of the keys, all of them to the new shard. It costs O(log n),
+	// some 150 ns, and 1.25 KiB per shard.
+	//
+	// Every shard has 160 points on a ring of 32-bit numbers: the MD5 digests of
+	// "name-0" to "name-39", each read as four little-endian numbers. The position
+	// of a key is the first such number of its own MD5. The key belongs to the
+	// shard of the first point not below its position, or of the lowest point if
+	// all are below. If two shards have the same point, the shard first in byte
+	// order has it.
+	//
+	// The layout is that of libketama (Richard Jones, 2007,
+	// https://www.last.fm/user/RJ/journal/2007/04/10/rz_libketama_-_a_consistent_hashing_algo_for_memcache_clients).
+	Ketama
+)
+
+// A routing is a Router of this package.
+type routing uint8
+
+// String returns the name that a DSN has for the router: "crc32" or "ketama".
+func (r routing) String() string { return wordOf(r, "", "crc32", "ketama") }
 
 // Route implements [Router].
-func (CRC32) Route(shards []string) func(text string) int {
-	n := uint32(len(shards))
-	return func(text string) int { return int(route.CRC(text, "") % n) }
+func (r routing) Route(shards []string) func(text string) int {
+	find := r.route(shards)
+	return func(text string) int { return find("", text) }
 }
 
-func (CRC32) route(shards []string) func(front, key string) int {
+// route is Route for a key in two pieces, which saves a concatenation.
+func (r routing) route(shards []string) func(front, key string) int {
+	if r == Ketama {
+		ring := route.NewRing(shards)
+		return func(front, key string) int { return ring.Find(route.Digest(route.Text(front, key))) }
+	}
 	n := uint32(len(shards))
 	return func(front, key string) int { return int(route.CRC(route.Text(front, key)) % n) }
-}
-
-// Ketama routes by consistent hashing: adding a shard to n shards moves only
-// some 1/(n+1) of the keys, all of them to the new shard. It costs O(log n),
-// some 150 ns, and 1.25 KiB per shard.
-//
-// Every shard has 160 points on a ring of 32-bit numbers: the MD5 digests of
-// "name-0" to "name-39", each read as four little-endian numbers. The position
-// of a key is the first such number of its own MD5. The key belongs to the
-// shard of the first point not below its position, or of the lowest point if
-// all are below. If two shards have the same point, the shard first in byte
-// order has it.
-//
-// The layout is that of libketama (Richard Jones, 2007,
-// https://www.last.fm/user/RJ/journal/2007/04/10/rz_libketama_-_a_consistent_hashing_algo_for_memcache_clients).
-type Ketama struct{}
-
-// Route implements [Router].
-func (Ketama) Route(shards []string) func(text string) int {
-	r := route.NewRing(shards)
-	return func(text string) int { return r.Find(route.Digest(text, "")) }
-}
-
-func (Ketama) route(shards []string) func(front, key string) int {
-	r := route.NewRing(shards)
-	return func(front, key string) int { return r.Find(route.Digest(route.Text(front, key))) }
-}
-
-// A splitRouter routes a key in two pieces, which saves a concatenation.
-type splitRouter interface {
-	route(shards []string) func(front, key string) int
 }

@@ -33,7 +33,7 @@ func shardsOf(t testing.TB, router caches.Router, names ...string) *caches.Conn 
 var fourCaches = []string{"cache01", "cache02", "cache03", "cache04"}
 
 func TestRoutingGoldenVectors(t *testing.T) {
-	crc, ketama := shardsOf(t, caches.CRC32{}, fourCaches...), shardsOf(t, caches.Ketama{}, fourCaches...)
+	crc, ketama := shardsOf(t, caches.CRC32, fourCaches...), shardsOf(t, caches.Ketama, fourCaches...)
 	for _, tt := range []struct{ key, crc, ketama string }{
 		{"foo", "cache02", "cache03"},
 		{"foo.bar.che", "cache04", "cache02"},
@@ -57,7 +57,7 @@ func TestRoutingByDSN(t *testing.T) {
 }
 
 func TestRoutingByHashTag(t *testing.T) {
-	for _, router := range []caches.Router{caches.CRC32{}, caches.Ketama{}, custom{}} {
+	for _, router := range []caches.Router{caches.CRC32, caches.Ketama, custom{}} {
 		c := shardsOf(t, router, fourCaches...)
 		for _, tt := range []struct{ key, like string }{
 			{"{foo}", "foo"},
@@ -73,7 +73,7 @@ func TestRoutingByHashTag(t *testing.T) {
 			assert.Contains(t, fourCaches, c.ShardOf(key))
 		}
 	}
-	crc := shardsOf(t, caches.CRC32{}, fourCaches...)
+	crc := shardsOf(t, caches.CRC32, fourCaches...)
 	assert.NotEqual(t, crc.ShardOf("{foo.bar.che"), crc.ShardOf("foo.bar.che"), "a brace that never closes is part of the key")
 }
 
@@ -92,7 +92,7 @@ func TestCustomRouter(t *testing.T) {
 
 // The exported routers, for those who build on them, agree with connections.
 func TestRouteAgrees(t *testing.T) {
-	for _, router := range []caches.Router{caches.CRC32{}, caches.Ketama{}} {
+	for _, router := range []caches.Router{caches.CRC32, caches.Ketama} {
 		c, route := shardsOf(t, router, fourCaches...), router.Route(fourCaches)
 		for i := range 1000 {
 			key := "key." + strconv.Itoa(i)
@@ -128,7 +128,7 @@ func TestKetamaAgainstReference(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	route := caches.Ketama{}.Route(fourCaches)
+	route := caches.Ketama.Route(fourCaches)
 	for range 500 {
 		key := strings.Repeat("k", r.IntN(300)) + strconv.FormatUint(r.Uint64(), 36)
 		require.Equal(t, referenceFind(fourCaches, key), fourCaches[route(key)], key)
@@ -137,9 +137,9 @@ func TestKetamaAgainstReference(t *testing.T) {
 
 func TestKetamaMovesFewKeys(t *testing.T) {
 	const keys = 100_000
-	four := caches.Ketama{}.Route(fourCaches)
+	four := caches.Ketama.Route(fourCaches)
 	names := slices.Concat(fourCaches, []string{"cache05"})
-	five := caches.Ketama{}.Route(names)
+	five := caches.Ketama.Route(names)
 	moved := 0
 	for i := range keys {
 		key := "profile." + strconv.Itoa(i)
@@ -170,7 +170,7 @@ func TestRenamedHostMovesNoKey(t *testing.T) {
 
 // Every shard gets its share, within what 160 points each can do.
 func TestRoutersSpread(t *testing.T) {
-	for _, router := range []caches.Router{caches.CRC32{}, caches.Ketama{}} {
+	for _, router := range []caches.Router{caches.CRC32, caches.Ketama} {
 		c, count := shardsOf(t, router, fourCaches...), make(map[string]int)
 		for i := range 100_000 {
 			count[c.ShardOf("key."+strconv.Itoa(i))]++
@@ -264,7 +264,7 @@ func TestErrorsNameTheShard(t *testing.T) {
 }
 
 func BenchmarkShardOf(b *testing.B) {
-	for _, router := range []caches.Router{caches.CRC32{}, caches.Ketama{}} {
+	for _, router := range []caches.Router{caches.CRC32, caches.Ketama} {
 		b.Run(fmt.Sprintf("%T", router), func(b *testing.B) {
 			c := shardsOf(b, router, fourCaches...)
 			b.ReportAllocs()

@@ -63,7 +63,7 @@ func TestDefaultTTL(t *testing.T) {
 
 // A key is routed the same in one piece and in two, wherever it is cut.
 func TestShardOfPieces(t *testing.T) {
-	for _, router := range []Router{CRC32{}, Ketama{}} {
+	for _, router := range []Router{CRC32, Ketama} {
 		c := connOver(t, 7, ConnOptions{Router: router}, idle)
 		for _, key := range []string{"app.v1.profile.42", "a{user}b", "a.{}.{x}", "{open", "close}", strings.Repeat("long", 100)} {
 			for i := range len(key) {

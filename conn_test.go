@@ -92,7 +92,7 @@ func TestConnOptionsErrors(t *testing.T) {
 }
 
 func TestOptionsOverrideDSN(t *testing.T) {
-	o := &caches.ConnOptions{Name: "n", Prefix: "p", Version: "v", TTL: time.Minute, Router: caches.Ketama{}}
+	o := &caches.ConnOptions{Name: "n", Prefix: "p", Version: "v", TTL: time.Minute, Router: caches.Ketama}
 	dsn := "locmem://cache01,cache02,cache03,cache04?prefix=x&version=y&ttl=1h&router=crc32#z"
 	c, err := o.Open(dsn)
 	require.NoError(t, err)
@@ -105,7 +105,7 @@ func TestOptionsOverrideDSN(t *testing.T) {
 	ttl, err := object.ExpiresIn(t.Context())
 	require.NoError(t, err)
 	assert.LessOrEqual(t, ttl, time.Minute)
-	assert.Equal(t, caches.ConnOptions{Name: "n", Prefix: "p", Version: "v", TTL: time.Minute, Router: caches.Ketama{}}, *o, "the caller's own is left alone")
+	assert.Equal(t, caches.ConnOptions{Name: "n", Prefix: "p", Version: "v", TTL: time.Minute, Router: caches.Ketama}, *o, "the caller's own is left alone")
 }
 
 func TestConnString(t *testing.T) {

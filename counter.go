@@ -78,20 +78,20 @@ func (c Counter[N]) value() Value[N] {
 // numberText returns the serializer for counters of N.
 func numberText[N Number]() Serializer {
 	if zero := N(0); zero-1 > zero {
-		return unsignedText{}
+		return unsignedText{Raw}
 	}
 	return Raw
 }
 
 // unsignedText is Raw for unsigned counters. It rejects numbers beyond int64,
 // because the server could not add to them.
-type unsignedText struct{ rawSerializer }
+type unsignedText struct{ format }
 
 func (s unsignedText) Marshal(v any) ([]byte, error) {
 	if n := reflect.ValueOf(v); n.CanUint() && n.Uint() > math.MaxInt64 {
 		return nil, errInt64
 	}
-	return s.rawSerializer.Marshal(v)
+	return s.format.Marshal(v)
 }
 
 // Incr adds delta, which may be negative, and returns the result. A missing

@@ -556,7 +556,7 @@ func setPrevious(o *options, v string) error {
 }
 
 // routers are the routers that a DSN can name.
-var routers = map[string]Router{"crc32": CRC32{}, "ketama": Ketama{}}
+var routers = map[string]Router{"crc32": CRC32, "ketama": Ketama}
 
 // setNode allows the characters of the default, "host:port/db", so that a
 // server that moves can keep the name by which its keys are routed.

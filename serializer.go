@@ -22,56 +22,61 @@ type Serializer interface {
 	Unmarshal(data []byte, v any) error
 }
 
-var (
+const (
 	// JSON is encoding/json, the default. Any language can read it, and stored
 	// values stay readable when a struct gains fields. JSON is Unicode text:
 	// encoding/json replaces bytes of a string that are not UTF-8 with U+FFFD.
 	// For such strings use [Raw] or []byte.
-	JSON Serializer = jsonSerializer{}
+	JSON format = iota + 1
 
 	// Raw stores strings, byte slices, numbers, bools and encoding.TextMarshalers
 	// as text, which redis-cli shows as it is. Other types are an error.
-	Raw Serializer = rawSerializer{}
+	Raw
 
 	// Gob is encoding/gob. Only Go can read it, each value carries its type, and
 	// it is slow for small values. It keeps values that JSON cannot, such as
 	// complex numbers and maps with struct keys. Do not decode data that
 	// untrusted writers could have stored; see the security section of
 	// encoding/gob.
-	Gob Serializer = gobSerializer{}
+	Gob
 )
 
-type jsonSerializer struct{}
+// A format is a Serializer of this package. The formats are constants, which no
+// importer can overwrite.
+type format uint8
 
-func (jsonSerializer) Marshal(v any) ([]byte, error) { return json.Marshal(v) }
+// String returns "JSON", "Raw" or "Gob".
+func (f format) String() string { return wordOf(f, "", "JSON", "Raw", "Gob") }
 
-func (jsonSerializer) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
-
-type rawSerializer struct{}
-
-func (rawSerializer) Marshal(v any) ([]byte, error) {
-	text, err := appendText(nil, v)
-	if err != nil {
-		return nil, fmt.Errorf("caches: the Raw serializer: %w; use caches.JSON for it", err)
+// Marshal implements [Serializer].
+func (f format) Marshal(v any) ([]byte, error) {
+	switch f {
+	case Raw:
+		text, err := appendText(nil, v)
+		if err != nil {
+			return nil, fmt.Errorf("caches: the Raw serializer: %w; use caches.JSON for it", err)
+		}
+		return text, nil
+	case Gob:
+		if r := reflect.ValueOf(v); r.Kind() == reflect.Pointer && r.IsNil() {
+			return nil, fmt.Errorf("caches: the Gob serializer: a nil %T has no gob", v) // Encode would panic
+		}
+		var buf bytes.Buffer
+		err := gob.NewEncoder(&buf).Encode(v)
+		return buf.Bytes(), err
 	}
-	return text, nil
+	return json.Marshal(v)
 }
 
-func (rawSerializer) Unmarshal(data []byte, v any) error { return parseText(data, v) }
-
-type gobSerializer struct{}
-
-func (gobSerializer) Marshal(v any) ([]byte, error) {
-	if r := reflect.ValueOf(v); r.Kind() == reflect.Pointer && r.IsNil() {
-		return nil, fmt.Errorf("caches: the Gob serializer: a nil %T has no gob", v) // Encode would panic
+// Unmarshal implements [Serializer].
+func (f format) Unmarshal(data []byte, v any) error {
+	switch f {
+	case Raw:
+		return parseText(data, v)
+	case Gob:
+		return gob.NewDecoder(bytes.NewReader(data)).Decode(v)
 	}
-	var buf bytes.Buffer
-	err := gob.NewEncoder(&buf).Encode(v)
-	return buf.Bytes(), err
-}
-
-func (gobSerializer) Unmarshal(data []byte, v any) error {
-	return gob.NewDecoder(bytes.NewReader(data)).Decode(v)
+	return json.Unmarshal(data, v)
 }
 
 // CompressOptions configure [Compressed]. Nil and the zero value mean the
@@ -227,7 +232,7 @@ func (c compressed) tooLarge() error {
 // writeValue appends v as an argument. Under Raw, the most common types bypass
 // the serializer, which saves two allocations.
 func writeValue[T any](p *driver.Pipeline, s Serializer, v T) error {
-	if _, raw := s.(rawSerializer); raw && writeScalar(p, v) {
+	if s == Raw && writeScalar(p, v) {
 		return nil
 	}
 	data, err := s.Marshal(v)
@@ -241,7 +246,7 @@ func writeValue[T any](p *driver.Pipeline, s Serializer, v T) error {
 // readValue decodes a stored value. Its error is an ErrCorrupt, except for
 // values beyond a limit.
 func readValue[T any](s Serializer, data []byte) (T, error) {
-	if _, raw := s.(rawSerializer); raw {
+	if s == Raw {
 		if v, ok := readScalar[T](data); ok {
 			return v, nil
 		}

@@ -40,9 +40,9 @@ func (all shards) named(name string) int {
 func (all shards) route(r Router) func(front, key string) int {
 	names := all.names()
 	if r == nil {
-		r = CRC32{}
+		r = CRC32
 	}
-	if r, ok := r.(splitRouter); ok {
+	if r, ok := r.(routing); ok {
 		return r.route(names)
 	}
 	find := r.Route(names)
