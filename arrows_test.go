@@ -59,12 +59,14 @@ func TestArrows(t *testing.T) {
 	}
 	assert.False(t, deps(t, resp)[driver])
 	for part, may := range map[string][]string{ // of this module
+		"corrupt":  {driver, resp},
 		"flight":   nil,
 		"move":     {driver, resp},
 		"near":     {driver, resp, snapshot},
 		"route":    nil,
 		"snapshot": nil,
 		"tally":    {snapshot},
+		"text":     {module + "/internal/corrupt", driver, resp},
 	} {
 		part = module + "/internal/" + part
 		for pkg := range deps(t, part) {

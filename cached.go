@@ -16,6 +16,7 @@ import (
 
 	"github.com/gocaches/caches/internal/flight"
 	"github.com/gocaches/caches/internal/tally"
+	"github.com/gocaches/caches/internal/text"
 )
 
 // CachedOptions configures [Cached]. Nil and the zero value mean the defaults.
@@ -469,11 +470,11 @@ func (f *CachedFunc[A, T]) object(arg A) (Value[T], error) {
 	if err != nil {
 		return Value[T]{}, err
 	}
-	text, err := appendMember(nil, arg)
+	encoded, err := text.AppendMember(nil, arg)
 	if err != nil {
 		return Value[T]{}, fmt.Errorf("caches: Cached: the argument: %w; give CachedOptions a Key", err)
 	}
-	object := f.cache.Key(name, string(text))
+	object := f.cache.Key(name, string(encoded))
 	return object, object.err
 }
 

@@ -2,12 +2,13 @@ package caches
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"reflect"
+	"strconv"
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/text"
 )
 
 // Number is a constraint that permits the number types of a [CounterCache].
@@ -89,7 +90,7 @@ type unsignedText struct{ format }
 
 func (s unsignedText) Marshal(v any) ([]byte, error) {
 	if n := reflect.ValueOf(v); n.CanUint() && n.Uint() > math.MaxInt64 {
-		return nil, errInt64
+		return nil, text.ErrInt64
 	}
 	return s.format.Marshal(v)
 }
@@ -117,7 +118,7 @@ func (c Counter[N]) Decr(ctx context.Context, delta N) (N, error) {
 }
 
 func incr[N Number](ctx context.Context, q *query, delta N, sign int64) (N, error) {
-	step, float, err := stepOf(delta, sign)
+	step, float, err := text.Step(delta, sign)
 	if err != nil {
 		return 0, q.fail(err)
 	}
@@ -185,46 +186,19 @@ func (c Counter[N]) Swap(ctx context.Context, n N) (previous N, loaded bool, err
 // Pop removes the counter and returns its count, or [ErrMiss]. O(1), GETDEL.
 func (c Counter[N]) Pop(ctx context.Context) (N, error) { return c.value().Pop(ctx) }
 
-// stepOf returns the text of sign × delta, and reports whether it is a float. A
-// delta that is not a number is an error.
-func stepOf(delta any, sign int64) (text []byte, float bool, err error) {
-	switch v := reflect.ValueOf(delta); v.Kind() {
-	case reflect.Float32, reflect.Float64:
-		f := v.Float() * float64(sign)
-		if math.IsNaN(f) || math.IsInf(f, 0) {
-			return nil, true, fmt.Errorf("%w: %v cannot be added", ErrOverflow, f)
-		}
-		text, err = appendFloat(nil, f, v.Type().Bits())
-		return text, true, err
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		if sign < 0 && v.Int() == math.MinInt64 {
-			return nil, false, errInt64
-		}
-		return appendInt(nil, v.Int()*sign), false, nil
-	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
-		if v.Uint() > math.MaxInt64 {
-			return nil, false, errInt64
-		}
-		return appendInt(nil, int64(v.Uint())*sign), false, nil
-	}
-	return nil, false, fmt.Errorf("%w: a %T cannot be added", ErrNotNumber, delta)
-}
-
-var errInt64 = fmt.Errorf("%w: the server counts in int64", ErrOverflow)
-
 // parseNumber decodes the reply to an increment.
 func parseNumber[N any](r driver.Reply) (n N, err error) {
 	var buf [20]byte
-	text := buf[:0]
+	number := buf[:0]
 	if r.Kind() == driver.KindInt {
 		var i int64
 		i, err = r.Int()
-		text = appendInt(text, i)
+		number = strconv.AppendInt(number, i, 10)
 	} else {
-		text, err = present(r)
+		number, err = present(r)
 	}
 	if err != nil {
 		return n, err
 	}
-	return n, parseText(text, &n)
+	return n, text.Parse(number, &n)
 }

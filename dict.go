@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/text"
 )
 
 // A DictCache describes a type of dicts; [DictCache.Key] returns the dict at a
@@ -469,7 +470,7 @@ func (d Dict[K, V]) Incr(ctx context.Context, field K, delta V) (V, error) {
 		return zero, err
 	}
 	defer q.end()
-	step, float, err := stepOf(delta, 1)
+	step, float, err := text.Step(delta, 1)
 	if err != nil {
 		return zero, q.fail(err)
 	}

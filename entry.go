@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/corrupt"
 	"github.com/gocaches/caches/internal/near"
 )
 
@@ -371,7 +372,7 @@ func (s *subject) madeStamps(ctx context.Context, t *trip) ([]stamp, error) {
 			stamps[i] = t.fresh[i]
 		}
 		if stamps[i] == (stamp{}) {
-			return nil, corrupt(reason("a stamp that is none"))
+			return nil, corrupt.Value(corrupt.Reason("a stamp that is none"))
 		}
 		left, err := t.on(shard).Next().Int() // the reply to PERSIST is not a time
 		if err != nil {

@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/gocaches/caches/internal/corrupt"
 )
 
 // An envelope is an entry as [Cached] and [Value.Tagged] store it. Numbers are
@@ -73,12 +75,12 @@ func enveloped(data []byte) bool {
 
 // The errors of a decode.
 const (
-	errFormat = reason("an entry of another format")
-	errShort  = reason("an entry is cut short")
-	errOther  = reason("the entry of another key")
+	errFormat = corrupt.Reason("an entry of another format")
+	errShort  = corrupt.Reason("an entry is cut short")
+	errOther  = corrupt.Reason("the entry of another key")
 
 	// errEnveloped is the error of a plain read that finds an entry.
-	errEnveloped = reason("an entry of Cached or Tagged: read it by the function, or by Tagged with the same tags")
+	errEnveloped = corrupt.Reason("an entry of Cached or Tagged: read it by the function, or by Tagged with the same tags")
 )
 
 // openEnvelope decodes the envelope in data, for which enveloped returned true.

@@ -2,14 +2,13 @@ package caches
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/corrupt"
 	"github.com/gocaches/caches/internal/flight"
 )
 
@@ -81,17 +80,17 @@ var (
 
 	// ErrCorrupt reports a stored value that does not decode into the requested
 	// type.
-	ErrCorrupt = errors.New("caches: corrupt value")
+	ErrCorrupt = corrupt.Err
 
 	// ErrWrongType reports a key that holds a different Redis data type than the
 	// object needs.
 	ErrWrongType = errors.New("caches: key holds another data type")
 
 	// ErrNotNumber reports arithmetic on a value that is not a number.
-	ErrNotNumber = errors.New("caches: not a number")
+	ErrNotNumber = corrupt.ErrNotNumber
 
 	// ErrOverflow reports a number that the type or the server cannot hold.
-	ErrOverflow = errors.New("caches: number out of range")
+	ErrOverflow = corrupt.ErrOverflow
 
 	// ErrNoKey reports an operation on an object that was not returned by a Key
 	// method. A forgotten key must not become an entry that all callers share.
@@ -230,60 +229,6 @@ func classify(err error) error {
 // repeat arguments of the command.
 func begins(message string, texts ...string) bool {
 	return slices.ContainsFunc(texts, func(text string) bool { return strings.HasPrefix(message, text) })
-}
-
-func corrupt(err error) error {
-	if errors.Is(err, ErrTooLarge) {
-		return err
-	}
-	return &corruption{err}
-}
-
-// A corruption is ErrCorrupt with the decoder's error. Decoders may repeat the
-// value that they cannot read, and errors go to logs, where values must not be.
-// So Error shows only errors known not to contain it. [errors.As] finds all of
-// them.
-type corruption struct{ cause error }
-
-func (e *corruption) Error() string {
-	return ErrCorrupt.Error() + ": " + discreet(e.cause)
-}
-
-func (e *corruption) Unwrap() []error { return []error{ErrCorrupt, e.cause} }
-
-// A reason is an error text of this package that does not contain the value.
-type reason string
-
-func (r reason) Error() string { return string(r) }
-
-// discreet returns the text of a decoder's error, or another if that may
-// contain the value.
-func discreet(err error) string {
-	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return mistyped(wrong)
-	}
-	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
-		return syntax.Error() // shows at most one character
-	}
-	if ours, ok := errors.AsType[reason](err); ok {
-		return ours.Error()
-	}
-	for _, known := range []error{ErrNotNumber, ErrOverflow, io.EOF, io.ErrUnexpectedEOF} {
-		if errors.Is(err, known) {
-			return err.Error()
-		}
-	}
-	return fmt.Sprintf("the decoder's error, a %T, may repeat it and is not shown", err)
-}
-
-// mistyped returns the text of e without the number in it.
-func mistyped(e *json.UnmarshalTypeError) string {
-	kind, _, _ := strings.Cut(e.Value, " ") // of "number 4711"
-	text := fmt.Sprintf("json: a %s where a Go %v is wanted", kind, e.Type)
-	if e.Field != "" {
-		text += ", at " + e.Field
-	}
-	return text
 }
 
 // errNil reports a nil reply to a command that always has a value. It is not a

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
+
+	"github.com/gocaches/caches/internal/text"
 )
 
 const digits = "0123456789"
@@ -68,7 +71,7 @@ func appendPart(dst []byte, part any) ([]byte, error) {
 	case string:
 		return appendEscaped(dst, part), nil
 	case int:
-		return appendInt(dst, int64(part)), nil // the most common type, with nothing to escape
+		return strconv.AppendInt(dst, int64(part), 10), nil // the most common type, with nothing to escape
 	case RawKey:
 		return append(dst, part...), nil
 	case hashTag:
@@ -76,11 +79,11 @@ func appendPart(dst []byte, part any) ([]byte, error) {
 		return append(dst, '}'), err
 	}
 	var buf [64]byte
-	text, err := appendText(buf[:0], part)
+	encoded, err := text.Append(buf[:0], part)
 	if err != nil {
 		return nil, err
 	}
-	return appendEscaped(dst, string(text)), nil
+	return appendEscaped(dst, string(encoded)), nil
 }
 
 // appendEscaped appends s with '.', '%', '{', '}' and control bytes as %XX.

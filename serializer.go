@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/corrupt"
+	"github.com/gocaches/caches/internal/text"
 )
 
 // A Serializer turns values into bytes and back. It must be safe for concurrent
@@ -52,11 +54,11 @@ func (f format) String() string { return wordOf(f, "", "JSON", "Raw", "Gob") }
 func (f format) Marshal(v any) ([]byte, error) {
 	switch f {
 	case Raw:
-		text, err := appendText(nil, v)
+		encoded, err := text.Append(nil, v)
 		if err != nil {
 			return nil, fmt.Errorf("caches: the Raw serializer: %w; use caches.JSON for it", err)
 		}
-		return text, nil
+		return encoded, nil
 	case Gob:
 		if r := reflect.ValueOf(v); r.Kind() == reflect.Pointer && r.IsNil() {
 			return nil, fmt.Errorf("caches: the Gob serializer: a nil %T has no gob", v) // Encode would panic
@@ -72,7 +74,7 @@ func (f format) Marshal(v any) ([]byte, error) {
 func (f format) Unmarshal(data []byte, v any) error {
 	switch f {
 	case Raw:
-		return parseText(data, v)
+		return text.Parse(data, v)
 	case Gob:
 		return gob.NewDecoder(bytes.NewReader(data)).Decode(v)
 	}
@@ -175,7 +177,7 @@ func (c compressed) deflate(out io.Writer, data []byte) error {
 
 func (c compressed) Unmarshal(data []byte, v any) error {
 	if len(data) == 0 {
-		return reason("a compressed value has at least one byte")
+		return corrupt.Reason("a compressed value has at least one byte")
 	}
 	switch kind, data := data[0], data[1:]; kind {
 	case storedPlain:
@@ -190,7 +192,7 @@ func (c compressed) Unmarshal(data []byte, v any) error {
 		}
 		return c.inner.Unmarshal(plain, v)
 	}
-	return reason(fmt.Sprintf("the first byte is %#x: not a value of caches.Compressed", data[0]))
+	return corrupt.Reason(fmt.Sprintf("the first byte is %#x: not a value of caches.Compressed", data[0]))
 }
 
 // maxRatio is the maximum compression factor of DEFLATE, 258 bytes in two bits
@@ -203,14 +205,14 @@ const maxRatio = 1032
 func (c compressed) inflate(data []byte) ([]byte, error) {
 	size, n := binary.Uvarint(data)
 	if n <= 0 {
-		return nil, reason("a compressed value without its size")
+		return nil, corrupt.Reason("a compressed value without its size")
 	}
 	data = data[n:]
 	switch {
 	case size > uint64(max(c.maxSize, 0)):
 		return nil, c.tooLarge()
 	case size > uint64(len(data))*maxRatio:
-		return nil, reason("a compressed value is cut short")
+		return nil, corrupt.Reason("a compressed value is cut short")
 	}
 	rest := bytes.NewReader(data)
 	r := flate.NewReader(rest)
@@ -220,7 +222,7 @@ func (c compressed) inflate(data []byte) ([]byte, error) {
 	}
 	var more [1]byte
 	if n, err := io.ReadFull(r, more[:]); n > 0 || err != io.EOF || rest.Len() > 0 {
-		return nil, reason("a compressed value does not end where it says")
+		return nil, corrupt.Reason("a compressed value does not end where it says")
 	}
 	return plain, r.Close()
 }
@@ -257,7 +259,7 @@ func readValue[T any](s Serializer, data []byte) (T, error) {
 		if enveloped(data) {
 			err = errEnveloped
 		}
-		return zero, corrupt(err)
+		return zero, corrupt.Value(err)
 	}
 	return v, nil
 }

@@ -686,7 +686,7 @@ return redis.call('ZRANGE', KEYS[1], rank + 1, rank + ARGV[3], 'WITHSCORES')
 		cmd = "ZREVRANK"
 	}
 	rank, _ := tx.Call(cmd, keys[0], member).Int()
-	bounds := [][]byte{keys[0], appendInt(nil, rank+1), appendInt(nil, rank+count)}
+	bounds := [][]byte{keys[0], strconv.AppendInt(nil, rank+1, 10), strconv.AppendInt(nil, rank+count, 10)}
 	r := tx.Call("ZRANGE", append(append(bounds, rev...), []byte("WITHSCORES"))...)
 	passOn(reply, r)
 })

@@ -1,4 +1,10 @@
-package caches
+// Package text has the text forms of values.
+//
+// Scalars have one text form everywhere: in keys, as members of sets, as fields of
+// dicts, as counters and under the Raw serializer. It is canonical, because Redis
+// compares members by their bytes: equal values have equal text. Members that are
+// structs or arrays are JSON, which is canonical for the types that are accepted.
+package text
 
 import (
 	"encoding"
@@ -7,37 +13,34 @@ import (
 	"math"
 	"reflect"
 	"strconv"
+
+	"github.com/gocaches/caches/internal/corrupt"
 )
 
-// Scalars have one text form everywhere: in keys, as members of sets, as fields
-// of dicts, as counters and under the [Raw] serializer. It is canonical,
-// because Redis compares members by their bytes: equal values have equal text.
-func appendInt(dst []byte, i int64) []byte { return strconv.AppendInt(dst, i, 10) }
-
-// appendText appends the text of a scalar or an encoding.TextMarshaler.
-func appendText(dst []byte, v any) ([]byte, error) {
+// Append appends the text of a scalar or an encoding.TextMarshaler.
+func Append(dst []byte, v any) ([]byte, error) {
 	switch v := v.(type) { // the builtin types, without reflection
 	case string:
 		return append(dst, v...), nil
 	case []byte:
 		return append(dst, v...), nil
 	case int:
-		return appendInt(dst, int64(v)), nil
+		return strconv.AppendInt(dst, int64(v), 10), nil
 	case int64:
-		return appendInt(dst, v), nil
+		return strconv.AppendInt(dst, v, 10), nil
 	case uint64:
 		return strconv.AppendUint(dst, v, 10), nil
 	case bool:
 		return strconv.AppendBool(dst, v), nil
 	case float64:
-		return appendFloat(dst, v, 64)
+		return AppendFloat(dst, v, 64)
 	case encoding.TextMarshaler:
 		return appendMarshaled(dst, v)
 	}
 	return appendKind(dst, reflect.ValueOf(v))
 }
 
-// appendKind is appendText for named types, such as type UserID int64. It also
+// appendKind is Append for named types, such as type UserID int64. It also
 // uses a MarshalText with a pointer receiver, because UnmarshalText will read
 // the text.
 func appendKind(dst []byte, v reflect.Value) ([]byte, error) {
@@ -48,21 +51,21 @@ func appendKind(dst []byte, v reflect.Value) ([]byte, error) {
 	case reflect.String:
 		return append(dst, v.String()...), nil
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		return appendInt(dst, v.Int()), nil
+		return strconv.AppendInt(dst, v.Int(), 10), nil
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
 		return strconv.AppendUint(dst, v.Uint(), 10), nil
 	case reflect.Bool:
 		return strconv.AppendBool(dst, v.Bool()), nil
 	case reflect.Float32, reflect.Float64:
-		return appendFloat(dst, v.Float(), v.Type().Bits())
+		return AppendFloat(dst, v.Float(), v.Type().Bits())
 	case reflect.Slice:
 		if v.Type().Elem().Kind() == reflect.Uint8 {
 			return append(dst, v.Bytes()...), nil
 		}
 	case reflect.Invalid:
-		return nil, fmt.Errorf("nil is not a %s", scalars)
+		return nil, fmt.Errorf("nil is not a %s", Scalars)
 	}
-	return nil, fmt.Errorf("a %v is not a %s", v.Type(), scalars)
+	return nil, fmt.Errorf("a %v is not a %s", v.Type(), Scalars)
 }
 
 // addressed returns an addressable copy of v.
@@ -72,11 +75,12 @@ func addressed(v reflect.Value) reflect.Value {
 	return c
 }
 
-const scalars = "string, bytes, number, bool or encoding.TextMarshaler"
+// Scalars names the types of scalars in messages.
+const Scalars = "string, bytes, number, bool or encoding.TextMarshaler"
 
-// appendFloat rejects NaN, which is not equal to itself, and gives both zeros,
+// AppendFloat rejects NaN, which is not equal to itself, and gives both zeros,
 // which are equal, the same text.
-func appendFloat(dst []byte, f float64, bits int) ([]byte, error) {
+func AppendFloat(dst []byte, f float64, bits int) ([]byte, error) {
 	switch {
 	case math.IsNaN(f):
 		return nil, fmt.Errorf("NaN has no text: it equals nothing")
@@ -97,9 +101,9 @@ func appendMarshaled(dst []byte, v encoding.TextMarshaler) ([]byte, error) {
 	return append(dst, text...), nil
 }
 
-// parseText decodes the text of a scalar into dst, a pointer, and does not
+// Parse decodes the text of a scalar into dst, a pointer, and does not
 // retain text. Its errors do not show the text, which may be any user data.
-func parseText(text []byte, dst any) error {
+func Parse(text []byte, dst any) error {
 	switch dst := dst.(type) {
 	case *string:
 		*dst = string(text)
@@ -125,7 +129,7 @@ func parseText(text []byte, dst any) error {
 	return parseKind(text, reflect.ValueOf(dst).Elem())
 }
 
-// parseKind is parseText for named types and the less common builtin ones.
+// parseKind is Parse for named types and the less common builtin ones.
 func parseKind(text []byte, dst reflect.Value) error {
 	var err error
 	switch dst.Kind() {
@@ -146,7 +150,7 @@ func parseKind(text []byte, dst reflect.Value) error {
 	case reflect.Bool:
 		var b bool
 		if b, err = strconv.ParseBool(string(text)); err != nil {
-			return reason("the text is not a valid bool")
+			return corrupt.Reason("the text is not a valid bool")
 		}
 		dst.SetBool(b)
 	case reflect.Slice:
@@ -154,14 +158,14 @@ func parseKind(text []byte, dst reflect.Value) error {
 			dst.SetBytes(append([]byte{}, text...))
 			return nil
 		}
-		return reason(fmt.Sprintf("a %v is not a %s", dst.Type(), scalars))
+		return corrupt.Reason(fmt.Sprintf("a %v is not a %s", dst.Type(), Scalars))
 	default:
-		return reason(fmt.Sprintf("a %v is not a %s", dst.Type(), scalars))
+		return corrupt.Reason(fmt.Sprintf("a %v is not a %s", dst.Type(), Scalars))
 	}
 	return textError(err, dst.Type().String())
 }
 
-// parseFloat rejects NaN, as appendFloat does.
+// parseFloat rejects NaN, as AppendFloat does.
 func parseFloat(text []byte, bits int) (float64, error) {
 	f, err := strconv.ParseFloat(string(text), bits)
 	if math.IsNaN(f) {
@@ -186,9 +190,9 @@ func textError(err error, want string) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, strconv.ErrRange):
-		return fmt.Errorf("%w: the text is beyond %s", ErrOverflow, want)
+		return fmt.Errorf("%w: the text is beyond %s", corrupt.ErrOverflow, want)
 	}
-	return fmt.Errorf("%w: the text is not a valid %s", ErrNotNumber, want)
+	return fmt.Errorf("%w: the text is not a valid %s", corrupt.ErrNotNumber, want)
 }
 
 var textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
