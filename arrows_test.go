@@ -61,6 +61,7 @@ func TestArrows(t *testing.T) {
 	for part, may := range map[string][]string{ // of this module
 		"corrupt":  {driver, resp},
 		"flight":   nil,
+		"layout":   {driver, resp, module + "/internal/corrupt", module + "/internal/move"},
 		"move":     {driver, resp},
 		"near":     {driver, resp, snapshot},
 		"route":    nil,

@@ -267,11 +267,11 @@ func (f *CachedFunc[A, T]) miss(ctx context.Context, s *subject, arg A, seen fin
 // recall returns the result or the error of an entry, if the entry is valid.
 func (f *CachedFunc[A, T]) recall(seen found[T]) (v T, err error, ok bool) {
 	switch {
-	case seen.reason == MissExpired && (f.opts.Stale == 0 || seen.negative):
+	case seen.reason == MissExpired && (f.opts.Stale == 0 || seen.Negative):
 		return v, nil, false
 	case seen.reason != MissNone && seen.reason != MissExpired:
 		return v, nil, false
-	case !seen.negative:
+	case !seen.Negative:
 		return seen.value, nil, true
 	}
 	for _, known := range f.opts.Negative.Errors {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/layout"
 )
 
 // UnsafeClear removes all keys that match a pattern, on all shards at once, and
@@ -110,7 +111,7 @@ func (o *Options) clear(ctx context.Context, op string) (int, error) {
 		return 0, &OpError{Op: op, Err: err}
 	}
 	base := conn.front(o.Version) + o.Prefix
-	n, err := conn.UnsafeClear(ctx, globEscaper.Replace(base)+".*")
+	n, err := conn.UnsafeClear(ctx, layout.Glob(base)+".*")
 	if err == nil {
 		q := query{conn: conn, op: op, shard: conn.shardOf("", base), p: driver.NewPipeline(0)}
 		defer q.end()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gocaches/caches/driver"
 	"github.com/gocaches/caches/internal/corrupt"
+	"github.com/gocaches/caches/internal/layout"
 	"github.com/gocaches/caches/internal/near"
 )
 
@@ -35,8 +36,8 @@ func newSubject(ctx context.Context, o *Object, op string, tags []string) (*subj
 		return nil, &OpError{Op: op, Err: o.err}
 	case o.key == "":
 		return nil, &OpError{Op: op, Err: ErrNoKey}
-	case len(tags) > maxTags:
-		return nil, &OpError{Op: op, Key: o.key, Err: fmt.Errorf("%w: %d tags, and an entry carries %d at most", ErrTooLarge, len(tags), maxTags)}
+	case len(tags) > layout.MaxTags:
+		return nil, &OpError{Op: op, Key: o.key, Err: fmt.Errorf("%w: %d tags, and an entry carries %d at most", ErrTooLarge, len(tags), layout.MaxTags)}
 	}
 	conn, err := resolve(ctx, o.opts.conn, o.opts.Connection)
 	if err != nil {
@@ -83,9 +84,9 @@ func (s *subject) stamps() int { return 1 + len(s.tags) }
 
 func (s *subject) stampAt(i int) (front, key string, shard int) {
 	if i == 0 {
-		return s.front, namespaceFront + s.opts.Prefix, s.shard
+		return s.front, layout.NamespaceFront + s.opts.Prefix, s.shard
 	}
-	key = tagKey(s.tags[i-1])
+	key = layout.Tag(s.tags[i-1])
 	return s.conn.prefix, key, s.conn.shardOf(s.conn.prefix, key)
 }
 
@@ -95,8 +96,8 @@ type trip struct {
 	mode driver.Mode
 	ps   []*driver.Pipeline // by shard; nil for a shard that is not asked
 
-	fresh []stamp // proposed by makeStamps
-	errs  []error // of each shard, if one of several failed
+	fresh []layout.Stamp // proposed by makeStamps
+	errs  []error        // of each shard, if one of several failed
 }
 
 func newTrip(conn *Conn, mode driver.Mode) *trip {
@@ -138,15 +139,15 @@ func (t *trip) free() {
 // A finding is the outcome of a look at an entry. reason says why the entry is not
 // valid; MissNone means that it is. An entry with MissExpired still has a value.
 type finding struct {
-	envelope
+	layout.Entry
 	reason MissReason
 	tag    string // the tag that was invalidated
 	id     string // the first bytes of the stored data, empty if there is none
 	text   string // of the error, if the entry is negative
 	tags   []string
-	stamps []stamp // the current stamps; a missing one is zero
-	err    error   // of the decoder
-	near   bool    // from the near cache
+	stamps []layout.Stamp // the current stamps; a missing one is zero
+	err    error          // of the decoder
+	near   bool           // from the near cache
 }
 
 // A found is a finding with its value.
@@ -232,7 +233,7 @@ func (s *subject) ask(t *trip, front, key string, slide bool) {
 }
 
 // answer reads the replies to ask. data is a view.
-func (s *subject) answer(t *trip, slide bool) (data []byte, ok bool, stamps []stamp, err error) {
+func (s *subject) answer(t *trip, slide bool) (data []byte, ok bool, stamps []layout.Stamp, err error) {
 	if slide {
 		if data, ok, err = t.on(s.shard).Next().Bytes(); err != nil {
 			return nil, false, nil, err
@@ -252,26 +253,26 @@ func (s *subject) answer(t *trip, slide bool) (data []byte, ok bool, stamps []st
 			return nil, false, nil, err
 		}
 	}
-	stamps = make([]stamp, s.stamps())
+	stamps = make([]layout.Stamp, s.stamps())
 	for i := range stamps {
 		_, _, shard := s.stampAt(i)
 		text, _, err := elems[shard].Next().Bytes()
 		if err != nil {
 			return nil, false, nil, err
 		}
-		stamps[i] = stampOf(text)
+		stamps[i] = layout.StampOf(text)
 	}
 	return data, ok, stamps, nil
 }
 
 // judge decides whether the data stored at the key is valid, and decodes the value.
-func judge[T any](s *subject, data []byte, ok bool, stamps []stamp) (f found[T]) {
+func judge[T any](s *subject, data []byte, ok bool, stamps []layout.Stamp) (f found[T]) {
 	f.finding = s.judge(data, ok, stamps)
-	defer func() { f.payload = nil }() // a view, valid only until the trip is freed
-	if f.reason != MissNone && f.reason != MissExpired || f.negative {
+	defer func() { f.Payload = nil }() // a view, valid only until the trip is freed
+	if f.reason != MissNone && f.reason != MissExpired || f.Negative {
 		return f
 	}
-	v, err := readValue[T](s.opts.serializer(), f.payload)
+	v, err := readValue[T](s.opts.serializer(), f.Payload)
 	if err != nil {
 		f.reason, f.err = MissCorrupt, err
 		return f
@@ -280,43 +281,43 @@ func judge[T any](s *subject, data []byte, ok bool, stamps []stamp) (f found[T])
 	return f
 }
 
-func (s *subject) judge(data []byte, ok bool, stamps []stamp) (f finding) {
+func (s *subject) judge(data []byte, ok bool, stamps []layout.Stamp) (f finding) {
 	f.tags, f.stamps = s.tags, stamps
 	if !ok {
 		f.reason = MissAbsent
 		return f
 	}
-	f.id = string(data[:min(len(data), entryID)])
-	if !enveloped(data) {
-		f.payload = data
+	f.id = layout.ID(data)
+	if !layout.IsEntry(data) {
+		f.Payload = data
 		if len(s.tags) > 0 { // it has no stamps to validate it
 			f.reason = MissVersion
 		}
 		return f
 	}
-	if f.envelope, f.err = openEnvelope(s.front, s.key, data); f.err != nil {
-		if f.reason = MissCorrupt; f.err == errFormat {
+	if f.Entry, f.err = layout.Open(s.front, s.key, data); f.err != nil {
+		if f.reason = MissCorrupt; f.err == layout.ErrFormat {
 			f.reason = MissVersion
 		}
 		return f
 	}
-	if f.negative {
-		f.text = string(f.payload)
+	if f.Negative {
+		f.text = string(f.Payload)
 	}
-	f.reason, f.tag = s.vouch(f.envelope.stamps, stamps)
-	if f.reason == MissNone && (f.kept || f.negative) && f.ttl > 0 && time.Since(f.created) >= f.ttl {
+	f.reason, f.tag = s.vouch(f.Entry.Stamps, stamps)
+	if f.reason == MissNone && (f.Kept || f.Negative) && f.TTL > 0 && time.Since(f.Created) >= f.TTL {
 		f.reason = MissExpired
 	}
 	return f
 }
 
 // vouch compares the stamps of an entry with the current ones.
-func (s *subject) vouch(made, stand []stamp) (MissReason, string) {
-	if len(made) != len(stand) || made[0] != stand[0] || made[0] == (stamp{}) {
+func (s *subject) vouch(made, stand []layout.Stamp) (MissReason, string) {
+	if len(made) != len(stand) || made[0] != stand[0] || made[0] == (layout.Stamp{}) {
 		return MissVersion, ""
 	}
 	for i, tag := range s.tags {
-		if made[i+1] != stand[i+1] || made[i+1] == (stamp{}) {
+		if made[i+1] != stand[i+1] || made[i+1] == (layout.Stamp{}) {
 			return MissTag, tag
 		}
 	}
@@ -328,7 +329,7 @@ func (s *subject) vouch(made, stand []stamp) (MissReason, string) {
 func (s *subject) makeStamps(t *trip) {
 	for i := range s.stamps() {
 		front, key, shard := s.stampAt(i)
-		fresh := newStamp()
+		fresh := layout.NewStamp()
 		t.fresh = append(t.fresh, fresh)
 		p := t.on(shard).CmdKey("SET", front, key).Bytes(fresh[:]).String("NX").String("GET")
 		if s.ms == 0 { // the entry may live for ever
@@ -359,8 +360,8 @@ const slidingStamp = 24 * time.Hour
 
 // madeStamps reads the replies to makeStamps, in the same order, and lengthens the
 // lives that are too short. It returns all stamps, none of them zero.
-func (s *subject) madeStamps(ctx context.Context, t *trip) ([]stamp, error) {
-	stamps, short := make([]stamp, s.stamps()), []int(nil)
+func (s *subject) madeStamps(ctx context.Context, t *trip) ([]layout.Stamp, error) {
+	stamps, short := make([]layout.Stamp, s.stamps()), []int(nil)
 	defer func() { s.lengthen(ctx, short) }()
 	for i := range stamps {
 		_, _, shard := s.stampAt(i)
@@ -368,10 +369,10 @@ func (s *subject) madeStamps(ctx context.Context, t *trip) ([]stamp, error) {
 		if err != nil {
 			return nil, err
 		}
-		if stamps[i] = stampOf(old); !stood {
+		if stamps[i] = layout.StampOf(old); !stood {
 			stamps[i] = t.fresh[i]
 		}
-		if stamps[i] == (stamp{}) {
+		if stamps[i] == (layout.Stamp{}) {
 			return nil, corrupt.Value(corrupt.Reason("a stamp that is none"))
 		}
 		left, err := t.on(shard).Next().Int() // the reply to PERSIST is not a time
@@ -402,7 +403,7 @@ func (s *subject) lengthen(ctx context.Context, short []int) {
 }
 
 // takeStamps returns the current stamps, and creates missing ones.
-func (s *subject) takeStamps(ctx context.Context) ([]stamp, error) {
+func (s *subject) takeStamps(ctx context.Context) ([]layout.Stamp, error) {
 	for again := 0; ; again++ {
 		stamps, err := s.tryStamps(ctx)
 		if again == sendAgain || !unanswered(ctx, err) {
@@ -414,7 +415,7 @@ func (s *subject) takeStamps(ctx context.Context) ([]stamp, error) {
 // tryStamps sends once. A fresh stamp must not be sent twice: if entries were
 // stored under the first copy and then invalidated, the second would make them
 // valid again.
-func (s *subject) tryStamps(ctx context.Context) ([]stamp, error) {
+func (s *subject) tryStamps(ctx context.Context) ([]layout.Stamp, error) {
 	t := newTrip(s.conn, 0)
 	defer t.free()
 	s.makeStamps(t)
@@ -430,7 +431,7 @@ func (s *subject) unlink(ctx context.Context) error {
 	defer s.space().Drop(s.key)
 	p := driver.NewPipeline(driver.Repeatable)
 	defer p.Free()
-	p.CmdKey("UNLINK", s.front, s.key).Key(sideKey(s.front, s.key, leaseEnd))
+	p.CmdKey("UNLINK", s.front, s.key).Key(layout.Lease(s.front, s.key))
 	if err := s.conn.do(ctx, s.shard, p); err != nil {
 		return err
 	}
@@ -497,18 +498,18 @@ func (s *subject) want(m *mget) {
 	}
 }
 
-func (s *subject) got(m *mget) (data []byte, ok bool, stamps []stamp, err error) {
+func (s *subject) got(m *mget) (data []byte, ok bool, stamps []layout.Stamp, err error) {
 	if data, ok, err = m.got(s.shard, s.front+s.key); err != nil {
 		return nil, false, nil, err
 	}
-	stamps = make([]stamp, s.stamps())
+	stamps = make([]layout.Stamp, s.stamps())
 	for i := range stamps {
 		front, key, shard := s.stampAt(i)
 		text, _, err := m.got(shard, front+key)
 		if err != nil {
 			return nil, false, nil, err
 		}
-		stamps[i] = stampOf(text)
+		stamps[i] = layout.StampOf(text)
 	}
 	return data, ok, stamps, nil
 }
@@ -633,8 +634,8 @@ func (s *subject) nearFill() near.Fill {
 	f := s.space().Fill(s.shard, s.key)
 	f.DependOn(s.stamps(), func(i int) (topic, key string, shard int) {
 		front, key, shard := s.stampAt(i)
-		if topic = tagFront; i == 0 {
-			topic = namespaceFront
+		if topic = layout.TagFront; i == 0 {
+			topic = layout.NamespaceFront
 		}
 		return front + topic, front + key, shard
 	})
@@ -647,8 +648,8 @@ func nearKeepFound[T any](f *near.Fill, left time.Duration, seen found[T]) {
 	if seen.reason != MissNone || !f.Keeps() {
 		return
 	}
-	if seen.ttl > 0 {
-		left = min(left, seen.ttl-time.Since(seen.created))
+	if seen.TTL > 0 {
+		left = min(left, seen.TTL-time.Since(seen.Created))
 	}
 	seen.near = true
 	near.Keep(f, left, seen)

@@ -42,6 +42,59 @@ func TestFilesFormNoCircle(t *testing.T) {
 	}
 }
 
+// Names of the package that users do not see are those that a reader keeps in mind.
+// A noun with many of its own, and without the types of the package, is a package
+// under internal.
+func TestNamesAreFew(t *testing.T) {
+	const most = 300
+	files, _ := packageFiles(t, token.NewFileSet())
+	var names []string
+	note := func(id *ast.Ident) {
+		if !id.IsExported() && id.Name != "_" {
+			names = append(names, id.Name)
+		}
+	}
+	for _, file := range files {
+		for _, decl := range file.Decls {
+			switch decl := decl.(type) {
+			case *ast.FuncDecl:
+				if decl.Recv == nil {
+					note(decl.Name)
+				}
+			case *ast.GenDecl:
+				for _, spec := range decl.Specs {
+					switch spec := spec.(type) {
+					case *ast.TypeSpec:
+						note(spec.Name)
+					case *ast.ValueSpec:
+						for _, id := range spec.Names {
+							note(id)
+						}
+					}
+				}
+			}
+		}
+	}
+	assert.Contains(t, names, "query", "the names are found")
+	assert.LessOrEqual(t, len(names), most)
+}
+
+// packageFiles returns the files of the package, and their names.
+func packageFiles(t *testing.T, set *token.FileSet) (files []*ast.File, names []string) {
+	t.Helper()
+	all, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, name := range all {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(set, name, nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		files, names = append(files, file), append(names, name)
+	}
+	return files, names
+}
+
 // reaches reports whether from uses to, directly or over other files.
 func reaches(uses map[string]map[string]bool, from, to string) bool {
 	seen := map[string]bool{}
@@ -69,17 +122,10 @@ func fileUses(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	exports := packageExports(t)
 	set := token.NewFileSet()
-	names, err := filepath.Glob("*.go")
-	require.NoError(t, err)
-	var files []*ast.File
+	files, names := packageFiles(t, set)
 	uses := make(map[string]map[string]bool)
 	for _, name := range names {
-		if strings.HasSuffix(name, "_test.go") {
-			continue
-		}
-		file, err := parser.ParseFile(set, name, nil, parser.SkipObjectResolution)
-		require.NoError(t, err)
-		files, uses[name] = append(files, file), make(map[string]bool)
+		uses[name] = make(map[string]bool)
 	}
 	info := &types.Info{Uses: make(map[*ast.Ident]types.Object)}
 	config := types.Config{Importer: importer.ForCompiler(set, "gc", func(path string) (io.ReadCloser, error) {

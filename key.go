@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gocaches/caches/internal/layout"
 	"github.com/gocaches/caches/internal/text"
 )
 
@@ -69,7 +70,7 @@ func joinKey(dst []byte, prefix string, parts []any) ([]byte, error) {
 func appendPart(dst []byte, part any) ([]byte, error) {
 	switch part := part.(type) {
 	case string:
-		return appendEscaped(dst, part), nil
+		return layout.Escape(dst, part), nil
 	case int:
 		return strconv.AppendInt(dst, int64(part), 10), nil // the most common type, with nothing to escape
 	case RawKey:
@@ -83,21 +84,7 @@ func appendPart(dst []byte, part any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return appendEscaped(dst, string(encoded)), nil
-}
-
-// appendEscaped appends s with '.', '%', '{', '}' and control bytes as %XX.
-func appendEscaped(dst []byte, s string) []byte {
-	const hex = "0123456789ABCDEF"
-	from := 0
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c == '.', c == '%', c == '{', c == '}', c < ' ', c == 0x7f:
-			dst = append(append(dst, s[from:i]...), '%', hex[c>>4], hex[c&15])
-			from = i + 1
-		}
-	}
-	return append(dst, s[from:]...)
+	return layout.Escape(dst, string(encoded)), nil
 }
 
 // errEmptyKey is the error of a key without any text. Redis allows it, but all
@@ -115,34 +102,4 @@ func makeKey(prefix string, parts []any) (string, error) {
 		return "", errEmptyKey
 	}
 	return string(key), nil
-}
-
-// globEscaper escapes the pattern characters of SCAN's MATCH.
-var globEscaper = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`)
-
-// Prefixes and suffixes of this package's own keys. No part of a user's key
-// contains a bare percent sign.
-const (
-	tagFront       = "%tag."
-	namespaceFront = "%all."
-	leaseEnd       = "%lease"
-	wakeEnd        = "%wake."
-	moveEnd        = "%move"
-)
-
-// tagKey returns the key of a tag's stamp, without the connection's prefix. It
-// does not contain the version, because old and new programs share the data
-// that they cache.
-func tagKey(tag string) string {
-	return string(appendEscaped([]byte(tagFront), tag))
-}
-
-// sideKey returns a key in the slot of front+key, on every server that divides
-// keys by hash tags. It begins with front as well.
-func sideKey(front, key, end string) string {
-	full := front + key
-	if open := strings.IndexByte(full, '{'); open >= 0 && strings.IndexByte(full[open:], '}') > 1 {
-		return full + end
-	}
-	return front + "{" + full + "}" + end
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/layout"
 )
 
 // A lease is one computation's claim of an entry, over all processes. Its key holds
@@ -94,7 +95,7 @@ func claimLocally(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
 	entry := append([]byte{}, stored...)
 	left, _ := tx.Call("PTTL", keys[1]).Int()
 	token, life := "", int64(0)
-	if !there || string(args[2]) == claimAlone || string(entry[:min(len(entry), entryID)]) == string(args[3]) {
+	if !there || string(args[2]) == claimAlone || layout.ID(entry) == string(args[3]) {
 		lease, stands, _ := tx.Call("GET", keys[0]).Bytes()
 		token = tokenOf(lease)
 		paused := string(args[2]) == claimOrWait && strings.HasPrefix(token, pausePrefix)
@@ -233,7 +234,7 @@ func (s *subject) release(ctx context.Context, token string) {
 func tryClaim[T any](ctx context.Context, s *subject, token, lost, way, seen string, life time.Duration) (c claimed[T], err error) {
 	t := newTrip(s.conn, 0)
 	defer t.free()
-	t.on(s.shard).Script(claim, 2).Key(sideKey(s.front, s.key, leaseEnd)).Key(s.front, s.key).
+	t.on(s.shard).Script(claim, 2).Key(layout.Lease(s.front, s.key)).Key(s.front, s.key).
 		String(token).Int(life.Milliseconds()).String(way).String(seen).String(lost)
 	s.makeStamps(t)
 	if err := t.run(ctx); err != nil {
@@ -280,7 +281,7 @@ func claimFree[T any](ctx context.Context, s *subject, token string, life time.D
 	t := newTrip(s.conn, 0)
 	defer t.free()
 	p := t.on(s.shard)
-	p.CmdKey("SET", "", sideKey(s.front, s.key, leaseEnd)).String(token).String("PX").Int(life.Milliseconds()).String("NX")
+	p.CmdKey("SET", "", layout.Lease(s.front, s.key)).String(token).String("PX").Int(life.Milliseconds()).String("NX")
 	p.CmdKey("GET", s.front, s.key)
 	s.makeStamps(t)
 	if err := t.run(ctx); err != nil {
@@ -300,7 +301,7 @@ func claimFree[T any](ctx context.Context, s *subject, token string, life time.D
 	case set.Kind() == driver.KindNil:
 		return c, false, err
 	}
-	var stamps []stamp
+	var stamps []layout.Stamp
 	if err == nil {
 		stamps, err = s.madeStamps(ctx, t)
 	}
@@ -332,7 +333,7 @@ func (l *lease) wait(ctx context.Context) (word string, err error) {
 	defer context.AfterFunc(l.s.conn.open, cancel)()
 	p := driver.NewPipeline(driver.Own | driver.Repeatable)
 	defer p.Free()
-	list := sideKey(l.s.front, l.s.key, wakeEnd+l.token)
+	list := layout.Wake(l.s.front, l.s.key, l.token)
 	p.CmdKey("BLMOVE", "", list).Key(list).String("LEFT").String("RIGHT").Float(life.Seconds())
 	if err := l.s.conn.do(ctx, l.s.shard, p); err != nil {
 		return "", err
@@ -353,8 +354,8 @@ func (l *lease) end(ctx context.Context, what string, pause time.Duration, data 
 	if l.own {
 		own = "1"
 	}
-	p.Script(conclude, 3).Key(sideKey(l.s.front, l.s.key, leaseEnd)).Key(l.s.front, l.s.key).
-		Key(sideKey(l.s.front, l.s.key, wakeEnd+l.token)).String(l.token).String(what).String(own).
+	p.Script(conclude, 3).Key(layout.Lease(l.s.front, l.s.key)).Key(l.s.front, l.s.key).
+		Key(layout.Wake(l.s.front, l.s.key, l.token)).String(l.token).String(what).String(own).
 		Int(pause.Milliseconds()).Int(wakeLife.Milliseconds())
 	if what == keepEntry {
 		p.Bytes(data).Int(ms)
@@ -403,7 +404,7 @@ func (l *lease) prolong(ctx context.Context, life time.Duration) (held bool, err
 	defer cancel()
 	p := driver.NewPipeline(driver.Repeatable)
 	defer p.Free()
-	p.Script(prolong, 1).Key(sideKey(l.s.front, l.s.key, leaseEnd)).String(l.token).Int(life.Milliseconds())
+	p.Script(prolong, 1).Key(layout.Lease(l.s.front, l.s.key)).String(l.token).Int(life.Milliseconds())
 	if err := l.s.conn.do(ctx, l.s.shard, p); err != nil {
 		return false, err
 	}

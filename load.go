@@ -12,6 +12,7 @@ import (
 
 	"github.com/gocaches/caches/driver"
 	"github.com/gocaches/caches/internal/flight"
+	"github.com/gocaches/caches/internal/layout"
 	"github.com/gocaches/caches/internal/tally"
 )
 
@@ -36,7 +37,7 @@ type load[A comparable, T any] struct {
 // server.
 type fence struct {
 	token  string
-	stamps []stamp
+	stamps []layout.Stamp
 }
 
 // flightKey returns the key of the runs that compute the entry. The connection is
@@ -55,7 +56,7 @@ func (l *load[A, T]) holds(ctx context.Context) func(fence) bool {
 		}
 		t := newTrip(l.s.conn, driver.ReadOnly|driver.Master)
 		defer t.free()
-		l.s.ask(t, "", sideKey(l.s.front, l.s.key, leaseEnd), false)
+		l.s.ask(t, "", layout.Lease(l.s.front, l.s.key), false)
 		if err := t.run(ctx); err != nil {
 			if flight.Ended(ctx) { // the caller's context has ended: Do sees it
 				return true
@@ -170,7 +171,7 @@ func (l *load[A, T]) unfenced(ctx context.Context, call *flight.Run[T, fence]) (
 }
 
 // compute runs the function under a lease, then concludes the lease.
-func (l *load[A, T]) compute(ctx context.Context, call *flight.Run[T, fence], c *lease, stamps []stamp) (v T, err error) {
+func (l *load[A, T]) compute(ctx context.Context, call *flight.Run[T, fence], c *lease, stamps []layout.Stamp) (v T, err error) {
 	life := l.f.opts.lease()
 	if call != nil {
 		if err = call.Begin(fence{c.token, stamps}, life); err != nil {
@@ -203,7 +204,7 @@ func (l *load[A, T]) compute(ctx context.Context, call *flight.Run[T, fence], c 
 // conclude stores a result or releases the lease. A server that cannot store it
 // costs the next caller, not this one. A result that can never be stored is an
 // error of the program.
-func (l *load[A, T]) conclude(ctx context.Context, c *lease, stamps []stamp, v T, err error, took time.Duration) (T, error) {
+func (l *load[A, T]) conclude(ctx context.Context, c *lease, stamps []layout.Stamp, v T, err error, took time.Duration) (T, error) {
 	what, data, ms, wrong := l.verdict(ctx, stamps, v, err, took)
 	var pause time.Duration
 	if l.ahead && what == leaveEntry {
@@ -226,11 +227,11 @@ func (l *load[A, T]) conclude(ctx context.Context, c *lease, stamps []stamp, v T
 // verdict returns the mode in which the lease ends and, for keepEntry, the entry
 // and its life in milliseconds. wrong is the error of a result that does not
 // serialize.
-func (l *load[A, T]) verdict(ctx context.Context, stamps []stamp, v T, err error, took time.Duration) (what string, data []byte, ms int64, wrong error) {
-	e := envelope{created: time.Now(), cost: took, stamps: stamps}
+func (l *load[A, T]) verdict(ctx context.Context, stamps []layout.Stamp, v T, err error, took time.Duration) (what string, data []byte, ms int64, wrong error) {
+	e := layout.Entry{Created: time.Now(), Cost: took, Stamps: stamps}
 	switch {
 	case err != nil && l.f.known(err) != nil:
-		e.negative = true
+		e.Negative = true
 		data = []byte(l.f.known(err).Error())
 	case err != nil && ctx.Err() != nil:
 		return cedeEntry, nil, 0, nil
@@ -246,25 +247,25 @@ func (l *load[A, T]) verdict(ctx context.Context, stamps []stamp, v T, err error
 		}
 	}
 	ms = l.f.life(&e, l.s)
-	return keepEntry, e.append(nil, l.s.front, l.s.key, data), ms, nil
+	return keepEntry, e.Append(nil, l.s.front, l.s.key, data), ms, nil
 }
 
 // life sets the time for which an entry is fresh, and returns the time for which it
 // is stored, in milliseconds; 0 means for ever.
-func (f *CachedFunc[A, T]) life(e *envelope, s *subject) int64 {
+func (f *CachedFunc[A, T]) life(e *layout.Entry, s *subject) int64 {
 	ms := s.ms
-	if e.negative {
+	if e.Negative {
 		if negative := max(f.opts.Negative.TTL.Milliseconds(), 1); ms == 0 || negative < ms {
 			ms = negative
 		}
 	}
-	if s.slide && !e.negative || ms == 0 {
+	if s.slide && !e.Negative || ms == 0 {
 		return ms
 	}
 	ms = max(ms-int64(f.opts.Jitter*rand.Float64()*float64(ms)), 1)
-	e.ttl = time.Duration(ms) * time.Millisecond
-	if s.extra > 0 && !e.negative {
-		e.kept = true
+	e.TTL = time.Duration(ms) * time.Millisecond
+	if s.extra > 0 && !e.Negative {
+		e.Kept = true
 		ms += s.extra.Milliseconds()
 	}
 	return ms
@@ -339,11 +340,11 @@ func (f *CachedFunc[A, T]) lookAhead(ctx context.Context, s *subject, arg A, see
 	switch {
 	case seen.reason == MissExpired:
 		result = LookupStale
-	case seen.negative || seen.ttl == 0 || f.opts.Early <= 0:
+	case seen.Negative || seen.TTL == 0 || f.opts.Early <= 0:
 		return result
 	default:
-		gap, reason = early(seen.cost, f.opts.Early, rand.Float64()), MissEarly
-		if gap < seen.ttl-time.Since(seen.created) {
+		gap, reason = early(seen.Cost, f.opts.Early, rand.Float64()), MissEarly
+		if gap < seen.TTL-time.Since(seen.Created) {
 			return result
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/layout"
 	"github.com/gocaches/caches/internal/near"
 	"github.com/gocaches/caches/internal/tally"
 )
@@ -132,7 +133,7 @@ func DeleteMany[K comparable, T any](ctx context.Context, c Cache[T], keys []K) 
 		for part := range slices.Chunk(group, chunk) { // their leases; see Delete
 			p.Cmd("UNLINK")
 			for _, i := range part {
-				p.Key(sideKey(m.front, m.keys[i], leaseEnd))
+				p.Key(layout.Lease(m.front, m.keys[i]))
 			}
 		}
 		return nil

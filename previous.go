@@ -1,14 +1,13 @@
 package caches
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/layout"
 	"github.com/gocaches/caches/internal/move"
 )
 
@@ -49,7 +48,7 @@ func newPreviousRing(all []previousShard, current shards, prefix string, o ConnO
 	}
 	config := move.Config{
 		Previous: on(ring.shards), Current: on(current), Shards: len(current), Same: same,
-		Layout: layout{prefix}, Unanswered: unanswered,
+		Layout: layout.Moving{Prefix: prefix}, Unanswered: unanswered,
 	}
 	if len(all) > 1 {
 		r := o.PreviousRouter
@@ -79,49 +78,4 @@ func (r *previousRing) forget(ctx context.Context, key string) error {
 		return nil
 	}
 	return r.shards.every(func(i int) error { return r.shards[i].unlink(ctx, key) })
-}
-
-// A layout is the layout of keys and entries of a connection, for package move.
-type layout struct {
-	prefix string // with its dot, or empty
-}
-
-func (layout) Kind(key []byte) move.Kind {
-	switch {
-	case bytes.IndexByte(key, '%') < 0:
-		return move.Plain
-	case bytes.Contains(key, []byte(namespaceFront)):
-		return move.Namespace
-	case bytes.HasSuffix(key, []byte(leaseEnd)), bytes.Contains(key, []byte(wakeEnd)), bytes.HasSuffix(key, []byte(moveEnd)):
-		return move.Side
-	}
-	return move.Plain
-}
-
-func (l layout) TokenKey(key string) string {
-	front := l.prefix
-	own, ok := strings.CutPrefix(key, front)
-	if !ok {
-		front = ""
-	}
-	return sideKey(front, own, moveEnd)
-}
-
-func (layout) NewStamp() []byte {
-	s := newStamp()
-	return s[:]
-}
-
-// Restamp replaces the first stamp of an entry, which is that of its namespace.
-func (layout) Restamp(data, previous, current []byte) []byte {
-	was, is := stampOf(previous), stampOf(current)
-	if !enveloped(data) || was == (stamp{}) || is == (stamp{}) {
-		return nil
-	}
-	stamps := data[envelopeHead:]
-	if binary.BigEndian.Uint16(data[44:]) == 0 || len(stamps) < len(was) || stampOf(stamps[:len(was)]) != was {
-		return nil
-	}
-	copy(stamps, is[:])
-	return data
 }

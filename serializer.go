@@ -13,6 +13,7 @@ import (
 
 	"github.com/gocaches/caches/driver"
 	"github.com/gocaches/caches/internal/corrupt"
+	"github.com/gocaches/caches/internal/layout"
 	"github.com/gocaches/caches/internal/text"
 )
 
@@ -256,8 +257,8 @@ func readValue[T any](s Serializer, data []byte) (T, error) {
 	var v T
 	if err := s.Unmarshal(data, &v); err != nil {
 		var zero T // v may be partly filled
-		if enveloped(data) {
-			err = errEnveloped
+		if layout.IsEntry(data) {
+			err = corrupt.Reason("an entry of Cached or Tagged: read it by the function, or by Tagged with the same tags")
 		}
 		return zero, corrupt.Value(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/layout"
 )
 
 // sortedTags returns tags sorted, without duplicates.
@@ -41,7 +42,7 @@ func InvalidateTags(ctx context.Context, tags ...string) error {
 func (c *Conn) InvalidateTags(ctx context.Context, tags ...string) error {
 	keys := make([]string, len(tags))
 	for i, tag := range tags {
-		keys[i] = tagKey(tag)
+		keys[i] = layout.Tag(tag)
 	}
 	begun, groups := time.Now(), c.group(c.prefix, keys)
 	errs := eachShard(ctx, c, driver.Repeatable, groups, func(p *driver.Pipeline, group []int) error {
@@ -89,7 +90,7 @@ func (o *Options) invalidateAll(ctx context.Context, op string, fn *observer) er
 		return &OpError{Op: op, Err: err}
 	}
 	begun, front := time.Now(), conn.front(o.Version)
-	key := namespaceFront + o.Prefix
+	key := layout.NamespaceFront + o.Prefix
 	if err = conn.previous.forget(ctx, front+key); err == nil {
 		err = conn.shards.every(func(shard int) error {
 			defer conn.near.Changed(shard, front+key)
@@ -97,7 +98,7 @@ func (o *Options) invalidateAll(ctx context.Context, op string, fn *observer) er
 		})
 	}
 	if err != nil {
-		err = &OpError{Op: op, Key: front + namespaceFront + o.Prefix, Err: classify(err)}
+		err = &OpError{Op: op, Key: front + layout.NamespaceFront + o.Prefix, Err: classify(err)}
 	}
 	conn.witness(o, fn).invalidation(ctx, &CallInfo{Op: op, Elapsed: time.Since(begun), Err: err})
 	return err
@@ -169,10 +170,10 @@ func (t Tagged[T]) set(ctx context.Context, s *subject, v T) error {
 		return err
 	}
 	defer s.space().Drop(s.key)
-	e := envelope{created: time.Now(), ttl: time.Duration(s.ms) * time.Millisecond, stamps: stamps}
+	e := layout.Entry{Created: time.Now(), TTL: time.Duration(s.ms) * time.Millisecond, Stamps: stamps}
 	p := driver.NewPipeline(0)
 	defer p.Free()
-	p.CmdKey("SET", s.front, s.key).Bytes(e.append(nil, s.front, s.key, payload))
+	p.CmdKey("SET", s.front, s.key).Bytes(e.Append(nil, s.front, s.key, payload))
 	if s.ms > 0 {
 		p.String("PX").Int(s.ms)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/layout"
 )
 
 // A Cache describes a type of cached values. Its fields say where the values
@@ -277,7 +278,7 @@ func (v Value[T]) Delete(ctx context.Context) error {
 		return err
 	}
 	defer q.end()
-	q.cmd("UNLINK").Key(sideKey(q.front, q.key, leaseEnd))
+	q.cmd("UNLINK").Key(layout.Lease(q.front, q.key))
 	_, err := q.int(ctx)
 	return err
 }
