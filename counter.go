@@ -123,11 +123,10 @@ func incr[N Number](ctx context.Context, q *query, delta N, sign int64) (N, erro
 		return 0, q.fail(err)
 	}
 	if float {
-		q.write("INCRBYFLOAT", 1).Bytes(step)
+		q.write("INCRBYFLOAT").Bytes(step)
 	} else {
-		q.write("INCRBY", 1).Bytes(step)
+		q.write("INCRBY").Bytes(step)
 	}
-	q.expire()
 	if err := q.run(ctx); err != nil {
 		return 0, err
 	}

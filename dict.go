@@ -74,10 +74,9 @@ func (d Dict[K, V]) Get(ctx context.Context, field K) (V, error) {
 		return zero, err
 	}
 	defer q.end()
-	if err := writeMember(q.read("HGET", 1), field); err != nil {
+	if err := writeMember(q.read("HGET"), field); err != nil {
 		return zero, q.fail(err)
 	}
-	q.slid()
 	if err := q.run(ctx); err != nil {
 		return zero, err
 	}
@@ -101,10 +100,9 @@ func (d Dict[K, V]) GetMany(ctx context.Context, fields ...K) (map[K]V, error) {
 		return nil, err
 	}
 	defer q.end()
-	if err := writeMembers(q.read("HMGET", len(fields)), fields); err != nil {
+	if err := writeMembers(q.readMany(hashType, "HMGET", len(fields)), fields); err != nil {
 		return nil, q.fail(err)
 	}
-	q.slid()
 	if err := q.run(ctx); err != nil {
 		return nil, err
 	}
@@ -146,13 +144,12 @@ func (d Dict[K, V]) Set(ctx context.Context, field K, value V) error {
 	if err := d.hset(&q, field, value); err != nil {
 		return q.fail(err)
 	}
-	q.expire()
 	_, err = q.int(ctx)
 	return err
 }
 
 func (d Dict[K, V]) hset(q *query, field K, value V) error {
-	p := q.write("HSET", 2)
+	p := q.write("HSET")
 	if err := writeMember(p, field); err != nil {
 		return err
 	}
@@ -171,7 +168,7 @@ func (d Dict[K, V]) Update(ctx context.Context, items map[K]V) error {
 		return err
 	}
 	defer q.end()
-	p := q.write("HSET", 2*len(items))
+	p := q.writeMany(hashType, "HSET", 2*len(items))
 	for field, value := range items {
 		if err = writeMember(p, field); err == nil {
 			err = writeValue(p, d.opts.serializer(), value)
@@ -180,7 +177,6 @@ func (d Dict[K, V]) Update(ctx context.Context, items map[K]V) error {
 			return q.fail(err)
 		}
 	}
-	q.expire()
 	_, err = q.int(ctx)
 	return err
 }
@@ -280,10 +276,9 @@ func (d Dict[K, V]) Contains(ctx context.Context, field K) (bool, error) {
 		return false, err
 	}
 	defer q.end()
-	if err := writeMember(q.read("HEXISTS", 1), field); err != nil {
+	if err := writeMember(q.read("HEXISTS"), field); err != nil {
 		return false, q.fail(err)
 	}
-	q.slid()
 	n, err := q.int(ctx)
 	return n == 1, err
 }
@@ -406,8 +401,7 @@ func (d Dict[K, V]) Copy(ctx context.Context) (map[K]V, error) {
 	}
 	defer q.end()
 	fill := q.nearFill(&d.Object)
-	q.read("HGETALL", 0)
-	q.slid()
+	q.read("HGETALL")
 	fill.Ask(q.p)
 	if err := q.run(ctx); err != nil {
 		return nil, err
@@ -481,12 +475,11 @@ func (d Dict[K, V]) Incr(ctx context.Context, field K, delta V) (V, error) {
 	if float {
 		name = "HINCRBYFLOAT"
 	}
-	p := q.write(name, 2)
+	p := q.write(name)
 	if err := writeMember(p, field); err != nil {
 		return zero, q.fail(err)
 	}
 	p.Bytes(step)
-	q.expire()
 	if err := q.run(ctx); err != nil {
 		return zero, err
 	}

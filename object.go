@@ -35,8 +35,7 @@ func readAll[T any](ctx context.Context, o Object, op, cmd string, read func(dri
 		return nil, err
 	}
 	defer q.end()
-	q.read(cmd, 0)
-	q.slid()
+	q.read(cmd)
 	if err := q.run(ctx); err != nil {
 		return nil, err
 	}
@@ -292,9 +291,9 @@ type query struct {
 	slide bool  // reads restart it
 	fixed bool  // writes keep it (FromCreation)
 
-	scripted bool // the expiry is in the command's script
-	p        *driver.Pipeline
-	near     *near.Space // must drop the key, which is written; nil if not kept near
+	p     *driver.Pipeline
+	large dataType    // of a command whose expiry run appends; empty for others
+	near  *near.Space // must drop the key, which is written; nil if not kept near
 
 	// For the counters and hooks at the end.
 	tally  *tally.Tally
@@ -397,16 +396,11 @@ return reply
 	tx.Call("PEXPIRE", expire...)
 })
 
-// write begins a command that may create the key, followed by up to args
-// arguments. With a TTL, the command and its expiry are one step, so that no
-// crash between two commands leaves a key without expiry. The caller must call
-// expire after the arguments.
-func (q *query) write(name string, args int) *driver.Pipeline {
-	switch {
-	case q.ms == 0:
-		return q.cmd(name)
-	case args > maxScripted:
-		q.p.Reset(driver.Atomic)
+// write begins a command with a few arguments that may create the key. With a TTL,
+// the command and its expiry are one step, so that no crash between two commands
+// leaves a key without expiry.
+func (q *query) write(name string) *driver.Pipeline {
+	if q.ms == 0 {
 		return q.cmd(name)
 	}
 	q.timed(name)
@@ -416,49 +410,55 @@ func (q *query) write(name string, args int) *driver.Pipeline {
 	return q.p.String("")
 }
 
-// read begins a command that reads and, under SlideOnRead, restarts the TTL.
-// The caller must call slid after the arguments.
-func (q *query) read(name string, args int) *driver.Pipeline {
-	if !q.slide || args > maxScripted {
+// writeMany is write for a command with args arguments, on a key of type t.
+func (q *query) writeMany(t dataType, name string, args int) *driver.Pipeline {
+	if q.ms == 0 || args <= maxScripted {
+		return q.write(name)
+	}
+	q.large = t
+	q.p.Reset(driver.Atomic)
+	return q.cmd(name)
+}
+
+// read begins a command with a few arguments that reads and, under SlideOnRead,
+// restarts the TTL.
+func (q *query) read(name string) *driver.Pipeline {
+	if !q.slide {
 		return q.cmd(name)
 	}
 	return q.timed(name).String("")
 }
 
+// readMany is read for a command with args arguments, on a key of type t.
+func (q *query) readMany(t dataType, name string, args int) *driver.Pipeline {
+	if !q.slide || args <= maxScripted {
+		return q.read(name)
+	}
+	q.large = t
+	return q.cmd(name)
+}
+
 func (q *query) timed(name string) *driver.Pipeline {
-	q.scripted = true
 	return q.p.Script(withExpiry, 1).Key(q.front, q.key).String(name).Int(q.ms)
 }
 
-// expire appends the expiry after a write that may create the key, unless the
-// script of the write sets it.
+// A dataType is the name of a Redis type of collections.
+type dataType string
+
+const (
+	hashType      dataType = "hash"
+	setType       dataType = "set"
+	sortedSetType dataType = "zset"
+)
+
+// expire appends the expiry after a command with more arguments than a script
+// takes. Such a command can fail only because the key holds another type. It has
+// no effect on a missing key.
 func (q *query) expire() {
-	if q.ms == 0 || q.scripted {
-		return
-	}
-	q.expireOwn()
+	q.p.Script(expireType, 1).Key(q.front, q.key).String(string(q.large)).Int(q.ms)
 	if q.fixed {
 		q.p.String("NX")
 	}
-}
-
-// expireOwn appends the expiry after a command with more arguments than a
-// script takes. Such a command can fail only because the key holds another
-// type.
-func (q *query) expireOwn() {
-	q.p.Script(expireType, 1).Key(q.front, q.key).String(typeOf(q.p.Name(0))).Int(q.ms)
-}
-
-// typeOf returns the data type of a collection's command, from the first letter
-// of its name.
-func typeOf(command string) string {
-	switch command[0] {
-	case 'H':
-		return "hash"
-	case 'S':
-		return "set"
-	}
-	return "zset"
 }
 
 // expireType is PEXPIRE for a key of one type. ARGV: the type, milliseconds, NX
@@ -474,14 +474,6 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 	}
 	passOn(reply, tx.Call("PEXPIRE", append([][]byte{keys[0]}, args[1:]...)...))
 })
-
-// slid appends the expiry after a read, if reads restart the TTL. It has no
-// effect on a missing key.
-func (q *query) slid() {
-	if q.slide && !q.scripted {
-		q.expireOwn()
-	}
-}
 
 // passOn makes the reply of a command within a script the reply of the script.
 func passOn(to *driver.Replies, r driver.Reply) {
@@ -518,8 +510,11 @@ func replyError(reply *driver.Replies, err error) {
 	reply.Error("ERR " + err.Error())
 }
 
-// run sends the commands.
+// run sends the commands, and the expiry that a large one has left.
 func (q *query) run(ctx context.Context) error {
+	if q.large != "" {
+		q.expire()
+	}
 	if err := q.conn.do(ctx, q.shard, q.p); err != nil {
 		return q.fail(err)
 	}
@@ -587,8 +582,7 @@ func (o Object) scanPage(ctx context.Context, op, cmd string, cursor []byte, vis
 		return nil, false, err
 	}
 	defer q.end()
-	q.read(cmd, 3).Bytes(cursor).String("COUNT").Int(pageSize)
-	q.slid()
+	q.read(cmd).Bytes(cursor).String("COUNT").Int(pageSize)
 	if err := q.run(ctx); err != nil {
 		return nil, false, err
 	}

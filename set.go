@@ -80,10 +80,9 @@ func (s Set[T]) Add(ctx context.Context, members ...T) (added int, err error) {
 		return 0, err
 	}
 	defer q.end()
-	if err := writeMembers(q.write("SADD", len(members)), members); err != nil {
+	if err := writeMembers(q.writeMany(setType, "SADD", len(members)), members); err != nil {
 		return 0, q.fail(err)
 	}
-	q.expire()
 	n, err := q.int(ctx)
 	return int(n), err
 }
@@ -106,10 +105,9 @@ func (s Set[T]) Contains(ctx context.Context, member T) (bool, error) {
 		return false, err
 	}
 	defer q.end()
-	if err := writeMember(q.read("SISMEMBER", 1), member); err != nil {
+	if err := writeMember(q.read("SISMEMBER"), member); err != nil {
 		return false, q.fail(err)
 	}
-	q.slid()
 	n, err := q.int(ctx)
 	return n == 1, err
 }
@@ -125,10 +123,9 @@ func (s Set[T]) ContainsMany(ctx context.Context, members ...T) (map[T]struct{},
 		return nil, err
 	}
 	defer q.end()
-	if err := writeMembers(q.read("SMISMEMBER", len(members)), members); err != nil {
+	if err := writeMembers(q.readMany(setType, "SMISMEMBER", len(members)), members); err != nil {
 		return nil, q.fail(err)
 	}
-	q.slid()
 	if err := q.run(ctx); err != nil {
 		return nil, err
 	}
@@ -196,8 +193,7 @@ func (s Set[T]) Random(ctx context.Context) (T, error) {
 		return zero, err
 	}
 	defer q.end()
-	q.read("SRANDMEMBER", 0)
-	q.slid()
+	q.read("SRANDMEMBER")
 	return readOne[T](ctx, &q)
 }
 
@@ -232,8 +228,7 @@ func (s Set[T]) Copy(ctx context.Context) (map[T]struct{}, error) {
 	}
 	defer q.end()
 	fill := q.nearFill(&s.Object)
-	q.read("SMEMBERS", 0)
-	q.slid()
+	q.read("SMEMBERS")
 	fill.Ask(q.p)
 	all, err := runMembers[T](ctx, &q)
 	if err == nil {

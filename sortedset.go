@@ -130,7 +130,7 @@ func (s SortedSet[T]) zadd(ctx context.Context, op string, items []Scored[T], fl
 		return 0, err
 	}
 	defer q.end()
-	p := q.write("ZADD", 5+2*len(items))
+	p := q.writeMany(sortedSetType, "ZADD", 5+2*len(items))
 	if flags != nil {
 		if err := flags(p); err != nil {
 			return 0, q.fail(err)
@@ -144,7 +144,6 @@ func (s SortedSet[T]) zadd(ctx context.Context, op string, items []Scored[T], fl
 			return 0, q.fail(err)
 		}
 	}
-	q.expire()
 	n, err := q.int(ctx)
 	return int(n), err
 }
@@ -166,14 +165,13 @@ func (s SortedSet[T]) Incr(ctx context.Context, member T, delta float64) (float6
 		return 0, err
 	}
 	defer q.end()
-	p := q.write("ZINCRBY", 2)
+	p := q.write("ZINCRBY")
 	if err = writeScore(p, delta); err == nil {
 		err = writeMember(p, member)
 	}
 	if err != nil {
 		return 0, q.fail(err)
 	}
-	q.expire()
 	return q.score(ctx)
 }
 
@@ -205,10 +203,9 @@ func (s SortedSet[T]) Score(ctx context.Context, member T) (float64, error) {
 		return 0, err
 	}
 	defer q.end()
-	if err := writeMember(q.read("ZSCORE", 1), member); err != nil {
+	if err := writeMember(q.read("ZSCORE"), member); err != nil {
 		return 0, q.fail(err)
 	}
-	q.slid()
 	q.looks = true
 	return q.score(ctx)
 }
@@ -240,10 +237,9 @@ func (s SortedSet[T]) rank(ctx context.Context, op, cmd string, member T) (int, 
 		return 0, err
 	}
 	defer q.end()
-	if err := writeMember(q.read(cmd, 1), member); err != nil {
+	if err := writeMember(q.read(cmd), member); err != nil {
 		return 0, q.fail(err)
 	}
-	q.slid()
 	q.looks = true
 	if err := q.run(ctx); err != nil {
 		return 0, err
@@ -272,10 +268,9 @@ func (s SortedSet[T]) Count(ctx context.Context, min, max float64) (int, error) 
 		return 0, err
 	}
 	defer q.end()
-	if err := writeScores(q.read("ZCOUNT", 2), min, max); err != nil {
+	if err := writeScores(q.read("ZCOUNT"), min, max); err != nil {
 		return 0, q.fail(err)
 	}
-	q.slid()
 	n, err := q.int(ctx)
 	return int(n), err
 }
@@ -334,12 +329,11 @@ func (s SortedSet[T]) zrange(ctx context.Context, op string, bounds func(*driver
 		return nil, err
 	}
 	defer q.end()
-	p := q.read("ZRANGE", 5)
+	p := q.read("ZRANGE")
 	if err := bounds(p); err != nil {
 		return nil, q.fail(err)
 	}
 	p.String("WITHSCORES")
-	q.slid()
 	return runScored[T](ctx, &q)
 }
 
@@ -601,7 +595,7 @@ func (s SortedSet[T]) page(ctx context.Context, w zwalk, at *place, n int) ([]Sc
 	}
 	defer q.end()
 	if at == nil {
-		p := q.read("ZRANGE", 4).Int(int64(w.offset)).Int(int64(w.offset) + int64(n) - 1)
+		p := q.read("ZRANGE").Int(int64(w.offset)).Int(int64(w.offset) + int64(n) - 1)
 		w.write(p)
 		p.String("WITHSCORES")
 	} else {

@@ -233,7 +233,7 @@ func appendSet[T any](q *query, s Serializer, v T, flags ...string) error {
 	keeps := q.fixed && !creates(flags)
 	var set *driver.Pipeline
 	if keeps {
-		set = q.write("SET", 0)
+		set = q.write("SET")
 	} else {
 		set = q.cmd("SET")
 	}
