@@ -3,7 +3,6 @@ package caches
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 
 	"github.com/gocaches/caches/driver"
@@ -100,25 +99,22 @@ func turnPage(p, next *driver.Pipeline, pattern string) (removed int, err error)
 // clear removes every object under the prefix on all shards, and the object
 // whose key is the prefix itself. It implements the Clear method of every type.
 func (o *Options) clear(ctx context.Context, op string) (int, error) {
-	if o.err != nil {
-		return 0, &OpError{Op: op, Err: o.err}
+	q := query{target: target{op: op}}
+	if o.err == nil && o.Prefix == "" {
+		return 0, q.fail(errors.New("caches: a type without a Prefix has no objects of its own to clear: use Conn.UnsafeClear"))
 	}
-	if o.Prefix == "" {
-		return 0, &OpError{Op: op, Err: fmt.Errorf("caches: a type without a Prefix has no objects of its own to clear: use Conn.UnsafeClear")}
+	if err := q.aimAt(ctx, o, op); err != nil {
+		return 0, err
 	}
-	conn, err := resolve(ctx, o.conn, o.Connection)
+	q.key = o.Prefix
+	q.shard = q.conn.shardOf(q.front, q.key)
+	n, err := q.conn.UnsafeClear(ctx, layout.Glob(q.front+q.key)+".*")
 	if err != nil {
-		return 0, &OpError{Op: op, Err: err}
+		return n, q.fail(err)
 	}
-	base := conn.front(o.Version) + o.Prefix
-	n, err := conn.UnsafeClear(ctx, layout.Glob(base)+".*")
-	if err == nil {
-		q := query{conn: conn, op: op, shard: conn.shardOf("", base), p: driver.NewPipeline(0)}
-		defer q.end()
-		q.p.Cmd("UNLINK").Key(base)
-		var one int64
-		one, err = q.int(ctx)
-		return n + int(one), err
-	}
-	return n, &OpError{Op: op, Key: base, Err: err}
+	q.p = driver.NewPipeline(0)
+	defer q.end()
+	q.cmd("UNLINK")
+	one, err := q.int(ctx)
+	return n + int(one), err
 }

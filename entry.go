@@ -17,44 +17,22 @@ import (
 
 // A subject is one entry during a call: its place, and the stamps that validate it.
 type subject struct {
-	conn  *Conn
+	target
 	opts  *Options
-	op    string
-	front string // the connection's part before the key
-	key   string
-	shard int
-	ms    int64 // the TTL of the type in milliseconds, 0 for none
-	slide bool  // reads restart the TTL
 	tags  []string
 	extra time.Duration // how long an entry is kept after it is no longer fresh
 	begun time.Time
 }
 
 func newSubject(ctx context.Context, o *Object, op string, tags []string) (*subject, error) {
-	switch {
-	case o.err != nil:
-		return nil, &OpError{Op: op, Err: o.err}
-	case o.key == "":
-		return nil, &OpError{Op: op, Err: ErrNoKey}
-	case len(tags) > layout.MaxTags:
-		return nil, &OpError{Op: op, Key: o.key, Err: fmt.Errorf("%w: %d tags, and an entry carries %d at most", ErrTooLarge, len(tags), layout.MaxTags)}
+	s := &subject{opts: &o.opts, tags: tags, begun: time.Now()}
+	if err := s.aim(ctx, o, op); err != nil {
+		return nil, err
 	}
-	conn, err := resolve(ctx, o.opts.conn, o.opts.Connection)
-	if err != nil {
-		return nil, &OpError{Op: op, Key: o.key, Err: err}
+	if len(tags) > layout.MaxTags {
+		return nil, s.fail(fmt.Errorf("%w: %d tags, and an entry carries %d at most", ErrTooLarge, len(tags), layout.MaxTags))
 	}
-	s := &subject{conn: conn, opts: &o.opts, op: op, front: conn.front(o.opts.Version), key: o.key, tags: tags, begun: time.Now()}
-	if s.ms, err = o.opts.ttl(conn); err != nil {
-		return nil, s.fail(err)
-	}
-	s.shard = conn.shardOf(s.front, s.key)
-	s.slide = o.opts.TTLPolicy == SlideOnRead && s.ms > 0
 	return s, nil
-}
-
-// fail wraps err in an OpError with the operation and the key.
-func (s *subject) fail(err error) error {
-	return &OpError{Op: s.op, Key: s.front + s.key, Err: classify(err)}
 }
 
 // end counts a call, reports it to hooks and returns its error.

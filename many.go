@@ -105,7 +105,7 @@ func SetMany[K comparable, T any](ctx context.Context, c Cache[T], items map[K]T
 	if err != nil || len(keys) == 0 {
 		return err
 	}
-	q := query{front: m.front, ms: m.ms, fixed: m.opts.TTLPolicy == FromCreation}
+	q := query{target: m.target}
 	return m.run(ctx, 0, func(p *driver.Pipeline, group []int) error {
 		q.p = p
 		for _, i := range group {
@@ -140,11 +140,11 @@ func DeleteMany[K comparable, T any](ctx context.Context, c Cache[T], keys []K) 
 	}, func(p *driver.Pipeline, group []int) {
 		for part := range slices.Chunk(group, chunk) {
 			n, err := p.Next().Int()
-			m.fail(part, err)
+			m.record(part, err)
 			total += int(n)
 		}
 		for part := range slices.Chunk(group, chunk) {
-			m.fail(part, p.Next().Err())
+			m.record(part, p.Next().Err())
 		}
 	})
 	return total, err
@@ -152,12 +152,9 @@ func DeleteMany[K comparable, T any](ctx context.Context, c Cache[T], keys []K) 
 
 // many is an operation on many values of one type.
 type many struct {
-	op    string
-	opts  Options
-	conn  *Conn
-	front string
-	ms    int64 // the TTL in milliseconds, as in a query
-	keys  []string
+	target // of the type
+	opts   Options
+	keys   []string
 	// The error of each key; errs is nil if no key has one. Only the goroutine
 	// that reads the replies writes errs, hits and misses.
 	errs         []error
@@ -174,21 +171,17 @@ type many struct {
 func (m *many) space() *near.Space { return m.conn.nearSpace(&m.opts) }
 
 func newMany[K comparable, T any](ctx context.Context, op string, c Cache[T], keys []K) (*many, error) {
-	if c.err != nil {
-		return nil, &OpError{Op: op, Err: c.err}
+	m := &many{opts: Options(c), keys: make([]string, len(keys))}
+	if err := m.aimAt(ctx, &m.opts, op); err != nil {
+		return nil, err
 	}
-	conn, err := resolve(ctx, c.conn, c.Connection)
-	if err != nil {
-		return nil, &OpError{Op: op, Err: err}
-	}
-	m := &many{op: op, opts: Options(c), conn: conn, front: conn.front(c.Version), keys: make([]string, len(keys))}
-	if m.ms, err = m.opts.ttl(conn); err != nil {
-		return nil, &OpError{Op: op, Err: err}
+	if err := m.expiry(&m.opts); err != nil {
+		return nil, err
 	}
 	for i, k := range keys {
 		object := c.Key(k)
 		if object.err != nil {
-			return nil, &OpError{Op: op, Err: object.err}
+			return nil, m.fail(object.err)
 		}
 		m.keys[i] = object.key
 	}
@@ -213,7 +206,7 @@ func (m *many) get(ctx context.Context, found func(data []byte, i int) error) er
 	}, func(p *driver.Pipeline, group []int) {
 		for part := range slices.Chunk(group, chunk) {
 			e, err := p.Next().Elems()
-			m.fail(part, err)
+			m.record(part, err)
 			for n := 0; err == nil && n < len(part); n++ {
 				m.value(e.Next(), part[n], found)
 			}
@@ -237,7 +230,7 @@ func (m *many) each(p *driver.Pipeline, cmd string, group []int) {
 // do.
 func (m *many) getSliding(ctx context.Context, found func(data []byte, i int) error) error {
 	return m.run(ctx, driver.Repeatable, func(p *driver.Pipeline, group []int) error {
-		q := query{front: m.front, ms: m.ms, slide: m.ms > 0, p: p}
+		q := query{target: m.target, p: p}
 		for _, i := range group {
 			q.key = m.keys[i]
 			q.get()
@@ -263,14 +256,14 @@ func (m *many) value(r driver.Reply, i int, found func([]byte, int) error) {
 	default:
 		m.misses++
 	}
-	m.fail([]int{i}, err)
+	m.record([]int{i}, err)
 }
 
 // statuses reads one reply per key, none of them nil, and records the errors.
 func (m *many) statuses(p *driver.Pipeline, group []int) {
 	for n := range group {
 		_, err := present(p.Next())
-		m.fail(group[n:n+1], err)
+		m.record(group[n:n+1], err)
 	}
 }
 
@@ -294,7 +287,7 @@ func (m *many) run(ctx context.Context, mode driver.Mode, write func(p *driver.P
 		return nil
 	})
 	for shard, err := range errs {
-		m.fail(groups[shard], err)
+		m.record(groups[shard], err)
 	}
 	if s := m.space(); s != nil && mode&driver.ReadOnly == 0 {
 		for _, key := range m.keys {
@@ -306,8 +299,8 @@ func (m *many) run(ctx context.Context, mode driver.Mode, write func(p *driver.P
 	return err
 }
 
-// fail records err, unless it is nil, for some of the keys.
-func (m *many) fail(group []int, err error) {
+// record records err, unless it is nil, for some of the keys.
+func (m *many) record(group []int, err error) {
 	if err == nil {
 		return
 	}

@@ -278,19 +278,11 @@ func (o Object) length(ctx context.Context, op, cmd string) (int, error) {
 	return int(n), err
 }
 
-// A query is one operation of an object in progress: the resolved connection,
-// the key, the commands and the replies. It lives on the stack of the
+// A query is one operation of an object in progress: its target, the commands
+// and the replies. It lives on the stack of the
 // operation, which must end it.
 type query struct {
-	conn  *Conn
-	front string // the connection's prefix and version
-	key   string
-	op    string
-	shard int
-	ms    int64 // the TTL in milliseconds, 0 for none
-	slide bool  // reads restart it
-	fixed bool  // writes keep it (FromCreation)
-
+	target
 	p     *driver.Pipeline
 	large dataType    // of a command whose expiry run appends; empty for others
 	near  *near.Space // must drop the key, which is written; nil if not kept near
@@ -309,35 +301,37 @@ type query struct {
 // It fills q in place: returning a query would copy it, at a cost that is
 // noticeable beside a read of locmem.
 func (q *query) begin(ctx context.Context, o *Object, op string, mode driver.Mode) error {
+	if err := q.aim(ctx, o, op); err != nil {
+		return err
+	}
+	if o.opts.Near != nil { // a replica's old value could be kept after the notice of its change
+		mode |= driver.Master
+		if mode&driver.ReadOnly == 0 {
+			q.near = q.conn.nearSpace(&o.opts)
+		}
+	}
+	q.p = driver.NewPipeline(mode)
+	q.tally = q.conn.tallies.Of(o.opts.typeName())
+	if q.conn.observer != nil {
+		q.sight(ctx, o)
+	}
+	return nil
+}
+
+// aim makes t the place of the operation op on o.
+func (t *target) aim(ctx context.Context, o *Object, op string) error {
 	switch {
 	case o.err != nil:
 		return &OpError{Op: op, Err: o.err}
 	case o.key == "":
 		return &OpError{Op: op, Err: ErrNoKey}
 	}
-	conn, err := resolve(ctx, o.opts.conn, o.opts.Connection)
-	if err != nil {
-		return &OpError{Op: op, Key: o.key, Err: err}
+	t.key = o.key
+	if err := t.aimAt(ctx, &o.opts, op); err != nil {
+		return err
 	}
-	q.conn, q.front, q.key, q.op = conn, conn.front(o.opts.Version), o.key, op
-	if q.ms, err = o.opts.ttl(conn); err != nil {
-		return q.fail(err)
-	}
-	q.shard = conn.shardOf(q.front, q.key)
-	q.slide = o.opts.TTLPolicy == SlideOnRead && q.ms > 0
-	q.fixed = o.opts.TTLPolicy == FromCreation
-	if o.opts.Near != nil { // a replica's old value could be kept after the notice of its change
-		mode |= driver.Master
-		if mode&driver.ReadOnly == 0 {
-			q.near = conn.nearSpace(&o.opts)
-		}
-	}
-	q.p = driver.NewPipeline(mode)
-	q.tally = conn.tallies.Of(o.opts.typeName())
-	if conn.observer != nil {
-		q.sight(ctx, o)
-	}
-	return nil
+	t.shard = t.conn.shardOf(t.front, t.key)
+	return t.expiry(&o.opts)
 }
 
 // beginRead is begin for reads that restart the TTL under SlideOnRead. Such a
@@ -521,9 +515,9 @@ func (q *query) run(ctx context.Context) error {
 	return nil
 }
 
-// fail records err as the result of q and wraps it in an OpError.
+// fail is target.fail, and records the error as the result of q.
 func (q *query) fail(err error) error {
-	q.err = &OpError{Op: q.op, Key: q.front + q.key, Err: classify(err)}
+	q.err = q.target.fail(err)
 	return q.err
 }
 

@@ -85,22 +85,23 @@ func (c Cache[T]) InvalidateAll(ctx context.Context) error {
 }
 
 func (o *Options) invalidateAll(ctx context.Context, op string, fn *observer) error {
-	conn, err := resolve(ctx, o.conn, o.Connection)
-	if err != nil {
-		return &OpError{Op: op, Err: err}
+	var t target
+	if err := t.aimAt(ctx, o, op); err != nil {
+		return err
 	}
-	begun, front := time.Now(), conn.front(o.Version)
-	key := layout.NamespaceFront + o.Prefix
-	if err = conn.previous.forget(ctx, front+key); err == nil {
-		err = conn.shards.every(func(shard int) error {
-			defer conn.near.Changed(shard, front+key)
-			return conn.shards[shard].unlink(ctx, front+key)
+	t.key = layout.NamespaceFront + o.Prefix
+	begun, key := time.Now(), t.front+t.key
+	err := t.conn.previous.forget(ctx, key)
+	if err == nil {
+		err = t.conn.shards.every(func(shard int) error {
+			defer t.conn.near.Changed(shard, key)
+			return t.conn.shards[shard].unlink(ctx, key)
 		})
 	}
 	if err != nil {
-		err = &OpError{Op: op, Key: front + layout.NamespaceFront + o.Prefix, Err: classify(err)}
+		err = t.fail(err)
 	}
-	conn.witness(o, fn).invalidation(ctx, &CallInfo{Op: op, Elapsed: time.Since(begun), Err: err})
+	t.conn.witness(o, fn).invalidation(ctx, &CallInfo{Op: op, Elapsed: time.Since(begun), Err: err})
 	return err
 }
 
