@@ -1,6 +1,8 @@
 package memory
 
 import (
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,6 +17,9 @@ func Stored(s *Store) int {
 
 // SetMaxString sets the length limit of APPEND.
 func SetMaxString(s *Store, n int) { s.space.maxString = n }
+
+// Commands returns the names of all commands.
+func Commands() []string { return slices.Sorted(maps.Keys(commands)) }
 
 // Check checks that the fields of the space are consistent with each other.
 func Check(t testing.TB, st *Store) {
