@@ -157,19 +157,19 @@ func TestCanaryInObjects(t *testing.T) {
 		conn := open(t, dsn)
 		o := caches.Options{Prefix: "c", TTL: time.Hour}
 		for name, object := range map[string]any{
-			"Options":        o,
-			"Cache":          caches.Cache[int](o).On(conn).Key("a"),
-			"CounterCache":   caches.CounterCache[int](o).On(conn).Key("a"),
-			"DictCache":      caches.DictCache[string, int](o).On(conn).Key("a"),
-			"SetCache":       caches.SetCache[int](o).On(conn).Key("a"),
-			"SortedSetCache": caches.SortedSetCache[int](o).On(conn).Key("a"),
-			"SentinelCache":  caches.SentinelCache{Prefix: o.Prefix, TTL: o.TTL, Connection: o.Connection, Version: o.Version}.On(conn).Key("a"),
-			"Context":        caches.WithConn(ctx, conn),
+			"Options":       o,
+			"Cache":         caches.Cache[int](o).On(conn).Key("a"),
+			"CounterCache":  caches.CounterCache[int](o).On(conn).Key("a"),
+			"SentinelCache": caches.SentinelCache{Prefix: o.Prefix, TTL: o.TTL, Connection: o.Connection, Version: o.Version}.On(conn).Key("a"),
+			"Context":       caches.WithConn(ctx, conn),
 			"CachedFunc": caches.Cached(caches.Cache[int](o).On(conn),
 				func(_ context.Context, n int) (int, error) { return n, nil },
 				&caches.CachedOptions[int, int]{Key: func(n int) []any { return []any{n} }}),
 		} {
 			requireQuiet(t, name, object)
+		}
+		for _, kind := range kinds {
+			requireQuiet(t, kind.name, kind.on(conn, o).key("a").collection)
 		}
 		if strings.HasPrefix(dsn, "test:") {
 			continue

@@ -20,8 +20,12 @@ import (
 )
 
 // dictKind is a dict with the fields a, b and c, and its operations.
-func dictKind(conn *caches.Conn, o caches.Options, key ...any) (collection, func(context.Context) error, func(context.Context) error, []act) {
-	d := caches.DictCache[string, int](o).On(conn).Key(key...)
+func dictKind(conn *caches.Conn, o caches.Options) kindOn {
+	t := caches.DictCache[string, int](o).On(conn)
+	return kindOn{func(key ...any) subject { return dictSubject(t.Key(key...)) }, dictSubject(caches.Dict[string, int]{}.On(conn)), t.Clear}
+}
+
+func dictSubject(d caches.Dict[string, int]) subject {
 	fill := func(ctx context.Context) error { return d.Update(ctx, map[string]int{"a": 1, "b": 2, "c": 3}) }
 	empty := func(ctx context.Context) error {
 		for _, field := range []string{"a", "b", "c"} {
@@ -31,15 +35,15 @@ func dictKind(conn *caches.Conn, o caches.Options, key ...any) (collection, func
 		}
 		return nil
 	}
-	return d, fill, empty, []act{
+	return subject{d, fill, empty, []act{
 		{"Set", stores, func(ctx context.Context) error { return d.Set(ctx, "new", 1) }},
 		{"Set of a field that is there", stores, func(ctx context.Context) error { return d.Set(ctx, "a", 1) }},
 		{"Update", stores, func(ctx context.Context) error { return d.Update(ctx, map[string]int{"new": 1, "a": 2}) }},
 		{"GetOrAdd", stores, func(ctx context.Context) error { return err3(d.GetOrAdd(ctx, "new", 1)) }},
 		{"Incr", stores, func(ctx context.Context) error { return errOf(d.Incr(ctx, "new", 1)) }},
 		{"Incr of a field that is there", stores, func(ctx context.Context) error { return errOf(d.Incr(ctx, "a", 1)) }},
-		{"Get", reads, func(ctx context.Context) error { return errOf(d.GetOr(ctx, "a", 0)) }},
-		{"Get of a field that is not there", reads, func(ctx context.Context) error { return errOf(d.GetOr(ctx, "no", 0)) }},
+		{"Get", reads, func(ctx context.Context) error { return errOf(d.Get(ctx, "a")) }},
+		{"GetOr", reads, func(ctx context.Context) error { return errOf(d.GetOr(ctx, "no", 0)) }},
 		{"GetMany", reads, func(ctx context.Context) error { return errOf(d.GetMany(ctx, "a", "no")) }},
 		{"Contains", reads, func(ctx context.Context) error { return errOf(d.Contains(ctx, "a")) }},
 		{"Keys", reads, func(ctx context.Context) error { return errOf(d.Keys(ctx)) }},
@@ -50,7 +54,18 @@ func dictKind(conn *caches.Conn, o caches.Options, key ...any) (collection, func
 		{"Pop", leaves, func(ctx context.Context) error { return errOf(d.Pop(ctx, "a")) }},
 		{"PopItem", leaves, func(ctx context.Context) error { return err3(d.PopItem(ctx)) }},
 		{"Len", leaves, func(ctx context.Context) error { return errOf(d.Len(ctx)) }},
-	}
+	}, []act{
+		{"Update", leaves, func(ctx context.Context) error { return d.Update(ctx, nil) }},
+		{"Update of an empty map", leaves, func(ctx context.Context) error { return d.Update(ctx, map[string]int{}) }},
+		{"Remove", leaves, func(ctx context.Context) error { return none(d.Remove(ctx)) }},
+		{"GetMany", leaves, func(ctx context.Context) error { return none(d.GetMany(ctx)) }},
+	}, func(ctx context.Context, n int) error {
+		items := make(map[string]int, n)
+		for i := range n {
+			items[strconv.Itoa(i)] = i
+		}
+		return d.Update(ctx, items)
+	}}
 }
 
 func TestDictOperations(t *testing.T) {

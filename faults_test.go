@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,10 +46,7 @@ func callings(conn *caches.Conn, prefix string) []calling {
 	o := caches.Options{Prefix: prefix, TTL: time.Hour}
 	value := caches.Cache[string](o).On(conn)
 	counter := caches.CounterCache[int](o).On(conn).Key("counter")
-	dict := caches.DictCache[string, int](o).On(conn).Key("dict")
-	set := caches.SetCache[int](o).On(conn).Key("set")
-	board := caches.SortedSetCache[string](o).On(conn).Key("board")
-	return []calling{
+	all := []calling{
 		{"Value.Get", false, func(ctx context.Context) error { _, err := value.Key("v").Get(ctx); return err }},
 		{"Value.Set", true, func(ctx context.Context) error { return value.Key("v").Set(ctx, "x") }},
 		{"Value.Add", true, func(ctx context.Context) error { _, err := value.Key("v").Add(ctx, "x"); return err }},
@@ -68,19 +66,19 @@ func callings(conn *caches.Conn, prefix string) []calling {
 			return err
 		}},
 		{"Counter.Incr", true, func(ctx context.Context) error { _, err := counter.Incr(ctx, 1); return err }},
-		{"Dict.Set", true, func(ctx context.Context) error { return dict.Set(ctx, "f", 1) }},
-		{"Dict.Get", false, func(ctx context.Context) error { _, err := dict.Get(ctx, "f"); return err }},
-		{"Dict.All", false, func(ctx context.Context) error {
-			all, end := dict.All(ctx)
-			for range all { // to its end, which an error brings
-			}
-			return end()
-		}},
-		{"Set.Add", true, func(ctx context.Context) error { _, err := set.Add(ctx, 1); return err }},
-		{"Set.Copy", false, func(ctx context.Context) error { _, err := set.Copy(ctx); return err }},
-		{"SortedSet.Incr", true, func(ctx context.Context) error { _, err := board.Incr(ctx, "m", 1); return err }},
-		{"SortedSet.Range", false, func(ctx context.Context) error { _, err := board.Range(ctx, 0, -1); return err }},
 	}
+	for _, kind := range kinds { // one that writes, one that reads, and an iteration
+		acts := kind.on(conn, o).key(kind.name).acts
+		for _, chosen := range []func(act) bool{
+			func(a act) bool { return a.effect == stores },
+			func(a act) bool { return a.effect == reads },
+			func(a act) bool { return a.name == "All" },
+		} {
+			a := acts[slices.IndexFunc(acts, chosen)]
+			all = append(all, calling{kind.name + " " + a.name, a.effect == stores, a.run})
+		}
+	}
+	return all
 }
 
 // hit is err without a miss, which is an answer.

@@ -83,14 +83,15 @@ func TestKeyParts(t *testing.T) {
 func TestKeyOfEveryType(t *testing.T) {
 	conn := open(t, "locmem://")
 	o := caches.Options{Prefix: "p"}
-	for _, key := range []fmt.Stringer{
+	keys := []fmt.Stringer{
 		caches.Cache[int](o).On(conn).Key("a.b", 1),
 		caches.CounterCache[int](o).On(conn).Key("a.b", 1),
-		caches.DictCache[int, int](o).On(conn).Key("a.b", 1),
-		caches.SetCache[int](o).On(conn).Key("a.b", 1),
-		caches.SortedSetCache[int](o).On(conn).Key("a.b", 1),
 		caches.SentinelCache{Prefix: o.Prefix, TTL: o.TTL, Connection: o.Connection, Version: o.Version}.On(conn).Key("a.b", 1),
-	} {
+	}
+	for _, kind := range kinds {
+		keys = append(keys, kind.on(conn, o).key("a.b", 1))
+	}
+	for _, key := range keys {
 		require.Equal(t, "p.a%2Eb.1", key.String(), "%T", key)
 	}
 }

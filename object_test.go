@@ -1,15 +1,25 @@
 package caches_test
 
 import (
+	"cmp"
 	"context"
-	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"iter"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gocaches/caches"
@@ -26,7 +36,7 @@ const (
 	otherTTL = 10 * time.Minute // what Touch gave, to be told from ownTTL
 )
 
-// A collection is what DictCache, SetCache and SortedSetCache have in common.
+// A collection is what the kinds of collections have in common.
 type collection interface {
 	Len(context.Context) (int, error)
 	Exists(context.Context) (bool, error)
@@ -54,14 +64,119 @@ type act struct {
 	run    func(ctx context.Context) error
 }
 
-// A kind is a type of collection: fill puts three elements in, empty takes them
-// out one by one, acts are all its operations.
+// A subject is a collection under test.
+type subject struct {
+	collection
+	fill  func(context.Context) error            // puts three elements in
+	empty func(context.Context) error            // takes them out one by one
+	acts  []act                                  // all operations, and most in each way that they may end
+	idle  []act                                  // calls without elements
+	bulk  func(ctx context.Context, n int) error // puts n elements in with one call
+}
+
+// A kind is a type of collection, as most tests of this file run over all of them.
 type kind struct {
 	name string
-	make func(conn *caches.Conn, o caches.Options, key ...any) (c collection, fill, empty func(context.Context) error, acts []act)
+	on   func(conn *caches.Conn, o caches.Options) kindOn
+}
+
+// A kindOn is a kind with its options on a connection.
+type kindOn struct {
+	key   func(key ...any) subject
+	zero  subject // without a key
+	clear func(context.Context) (int, error)
 }
 
 var kinds = []kind{{"dict", dictKind}, {"set", setKind}, {"sorted set", sortedSetKind}}
+
+func (k kind) make(conn *caches.Conn, o caches.Options, key ...any) (c collection, fill, empty func(context.Context) error, acts []act) {
+	s := k.on(conn, o).key(key...)
+	return s.collection, s.fill, s.empty, s.acts
+}
+
+// numerals returns the numbers below n as text.
+func numerals(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = strconv.Itoa(i)
+	}
+	return all
+}
+
+// none is err, or an error if there is a result.
+func none[T any](result T, err error) error {
+	if n := reflect.ValueOf(result); err == nil && (n.Kind() == reflect.Int && n.Int() != 0 || n.Kind() != reflect.Int && n.Len() != 0) {
+		return fmt.Errorf("%v where nothing was asked for", result)
+	}
+	return err
+}
+
+// Nothing is left out: each type of collection of the package is among kinds, each
+// of its operations among the acts, the random plans and the row of README, and
+// the type in the documentation of the package.
+func TestKindsAreComplete(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	doc, err := os.ReadFile("doc.go")
+	require.NoError(t, err)
+	object := reflect.TypeFor[caches.Object]()
+	found := []string{"Value", "Counter", "Sentinel"} // objects that are not collections
+	for _, kind := range kinds {
+		c := kind.on(nil, caches.Options{}).zero
+		of := reflect.TypeOf(c.collection)
+		name, _, _ := strings.Cut(of.Name(), "[")
+		found = append(found, name)
+		assert.Contains(t, string(doc), "["+name+"Cache]")
+		_, row, _ := strings.Cut(string(readme), "→ `"+name+"[")
+		row, _, _ = strings.Cut(row, "\n")
+		for method := range of.Methods() {
+			if _, common := object.MethodByName(method.Name); common || method.Type.NumIn() < 2 || method.Type.In(1) != reflect.TypeFor[context.Context]() {
+				continue
+			}
+			assert.Regexp(t, `\b`+method.Name+`\b`, row, "the row of %s in README.md", name)
+			assert.True(t, planned(kind, method.Name), "differential_test.go has no %s of a %s", method.Name, kind.name)
+			assert.True(t, strings.HasPrefix(method.Name, "Store") || slices.ContainsFunc(c.acts, func(a act) bool { // those write to another set
+				return strings.Fields(a.name)[0] == method.Name
+			}), "a %s has no act %s", kind.name, method.Name)
+		}
+	}
+	assert.ElementsMatch(t, objectTypes(t), found)
+}
+
+// planned reports whether a plan may draw a method. Some it draws as another
+// method that does the same.
+func planned(k kind, method string) bool {
+	prefix := strings.Fields(k.name)[0] + "."
+	name := cmp.Or(map[string]string{"dict.GetOr": "dict.Get", "dict.Incr": "tallies.Incr", "set.Update": "set.Add", "sorted.Update": "sorted.Add"}[prefix+method], prefix+method)
+	return slices.ContainsFunc(operations, func(op operation) bool { return op.name == name })
+}
+
+// objectTypes returns the names of the types of the package that embed Object.
+func objectTypes(t *testing.T) (names []string) {
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		ast.Inspect(file, func(n ast.Node) bool {
+			spec, _ := n.(*ast.TypeSpec)
+			if spec == nil {
+				return true
+			}
+			if s, ok := spec.Type.(*ast.StructType); ok && slices.ContainsFunc(s.Fields.List, func(f *ast.Field) bool {
+				id, _ := f.Type.(*ast.Ident)
+				return f.Names == nil && id != nil && id.Name == "Object"
+			}) {
+				names = append(names, spec.Name.Name)
+			}
+			return false
+		})
+	}
+	return names
+}
 
 // errOf drops all results but the error.
 func errOf[T any](_ T, err error) error        { return err }
@@ -199,8 +314,8 @@ func TestCollectionsErrors(t *testing.T) {
 func TestSwapOfACollection(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.FromCreation, caches.SlideOnRead} {
-			c, fill, _, _ := setKind(conn, caches.Options{Prefix: "swap"}, policy.String())
-			require.NoError(t, fill(ctx))
+			c := setKind(conn, caches.Options{Prefix: "swap"}).key(policy.String())
+			require.NoError(t, c.fill(ctx))
 			value := caches.Cache[string]{Prefix: "swap", TTL: ownTTL, TTLPolicy: policy}.On(conn).Key(policy.String())
 			require.ErrorIs(t, err3(value.Swap(ctx, "text")), caches.ErrWrongType)
 			requireTTL(t, ctx, c, caches.Forever)
@@ -234,17 +349,11 @@ func TestCollectionsUnavailable(t *testing.T) {
 
 func TestCollectionsNoKey(t *testing.T) {
 	ctx, conn := t.Context(), open(t, "locmem://")
-	dict := caches.Dict[string, int]{}.On(conn)
-	require.ErrorIs(t, dict.Set(ctx, "a", 1), caches.ErrNoKey)
-	require.ErrorIs(t, errOf(dict.Copy(ctx)), caches.ErrNoKey)
-	require.ErrorIs(t, errEnd2(dict.All(ctx)), caches.ErrNoKey)
-	set := caches.Set[string]{}.On(conn)
-	require.ErrorIs(t, errOf(set.Add(ctx, "a")), caches.ErrNoKey)
-	require.ErrorIs(t, errEnd(set.All(ctx)), caches.ErrNoKey)
-	sorted := caches.SortedSet[string]{}.On(conn)
-	require.ErrorIs(t, errOf(sorted.Incr(ctx, "a", 1)), caches.ErrNoKey)
-	require.ErrorIs(t, errEnd2(sorted.Backward(ctx)), caches.ErrNoKey)
-	for _, c := range []collection{dict, set, sorted} {
+	for _, kind := range kinds {
+		c := kind.on(conn, caches.Options{}).zero
+		for _, act := range c.acts {
+			require.ErrorIs(t, act.run(ctx), caches.ErrNoKey, "%s %s", kind.name, act.name)
+		}
 		require.ErrorIs(t, errOf(c.Exists(ctx)), caches.ErrNoKey)
 		require.ErrorIs(t, errOf(c.Len(ctx)), caches.ErrNoKey)
 		require.ErrorIs(t, errOf(c.ExpiresIn(ctx)), caches.ErrNoKey)
@@ -411,35 +520,10 @@ func TestCollectionsEmptyCalls(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	conn, store := countingConn(t)
-	dict := caches.DictCache[string, int]{}.On(conn).Key("dict")
-	set := caches.SetCache[string]{}.On(conn).Key("set")
-	sorted := caches.SortedSetCache[string]{}.On(conn).Key("sorted")
-	counts := func(n int, err error) error {
-		if n != 0 {
-			return errors.New("something was counted")
+	for _, kind := range kinds {
+		for _, act := range kind.on(conn, caches.Options{}).key(kind.name).idle {
+			require.NoError(t, act.run(ctx), "%s %s", kind.name, act.name)
 		}
-		return err
-	}
-	for _, err := range []error{
-		dict.Update(ctx, nil), dict.Update(ctx, map[string]int{}), counts(dict.Remove(ctx)),
-		counts(set.Add(ctx)), counts(set.Update(ctx, nil)), counts(set.Remove(ctx)),
-		counts(sorted.Add(ctx)), counts(sorted.AddIf(ctx, caches.IfGreater)), counts(sorted.Update(ctx, nil)), counts(sorted.Remove(ctx)),
-	} {
-		require.NoError(t, err)
-	}
-	values, err := dict.GetMany(ctx)
-	require.NoError(t, err)
-	require.Equal(t, map[string]int{}, values)
-	found, err := set.ContainsMany(ctx)
-	require.NoError(t, err)
-	require.Equal(t, map[string]struct{}{}, found)
-	popped, err := set.PopN(ctx, 0)
-	require.NoError(t, err)
-	require.Empty(t, popped)
-	for _, pop := range []func(context.Context, int) ([]caches.Scored[string], error){sorted.PopMinN, sorted.PopMaxN} {
-		items, err := pop(ctx, 0)
-		require.NoError(t, err)
-		require.Empty(t, items)
 	}
 	require.Zero(t, store.pipelines.Load())
 }
@@ -455,14 +539,7 @@ func TestCollectionsClear(t *testing.T) {
 				}
 			}
 			clearAll := func(prefix string) (int, error) {
-				o := caches.Options{Prefix: prefix}
-				switch kind.name {
-				case "dict":
-					return caches.DictCache[string, int](o).On(conn).Clear(ctx)
-				case "set":
-					return caches.SetCache[string](o).On(conn).Clear(ctx)
-				}
-				return caches.SortedSetCache[string](o).On(conn).Clear(ctx)
+				return kind.on(conn, caches.Options{Prefix: prefix}).clear(ctx)
 			}
 			for prefix, want := range map[string]int{"clear": 3, "cle?r": 3, "clea": 0} {
 				n, err := clearAll(prefix)

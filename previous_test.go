@@ -116,12 +116,13 @@ func TestPreviousRingMovesAllObjects(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, union, 3)
 
-		board := caches.SortedSetCache[string](options("z"))
-		_, err = board.On(old).Key(i).Add(ctx, caches.Scored[string]{Score: 1, Member: "a"})
-		require.NoError(t, err)
-		top, err := board.On(now).Key(i).PopMin(ctx)
-		require.NoError(t, err)
-		require.Equal(t, "a", top.Member)
+		for _, kind := range kinds {
+			require.NoError(t, kind.on(old, options(kind.name)).key(i).fill(ctx))
+			c := kind.on(now, options(kind.name)).key(i)
+			requireLen(t, ctx, c, 3)
+			require.NoError(t, c.empty(ctx), kind.name)
+			requireLen(t, ctx, c, 0)
+		}
 
 		gate := caches.SentinelCache{Prefix: "g", TTL: time.Hour}
 		first, err := gate.On(old).Key(i).Once(ctx)

@@ -301,9 +301,8 @@ func (w *writer) round() {
 		o := caches.Options{Prefix: "w", TTL: time.Hour, TTLPolicy: policy}
 		w.values(caches.Cache[string](o).On(w.conn))
 		w.counters(caches.CounterCache[int64](o).On(w.conn), caches.CounterCache[float64](o).On(w.conn))
-		w.dicts(caches.DictCache[string, int](o).On(w.conn))
+		w.collections(o)
 		w.sets(caches.SetCache[int](o).On(w.conn))
-		w.boards(caches.SortedSetCache[string](o).On(w.conn))
 		w.gates(caches.SentinelCache{Prefix: o.Prefix, TTL: o.TTL, Connection: o.Connection, Version: o.Version}.On(w.conn))
 	}
 }
@@ -336,11 +335,21 @@ func (w *writer) counters(ints caches.CounterCache[int64], floats caches.Counter
 	w.did(floats.Key(w.key()).Incr(w.ctx, 0.5))
 }
 
-func (w *writer) dicts(d caches.DictCache[string, int]) {
-	w.did(d.Key(w.key()).Set(w.ctx, "f", 1))
-	w.did(d.Key(w.key()).Update(w.ctx, map[string]int{"a": 1, "b": 2}))
-	w.did(d.Key(w.key()).GetOrAdd(w.ctx, "f", 1))
-	w.did(d.Key(w.key()).Incr(w.ctx, "f", 1))
+func (w *writer) collections(o caches.Options) {
+	for _, kind := range kinds {
+		on := kind.on(w.conn, o)
+		for i, act := range on.zero.acts {
+			if act.effect != stores {
+				continue
+			}
+			c := on.key(w.key())
+			w.did(c.acts[i].run(w.ctx))
+		}
+		c := on.key(w.key())
+		w.did(c.fill(w.ctx))
+		w.did(c.empty(w.ctx)) // the key goes with its last element …
+		w.did(c.fill(w.ctx))  // … and is made anew
+	}
 }
 
 func (w *writer) sets(s caches.SetCache[int]) {
@@ -350,15 +359,6 @@ func (w *writer) sets(s caches.SetCache[int]) {
 	w.did(s.Key(w.key()).StoreUnion(w.ctx, a, b))
 	w.did(s.Key(w.key()).StoreIntersect(w.ctx, a, b))
 	w.did(s.Key(w.key()).StoreDifference(w.ctx, a, b))
-	w.did(a.Remove(w.ctx, 1, 2)) // the key goes with its last member …
-	w.did(a.Add(w.ctx, 1))       // … and is made anew
-}
-
-func (w *writer) boards(s caches.SortedSetCache[string]) {
-	w.did(s.Key(w.key()).Add(w.ctx, caches.Scored[string]{Score: 1, Member: "m"}))
-	w.did(s.Key(w.key()).AddIf(w.ctx, caches.IfNew, caches.Scored[string]{Score: 1, Member: "m"}))
-	w.did(s.Key(w.key()).Update(w.ctx, map[string]float64{"m": 1, "n": 2}))
-	w.did(s.Key(w.key()).Incr(w.ctx, "m", 1))
 }
 
 func (w *writer) gates(s caches.SentinelCache) {

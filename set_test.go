@@ -15,8 +15,12 @@ import (
 )
 
 // setKind is a set of a, b and c, and its operations.
-func setKind(conn *caches.Conn, o caches.Options, key ...any) (collection, func(context.Context) error, func(context.Context) error, []act) {
-	s := caches.SetCache[string](o).On(conn).Key(key...)
+func setKind(conn *caches.Conn, o caches.Options) kindOn {
+	t := caches.SetCache[string](o).On(conn)
+	return kindOn{func(key ...any) subject { return setSubject(t.Key(key...)) }, setSubject(caches.Set[string]{}.On(conn)), t.Clear}
+}
+
+func setSubject(s caches.Set[string]) subject {
 	fill := func(ctx context.Context) error { return errOf(s.Add(ctx, "a", "b", "c")) }
 	empty := func(ctx context.Context) error {
 		for _, member := range []string{"a", "b", "c"} {
@@ -26,7 +30,7 @@ func setKind(conn *caches.Conn, o caches.Options, key ...any) (collection, func(
 		}
 		return nil
 	}
-	return s, fill, empty, []act{
+	return subject{s, fill, empty, []act{
 		{"Add", stores, func(ctx context.Context) error { return errOf(s.Add(ctx, "new")) }},
 		{"Add of a member that is there", stores, func(ctx context.Context) error { return errOf(s.Add(ctx, "a")) }},
 		{"Update", stores, func(ctx context.Context) error { return errOf(s.Update(ctx, setOf("a", "new"))) }},
@@ -42,7 +46,13 @@ func setKind(conn *caches.Conn, o caches.Options, key ...any) (collection, func(
 		{"Union", leaves, func(ctx context.Context) error { return errOf(s.Union(ctx)) }},
 		{"Intersect", leaves, func(ctx context.Context) error { return errOf(s.Intersect(ctx)) }},
 		{"Difference", leaves, func(ctx context.Context) error { return errOf(s.Difference(ctx)) }},
-	}
+	}, []act{
+		{"Add", leaves, func(ctx context.Context) error { return none(s.Add(ctx)) }},
+		{"Update", leaves, func(ctx context.Context) error { return none(s.Update(ctx, nil)) }},
+		{"Remove", leaves, func(ctx context.Context) error { return none(s.Remove(ctx)) }},
+		{"ContainsMany", leaves, func(ctx context.Context) error { return none(s.ContainsMany(ctx)) }},
+		{"PopN", leaves, func(ctx context.Context) error { return none(s.PopN(ctx, 0)) }},
+	}, func(ctx context.Context, n int) error { return errOf(s.Add(ctx, numerals(n)...)) }}
 }
 
 func setOf[T comparable](members ...T) map[T]struct{} {

@@ -63,6 +63,18 @@ func TestRightsOfTheReadme(t *testing.T) {
 	require.NoError(t, conn.InvalidateTags(t.Context(), "t"))
 }
 
+// requireAct requires that one operation works.
+func requireAct(t *testing.T, ctx context.Context, c subject, name string) {
+	t.Helper()
+	require.NoError(t, c.fill(ctx), name)
+	for _, act := range c.acts {
+		if act.name == name {
+			require.NoError(t, act.run(ctx), name)
+		}
+	}
+	require.NoError(t, c.Delete(ctx), name)
+}
+
 func sweep(t *testing.T, ctx context.Context, conn *caches.Conn) {
 	type profile struct{ Name string }
 	profiles := caches.Cache[profile]{Prefix: "profile", TTL: time.Minute}.On(conn)
@@ -98,6 +110,11 @@ func sweep(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		}
 		require.NoError(t, end())
 		require.Equal(t, map[string]float64{"a": 1.75, "b": 3}, got)
+		for _, kind := range kinds {
+			for _, act := range kind.on(conn, o).zero.acts {
+				requireAct(t, ctx, kind.on(conn, o).key(kind.name), act.name)
+			}
+		}
 		s := caches.SetCache[int](o).On(conn)
 		_, err = s.Key("x").Add(ctx, 1, 2, 3)
 		require.NoError(t, err)

@@ -16,8 +16,12 @@ import (
 )
 
 // sortedSetKind is a sorted set of a, b and c, and its operations.
-func sortedSetKind(conn *caches.Conn, o caches.Options, key ...any) (collection, func(context.Context) error, func(context.Context) error, []act) {
-	s := caches.SortedSetCache[string](o).On(conn).Key(key...)
+func sortedSetKind(conn *caches.Conn, o caches.Options) kindOn {
+	t := caches.SortedSetCache[string](o).On(conn)
+	return kindOn{func(key ...any) subject { return sortedSetSubject(t.Key(key...)) }, sortedSetSubject(caches.SortedSet[string]{}.On(conn)), t.Clear}
+}
+
+func sortedSetSubject(s caches.SortedSet[string]) subject {
 	fill := func(ctx context.Context) error {
 		return errOf(s.Add(ctx, scored("a", 1), scored("b", 2), scored("c", 3)))
 	}
@@ -30,7 +34,7 @@ func sortedSetKind(conn *caches.Conn, o caches.Options, key ...any) (collection,
 		return nil
 	}
 	inf := math.Inf(1)
-	return s, fill, empty, []act{
+	return subject{s, fill, empty, []act{
 		{"Add", stores, func(ctx context.Context) error { return errOf(s.Add(ctx, scored("new", 1))) }},
 		{"Add of a member that is there", stores, func(ctx context.Context) error { return errOf(s.Add(ctx, scored("a", 1))) }},
 		{"AddIf IfNew", stores, func(ctx context.Context) error { return errOf(s.AddIf(ctx, caches.IfNew, scored("new", 1))) }},
@@ -59,7 +63,20 @@ func sortedSetKind(conn *caches.Conn, o caches.Options, key ...any) (collection,
 		{"RemoveRangeByScore", leaves, func(ctx context.Context) error { return errOf(s.RemoveRangeByScore(ctx, 1, 2)) }},
 		{"Trim", leaves, func(ctx context.Context) error { return errOf(s.Trim(ctx, 2)) }},
 		{"Len", leaves, func(ctx context.Context) error { return errOf(s.Len(ctx)) }},
-	}
+	}, []act{
+		{"Add", leaves, func(ctx context.Context) error { return none(s.Add(ctx)) }},
+		{"AddIf", leaves, func(ctx context.Context) error { return none(s.AddIf(ctx, caches.IfGreater)) }},
+		{"Update", leaves, func(ctx context.Context) error { return none(s.Update(ctx, nil)) }},
+		{"Remove", leaves, func(ctx context.Context) error { return none(s.Remove(ctx)) }},
+		{"PopMinN", leaves, func(ctx context.Context) error { return none(s.PopMinN(ctx, 0)) }},
+		{"PopMaxN", leaves, func(ctx context.Context) error { return none(s.PopMaxN(ctx, 0)) }},
+	}, func(ctx context.Context, n int) error {
+		items := make([]caches.Scored[string], n)
+		for i, member := range numerals(n) {
+			items[i] = scored(member, float64(i))
+		}
+		return errOf(s.Add(ctx, items...))
+	}}
 }
 
 func scored[T comparable](member T, score float64) caches.Scored[T] {
