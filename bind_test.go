@@ -25,6 +25,7 @@ type userCaches struct {
 	Prefs   caches.Dict[string, int] `caches:",ttl=forever,serializer=gob"`
 	Roles   caches.Set[string]       `caches:"roles,version=v2"`
 	Board   caches.SortedSet[string] `caches:"a.b,connection=leaderboards"`
+	Events  caches.List[string]      `caches:"events,ttl=1h"`
 	Welcome caches.Sentinel          `caches:"welcome,ttl=720h,lease=2m"`
 	Session session                  `caches:"session,policy=read,ttl=30m"`
 	Mail    mailGate                 `caches:"mail,lease=1m"`
@@ -45,6 +46,7 @@ func TestBind(t *testing.T) {
 		"user.42.prefs":         u.Prefs.On(conn), // the field's name where the tag has none
 		"v2.user.42.roles":      u.Roles.On(conn),
 		"user.42.a%2Eb":         u.Board.On(conn),
+		"user.42.events":        u.Events.On(conn),
 		"user.42.welcome":       u.Welcome.On(conn),
 		"user.42.session":       u.Session.On(conn),
 		"user.42.mail":          u.Mail.On(conn),

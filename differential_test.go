@@ -180,7 +180,7 @@ func byKind() map[byte][]*operation {
 	return kinds
 }
 
-const kindLetters = "vcdsz" // value, counter, dict, set, sorted set
+const kindLetters = "vcdszq" // value, counter, dict, set, sorted set, list
 
 func (p *plan) pick(from ...string) string { return from[p.r.IntN(len(from))] }
 
@@ -452,6 +452,10 @@ func (x objects) board(s *step) caches.SortedSet[string] {
 	return caches.SortedSetCache[string](x.options(s)).On(x.conn).Key(s.keys[0])
 }
 
+func (x objects) list(s *step) caches.List[string] {
+	return caches.ListCache[string](x.options(s)).On(x.conn).Key(s.keys[0])
+}
+
 func (x objects) gate(s *step) caches.Sentinel {
 	o := x.options(s)
 	return caches.SentinelCache{Prefix: o.Prefix, TTL: o.TTL}.On(x.conn).Key(s.keys[0])
@@ -499,6 +503,10 @@ func pairs[V any](all iter.Seq2[string, V], end func() error) ([]string, error) 
 		elements = append(elements, fmt.Sprintf("%q=%v", k, v))
 	}
 	return elements, end()
+}
+
+func indexedEnd(all iter.Seq2[int, string], end func() error) ([]string, error) {
+	return indexed(all), end()
 }
 
 func algebraOf(op func(caches.Set[string], context.Context, ...caches.Set[string]) (map[string]struct{}, error)) func(context.Context, objects, *step) outcome {
@@ -669,6 +677,44 @@ var operations = []operation{
 		return result(collectAll(x.board(s).Chunk(ctx, s.n[0], s.n[1], s.n[2])))
 	}},
 
+	{kind: 'q', name: "list.PushFront", weight: 2, run: func(ctx context.Context, x objects, s *step) outcome {
+		return result(x.list(s).PushFront(ctx, s.f[:2]...))
+	}},
+	{kind: 'q', name: "list.PushBack", weight: 3, run: func(ctx context.Context, x objects, s *step) outcome {
+		return result(x.list(s).PushBack(ctx, s.f[:]...))
+	}},
+	{kind: 'q', name: "list.PushCapped", weight: 2, run: func(ctx context.Context, x objects, s *step) outcome {
+		return result(x.list(s).PushCapped(ctx, s.n[0], s.f[:2]...))
+	}},
+	{kind: 'q', name: "list.PopFront", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.list(s).PopFront(ctx)) }},
+	{kind: 'q', name: "list.PopBack", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.list(s).PopBack(ctx)) }},
+	{kind: 'q', name: "list.PopFrontN", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.list(s).PopFrontN(ctx, s.n[0])) }},
+	{kind: 'q', name: "list.PopBackN", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.list(s).PopBackN(ctx, s.n[0])) }},
+	{kind: 'q', name: "list.Len", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.list(s).Len(ctx)) }},
+	{kind: 'q', name: "list.At", weight: 2, run: func(ctx context.Context, x objects, s *step) outcome { return result(x.list(s).At(ctx, s.n[0])) }},
+	{kind: 'q', name: "list.Range", weight: 2, run: func(ctx context.Context, x objects, s *step) outcome {
+		return result(x.list(s).Range(ctx, s.n[0], s.n[1]))
+	}},
+	{kind: 'q', name: "list.Copy", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.list(s).Copy(ctx)) }},
+	{kind: 'q', name: "list.Contains", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.list(s).Contains(ctx, s.f[0])) }},
+	{kind: 'q', name: "list.Remove", run: func(ctx context.Context, x objects, s *step) outcome {
+		return result(x.list(s).Remove(ctx, s.f[:2]...))
+	}},
+	{kind: 'q', name: "list.RemoveN", run: func(ctx context.Context, x objects, s *step) outcome {
+		return result(x.list(s).RemoveN(ctx, s.n[0], s.f[0]))
+	}},
+	{kind: 'q', name: "list.Trim", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.list(s).Trim(ctx, s.n[0])) }},
+	{kind: 'q', name: "list.KeepRange", run: func(ctx context.Context, x objects, s *step) outcome {
+		return result(x.list(s).KeepRange(ctx, s.n[0], s.n[1]))
+	}},
+	{kind: 'q', name: "list.All", run: func(ctx context.Context, x objects, s *step) outcome { return result(indexedEnd(x.list(s).All(ctx))) }},
+	{kind: 'q', name: "list.Backward", run: func(ctx context.Context, x objects, s *step) outcome {
+		return result(indexedEnd(x.list(s).Backward(ctx)))
+	}},
+
+	{kind: 'l', name: "list.PushBack of many", run: func(ctx context.Context, x objects, s *step) outcome {
+		return result(x.list(s).PushBack(ctx, s.bulk()...))
+	}},
 	{kind: 'l', name: "dict.Update of many", run: func(ctx context.Context, x objects, s *step) outcome {
 		items := map[string]string{}
 		for _, f := range s.bulk() {

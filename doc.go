@@ -1,8 +1,8 @@
 // Package caches provides typed cache objects that feel like Go's own data
 // structures and are stored in Redis: values ([Cache]), counters
 // ([CounterCache]), dicts ([DictCache]), sets ([SetCache]), sorted sets
-// ([SortedSetCache]) and gates for one-time work ([SentinelCache]). It also
-// makes functions remember their results ([Cached]).
+// ([SortedSetCache]), lists ([ListCache]) and gates for one-time work
+// ([SentinelCache]). It also makes functions remember their results ([Cached]).
 //
 // # Objects
 //

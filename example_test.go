@@ -113,6 +113,34 @@ func ExampleSortedSetCache() {
 	// bar <nil>
 }
 
+func ExampleListCache() {
+	ctx := context.Background()
+	feed := caches.ListCache[string]{Prefix: "feed", TTL: time.Hour}.Key("ada")
+	for _, event := range []string{"joined", "posted", "liked", "posted again"} {
+		if _, err := feed.PushCapped(ctx, 3, event); err != nil { // the three newest
+			fmt.Println(err)
+		}
+	}
+	newest, err := feed.Range(ctx, 0, 1)
+	fmt.Printf("%q %v\n", newest, err)
+
+	jobs := caches.ListCache[int]{Prefix: "jobs"}.Key("mail")
+	jobs.PushBack(ctx, 1, 2, 3)
+	job, err := jobs.PopFront(ctx)
+	fmt.Println(job, err)
+	all, end := jobs.All(ctx) // a page at a time
+	for i, job := range all {
+		fmt.Println(i, job)
+	}
+	fmt.Println(end())
+	// Output:
+	// ["posted again" "liked"] <nil>
+	// 1 <nil>
+	// 0 2
+	// 1 3
+	// <nil>
+}
+
 func ExampleSortedSet_AddIf() {
 	ctx := context.Background()
 	best := caches.SortedSetCache[string]{Prefix: "best"}.Key("level-1")

@@ -277,6 +277,78 @@ var modelOf = map[string]func(*modelStep) string{
 	}),
 	"sorted.Chunk": modelChunk,
 
+	"list.PushFront": onList(0, true, func(x *modelStep, l []string) ([]string, any, error) {
+		l = inFront(l, x.f[:2]...)
+		return l, len(l), nil
+	}),
+	"list.PushBack": onList(0, true, func(x *modelStep, l []string) ([]string, any, error) {
+		l = append(l, x.f[:]...)
+		return l, len(l), nil
+	}),
+	"list.PushBack of many": onList(0, true, func(x *modelStep, l []string) ([]string, any, error) {
+		l = append(l, x.bulk()...)
+		return l, len(l), nil
+	}),
+	"list.PushCapped": func(x *modelStep) string {
+		if x.n[0] < 0 {
+			return x.noTrip("List.PushCapped", "0")
+		}
+		return onList(0, true, func(x *modelStep, l []string) ([]string, any, error) {
+			l = inFront(l, x.f[:2]...)
+			l = l[:min(len(l), x.n[0])]
+			return l, len(l), nil
+		})(x)
+	},
+	"list.PopFront":  modelListPop("", false),
+	"list.PopBack":   modelListPop("", true),
+	"list.PopFrontN": modelListPop("List.PopFrontN", false),
+	"list.PopBackN":  modelListPop("List.PopBackN", true),
+	"list.Len":       still(onList(0, false, func(x *modelStep, l []string) ([]string, any, error) { return l, len(l), nil })),
+	"list.At": onList("", false, func(x *modelStep, l []string) ([]string, any, error) {
+		i := x.n[0]
+		if i < 0 {
+			i += len(l)
+		}
+		if i < 0 || i >= len(l) {
+			return l, "", caches.ErrMiss
+		}
+		return l, l[i], nil
+	}),
+	"list.Range": onList([]string(nil), false, func(x *modelStep, l []string) ([]string, any, error) {
+		low, high := bounds(x.n[0], x.n[1], len(l))
+		return l, l[low:high], nil
+	}),
+	"list.Copy":     onList([]string(nil), false, func(x *modelStep, l []string) ([]string, any, error) { return l, l, nil }),
+	"list.Contains": onList(false, false, func(x *modelStep, l []string) ([]string, any, error) { return l, slices.Contains(l, x.f[0]), nil }),
+	"list.Remove": still(onList(0, false, func(x *modelStep, l []string) ([]string, any, error) {
+		return modelListRemove(x, l, len(l), x.f[:2]...)
+	})),
+	"list.RemoveN": still(func(x *modelStep) string {
+		if x.n[0] <= 0 {
+			return x.noTrip("List.RemoveN", "0")
+		}
+		return onList(0, false, func(x *modelStep, l []string) ([]string, any, error) {
+			return modelListRemove(x, l, x.n[0], x.f[0])
+		})(x)
+	}),
+	"list.Trim": still(func(x *modelStep) string {
+		if x.n[0] < 0 {
+			return x.noTrip("List.Trim", "0")
+		}
+		return onList(0, false, func(x *modelStep, l []string) ([]string, any, error) {
+			kept := l[:min(len(l), x.n[0])]
+			return kept, len(l) - len(kept), nil
+		})(x)
+	}),
+	"list.KeepRange": still(onList(0, false, func(x *modelStep, l []string) ([]string, any, error) {
+		low, high := bounds(x.n[0], x.n[1], len(l))
+		return l[low:high], len(l) - (high - low), nil
+	})),
+	"list.All": onList([]string(nil), false, func(x *modelStep, l []string) ([]string, any, error) { return l, indexed(slices.All(l)), nil }),
+	"list.Backward": onList([]string(nil), false, func(x *modelStep, l []string) ([]string, any, error) {
+		return l, indexed(slices.Backward(l)), nil
+	}),
+
 	"gate.Once": func(x *modelStep) string {
 		open := x.e == nil
 		if open {

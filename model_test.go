@@ -64,12 +64,13 @@ type model struct {
 	entries map[string]*entry
 }
 
-// An entry is one object: one of the four is there, what its type is.
+// An entry is one object: one of the five is there, what its type is.
 type entry struct {
 	text  *string
 	dict  map[string]string
 	set   map[string]struct{}
 	board map[string]float64
+	list  []string
 	end   time.Time // zero for none
 }
 
@@ -118,7 +119,9 @@ func (m *model) run(s *step, drawn []string) string {
 	return out
 }
 
-func (e *entry) empty() bool { return e.text == nil && len(e.dict)+len(e.set)+len(e.board) == 0 }
+func (e *entry) empty() bool {
+	return e.text == nil && len(e.dict)+len(e.set)+len(e.board)+len(e.list) == 0
+}
 
 // forever reports whether the type of the step has no time to live.
 func (x *modelStep) forever() bool { return x.ttl == 0 || x.ttl == caches.Forever }
@@ -148,7 +151,7 @@ func (x *modelStep) entry() *entry {
 	return x.e
 }
 
-// The four types. Each of these returns what is there, nothing where there is
+// The types. Each of these returns what is there, nothing where there is
 // nothing, and ok where it is not something else.
 func (x *modelStep) text() (text *string, ok bool) {
 	if x.e == nil {
@@ -177,6 +180,13 @@ func (x *modelStep) board() (map[string]float64, bool) {
 		return nil, true
 	}
 	return x.e.board, x.e.board != nil
+}
+
+func (x *modelStep) list() ([]string, bool) {
+	if x.e == nil {
+		return nil, true
+	}
+	return x.e.list, len(x.e.list) > 0
 }
 
 // ranked returns the members of a board in their order.
@@ -239,6 +249,20 @@ func onBoard(zero any, writes bool, do func(x *modelStep, b map[string]float64) 
 		}
 		if ok && len(b) > 0 {
 			x.entry().board = b
+		}
+		return x.finish(writes, v, err)
+	}
+}
+
+// onList is the model of an operation that returns the list as it is afterwards.
+func onList(zero any, writes bool, do func(x *modelStep, l []string) (list []string, v any, err error)) func(*modelStep) string {
+	return func(x *modelStep) string {
+		l, ok := x.list()
+		v, err := zero, error(caches.ErrWrongType)
+		if ok {
+			if l, v, err = do(x, slices.Clone(l)); len(l) > 0 || x.e != nil {
+				x.entry().list = l
+			}
 		}
 		return x.finish(writes, v, err)
 	}
@@ -605,20 +629,10 @@ func between(all []caches.Scored[string], low, high float64) []caches.Scored[str
 	return slices.DeleteFunc(all, func(item caches.Scored[string]) bool { return item.Score < low || item.Score > high })
 }
 
-// slice is all from rank start to rank stop, both included, from the end where
-// they are negative.
+// slice is all from rank start to rank stop.
 func slice(all []caches.Scored[string], start, stop int) []caches.Scored[string] {
-	if start < 0 {
-		start = max(0, start+len(all))
-	}
-	if stop < 0 {
-		stop += len(all)
-	}
-	stop = min(stop+1, len(all))
-	if start >= stop {
-		return nil
-	}
-	return all[start:stop]
+	low, high := bounds(start, stop, len(all))
+	return all[low:high]
 }
 
 func membersOf(items []caches.Scored[string]) []string {
@@ -635,6 +649,68 @@ func listed(items []caches.Scored[string]) []string {
 		all = append(all, fmt.Sprintf("%q=%v", item.Member, item.Score))
 	}
 	return all
+}
+
+// bounds are the limits of the elements from index start to index stop of n, both
+// included, from the end where they are negative.
+func bounds(start, stop, n int) (low, high int) {
+	if start < 0 {
+		start = max(0, start+n)
+	}
+	if stop < 0 {
+		stop += n
+	}
+	if stop = min(stop+1, n); start >= stop {
+		return 0, 0
+	}
+	return start, stop
+}
+
+// modelListPop is the model of an operation that pops: one element if it has no
+// name, and else n[0].
+func modelListPop(op string, back bool) func(*modelStep) string {
+	return still(func(x *modelStep) string {
+		n, zero := 1, any("")
+		if op != "" {
+			if n, zero = x.n[0], any([]string(nil)); n <= 0 {
+				return x.noTrip(op, "[]")
+			}
+		}
+		return onList(zero, false, func(x *modelStep, l []string) ([]string, any, error) {
+			popped := slices.Clone(l[:min(n, len(l))])
+			rest := l[len(popped):]
+			if back {
+				rest, popped = l[:len(l)-len(popped)], slices.Clone(l[len(l)-len(popped):])
+				slices.Reverse(popped)
+			}
+			switch {
+			case op != "":
+				return rest, popped, nil
+			case len(popped) == 0:
+				return rest, "", caches.ErrMiss
+			}
+			return rest, popped[0], nil
+		})(x)
+	})
+}
+
+func modelListRemove(x *modelStep, l []string, most int, values ...string) ([]string, any, error) {
+	n := 0
+	rest := slices.DeleteFunc(slices.Clone(l), func(v string) bool {
+		gone := slices.Contains(values, v) && n < most
+		if gone {
+			n++
+		}
+		return gone
+	})
+	return rest, n, nil
+}
+
+// inFront is l with values pushed at the front.
+func inFront(l []string, values ...string) []string {
+	values = slices.Clone(values)
+	slices.Reverse(values)
+	return append(values, l...)
 }
 
 type order = func(map[string]float64) []caches.Scored[string]

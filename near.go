@@ -10,8 +10,8 @@ import (
 //
 //	var profiles = caches.Cache[Profile]{Prefix: "profile", Near: &caches.NearOptions{}}
 //
-// It serves Get of a [Value], [GetMany], [Cached] functions, and Copy of a [Dict]
-// and a [Set]. The Fresh method of a type, object or cached function bypasses it.
+// It serves Get of a [Value], [GetMany], [Cached] functions, and Copy of a [Dict],
+// a [Set] and a [List]. The Fresh method of a type, object or cached function bypasses it.
 //
 // Near values are kept up to date: over a separate connection to each shard, the
 // server reports every change that any client makes, and a changed value is read
@@ -22,8 +22,8 @@ import (
 // the same Near. [Hooks].State is called when the reports begin and end.
 //
 // All callers are given the same value: if T holds references (pointers, slices,
-// maps), treat it as read-only. Copy makes a new map for each caller; its values
-// are shared.
+// maps), treat it as read-only. Copy makes a new map or slice for each caller;
+// its values are shared.
 //
 // Values are not kept near for types with [SlideOnRead], whose reads must reach the
 // server; for objects of [Bind], each with a prefix of its own; or on connections

@@ -129,13 +129,14 @@ func testNearReadsItsOwnWrites(t *testing.T, dsn string) {
 	require.ErrorIs(t, err, caches.ErrMiss)
 }
 
-// Whole dicts and sets are kept, and given away as copies.
+// Whole dicts, sets and lists are kept, and given away as copies.
 func TestNearCopies(t *testing.T) { eachServer(t, testNearCopies) }
 
 func testNearCopies(t *testing.T, dsn string) {
 	conn := open(t, dsn)
 	dict := caches.DictCache[string, int](nearly("d")).On(conn).Key(1)
 	set := caches.SetCache[int](nearly("s")).On(conn).Key(1)
+	list := caches.ListCache[int](nearly("l")).On(conn).Key(1)
 	ctx := t.Context()
 	require.NoError(t, dict.Update(ctx, map[string]int{"a": 1, "b": 2}))
 	_, err := set.Add(ctx, 1, 2)
@@ -163,6 +164,15 @@ func testNearCopies(t *testing.T, dsn string) {
 	members, err := set.Copy(ctx)
 	require.NoError(t, err)
 	require.Equal(t, map[int]struct{}{2: {}}, members)
+
+	require.Equal(t, 2, ask(list.PushBack(ctx, 1, 2)).ok(t))
+	untilNear(t, conn, "l", func() {
+		all := ask(list.Copy(ctx)).ok(t)
+		require.Equal(t, []int{1, 2}, all)
+		all[0] = 7
+	})
+	require.Equal(t, 2, ask(list.PushCapped(ctx, 2, 3)).ok(t))
+	require.Equal(t, []int{3, 1}, ask(list.Copy(ctx)).ok(t))
 }
 
 // GetMany asks for what is not near, and only for that.

@@ -22,6 +22,7 @@ func TestNilReplyIsNoMiss(t *testing.T) {
 	dict := func(o Options) Dict[string, int] { return DictCache[string, int](o).Key(1) }
 	set := func(o Options) Set[int] { return SetCache[int](o).Key(1) }
 	sorted := func(o Options) SortedSet[string] { return SortedSetCache[string](o).Key(1) }
+	list := func(o Options) List[int] { return ListCache[int](o).Key(1) }
 	ops := map[string]op{
 		"Value.Set": func(ctx context.Context, o Options) error { return value(o).Set(ctx, 1) },
 		"SetMany": func(ctx context.Context, o Options) error {
@@ -50,10 +51,23 @@ func TestNilReplyIsNoMiss(t *testing.T) {
 		"SortedSet.Add": func(ctx context.Context, o Options) error {
 			return drop(sorted(o).Add(ctx, Scored[string]{1, "m"}))
 		},
-		"SortedSet.Incr": func(ctx context.Context, o Options) error { return drop(sorted(o).Incr(ctx, "m", 1)) },
-		"SortedSet.Trim": func(ctx context.Context, o Options) error { return drop(sorted(o).Trim(ctx, 1)) },
+		"SortedSet.Incr":  func(ctx context.Context, o Options) error { return drop(sorted(o).Incr(ctx, "m", 1)) },
+		"SortedSet.Trim":  func(ctx context.Context, o Options) error { return drop(sorted(o).Trim(ctx, 1)) },
+		"List.PushBack":   func(ctx context.Context, o Options) error { return drop(list(o).PushBack(ctx, 1)) },
+		"List.PushCapped": func(ctx context.Context, o Options) error { return drop(list(o).PushCapped(ctx, 1, 1)) },
+		"List.Remove":     func(ctx context.Context, o Options) error { return drop(list(o).Remove(ctx, 1, 2)) },
+		"List.Trim":       func(ctx context.Context, o Options) error { return drop(list(o).Trim(ctx, 1)) },
+		"List.All": func(ctx context.Context, o Options) error {
+			all, end := list(o).All(ctx)
+			for range all {
+			}
+			return end()
+		},
 	}
 	arrays := map[string]op{
+		"List.Range":      func(ctx context.Context, o Options) error { return drop(list(o).Range(ctx, 0, -1)) },
+		"List.Copy":       func(ctx context.Context, o Options) error { return drop(list(o).Copy(ctx)) },
+		"List.PopFrontN":  func(ctx context.Context, o Options) error { return drop(list(o).PopFrontN(ctx, 2)) },
 		"Dict.Keys":       func(ctx context.Context, o Options) error { return drop(dict(o).Keys(ctx)) },
 		"Dict.Values":     func(ctx context.Context, o Options) error { return drop(dict(o).Values(ctx)) },
 		"Dict.Copy":       func(ctx context.Context, o Options) error { return drop(dict(o).Copy(ctx)) },

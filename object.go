@@ -443,6 +443,7 @@ const (
 	hashType      dataType = "hash"
 	setType       dataType = "set"
 	sortedSetType dataType = "zset"
+	listType      dataType = "list"
 )
 
 // expire appends the expiry after a command with more arguments than a script

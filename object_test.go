@@ -87,7 +87,7 @@ type kindOn struct {
 	clear func(context.Context) (int, error)
 }
 
-var kinds = []kind{{"dict", dictKind}, {"set", setKind}, {"sorted set", sortedSetKind}}
+var kinds = []kind{{"dict", dictKind}, {"set", setKind}, {"sorted set", sortedSetKind}, {"list", listKind}}
 
 func (k kind) make(conn *caches.Conn, o caches.Options, key ...any) (c collection, fill, empty func(context.Context) error, acts []act) {
 	s := k.on(conn, o).key(key...)

@@ -41,6 +41,9 @@ var (
 	// Its day begins with the first question; further ones do not prolong it.
 	queries = caches.CounterCache[int64](fromCreation(options("queries", day)))
 
+	// The packages that were asked for last, the newest first: one list.
+	recent = caches.ListCache[string](options("recent", day))
+
 	// goDoc, remembered: Get runs it only where its result is not among apis.
 	apis     = caches.Cache[API](options("api", 2*day))
 	describe = caches.Cached(apis, goDoc, &caches.CachedOptions[string, API]{Name: "go-doc"})
@@ -231,6 +234,13 @@ func show(ctx context.Context, p *page, path string, from Index) {
 	})
 
 	start = time.Now()
+	_, err = recent.Key().PushCapped(ctx, 5, path) // adds, and keeps five
+	p.fail(err)
+	last, err := recent.Key().Copy(ctx)
+	p.fail(err)
+	p.row("ListCache", "asked last: "+strings.Join(last, ", "), 0, time.Since(start))
+
+	start = time.Now()
 	n, err := queries.Key(path).Incr(ctx, 1)
 	p.fail(err)
 	p.row("CounterCache", "asked "+count(int(n), "time")+" today", 0, time.Since(start))
@@ -254,7 +264,7 @@ func showEnd(ctx context.Context, p *page, local bool) {
 func forget(ctx context.Context) error {
 	for _, clear := range []func(context.Context) (int, error){
 		gate.Clear, index.Clear, packages.Clear, imports.Clear,
-		ranking.Clear, synopses.Clear, queries.Clear, apis.Clear,
+		ranking.Clear, synopses.Clear, queries.Clear, recent.Clear, apis.Clear,
 	} {
 		if _, err := clear(ctx); err != nil {
 			return err

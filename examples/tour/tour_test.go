@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 }
 
 // objects are what a tour shows of each package.
-var objects = []string{"Cache", "SetCache", "SortedSetCache", "DictCache", "Cached", "CounterCache"}
+var objects = []string{"Cache", "SetCache", "SortedSetCache", "DictCache", "Cached", "ListCache", "CounterCache"}
 
 // A machine is where tours of one test run: an environment whose go writes down
 // what it is asked for, and which can be made to wait.
@@ -222,7 +222,7 @@ func TestSecondRunIsServed(t *testing.T) {
 	assert.Contains(t, row(t, second, "sync", "CounterCache"), "asked 2 times today")
 	assert.Equal(t, 1, m.asked("list"), "go list on the second run")
 	assert.Equal(t, 2, m.asked("doc"), "go doc on the second run")
-	for _, object := range objects[:4] { // the last two tell of the run, too
+	for _, object := range objects[:4] { // the others tell of the run, too
 		assert.Equal(t, answer(row(t, first, "sync", object)), answer(row(t, second, "sync", object)))
 	}
 	requireExpiries(t, server)
