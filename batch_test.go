@@ -456,7 +456,7 @@ func TestCachedLater(t *testing.T) {
 		promises := ask()
 		if round == 1 {
 			for n := 1; n < 40; n += 2 {
-				require.NoError(t, caches.Cache[int]{Prefix: "halve"}.On(conn).Key("halve", n).Delete(t.Context()))
+				require.NoError(t, errOf(caches.Cache[int]{Prefix: "halve"}.On(conn).Key("halve", n).Delete(t.Context())))
 			}
 		}
 		for _, s := range stores {

@@ -125,10 +125,6 @@ type CachedFunc[A comparable, T any] struct {
 	observer *observer
 	fallback chan struct{} // a slot for each run without the server; nil for no limit
 	early    chan struct{} // a slot for each run ahead of time
-
-	// unguarded is set by tests that show why the guard exists. Results then depend
-	// on the lease and stamps at the end of the computation, not at its beginning.
-	unguarded bool
 }
 
 // maxLoads is how many missing results one GetMany computes at a time.

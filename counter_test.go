@@ -56,7 +56,7 @@ func countsIn[N caches.Number](t *testing.T, ctx context.Context, conn *caches.C
 	}
 	require.Equal(t, highest-1, step(c.Decr(ctx, 1)))
 	require.Equal(t, highest, step(c.Incr(ctx, 1)))
-	require.NoError(t, c.Delete(ctx))
+	require.NoError(t, errOf(c.Delete(ctx)))
 }
 
 // A counter has the verbs of a value, over the number's plain text.

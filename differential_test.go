@@ -368,7 +368,7 @@ func (tr *track) disturbed(keys []string, start, end time.Time) bool {
 func (tr *track) forget(t *testing.T, ctx context.Context, keys []string) {
 	for _, key := range keys {
 		for _, side := range []objects{tr.redis, tr.locmem} {
-			if err := side.object(key).Delete(ctx); err != nil {
+			if err := errOf(side.object(key).Delete(ctx)); err != nil {
 				t.Error(err)
 			}
 		}
@@ -524,7 +524,7 @@ func storeOf(op func(caches.Set[string], context.Context, caches.Set[string], ..
 
 var operations = []operation{
 	{kind: 'o', name: "Exists", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.value(s).Exists(ctx)) }},
-	{kind: 'o', name: "Delete", run: func(ctx context.Context, x objects, s *step) outcome { return failure(x.value(s).Delete(ctx)) }},
+	{kind: 'o', name: "Delete", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.value(s).Delete(ctx)) }},
 	{kind: 'o', name: "ExpiresIn", weight: 12, run: expiresIn},
 	{kind: 'o', name: "Touch", weight: 2, run: func(ctx context.Context, x objects, s *step) outcome {
 		return failure(x.value(s).Touch(ctx, s.lifetime))
@@ -738,7 +738,7 @@ var operations = []operation{
 		return result(x.gate(s).Do(ctx, func(context.Context) error { return nil }))
 	}},
 	{kind: 'g', name: "gate.Exists", run: func(ctx context.Context, x objects, s *step) outcome { return result(x.gate(s).Exists(ctx)) }},
-	{kind: 'g', name: "gate.Delete", weight: 2, run: func(ctx context.Context, x objects, s *step) outcome { return failure(x.gate(s).Delete(ctx)) }},
+	{kind: 'g', name: "gate.Delete", weight: 2, run: func(ctx context.Context, x objects, s *step) outcome { return result(x.gate(s).Delete(ctx)) }},
 	{kind: 'g', name: "gate.ExpiresIn", weight: 2, run: expiresIn},
 	{kind: 'g', name: "gate.Touch", run: func(ctx context.Context, x objects, s *step) outcome {
 		return failure(x.gate(s).Touch(ctx, s.lifetime))

@@ -53,7 +53,7 @@ func callings(conn *caches.Conn, prefix string) []calling {
 		{"Value.Pop", true, func(ctx context.Context) error { _, err := value.Key("v").Pop(ctx); return err }},
 		{"Exists", false, func(ctx context.Context) error { _, err := value.Key("v").Exists(ctx); return err }},
 		{"ExpiresIn", false, func(ctx context.Context) error { _, err := value.Key("v").ExpiresIn(ctx); return err }},
-		{"Delete", true, func(ctx context.Context) error { return value.Key("v").Delete(ctx) }},
+		{"Delete", true, func(ctx context.Context) error { return errOf(value.Key("v").Delete(ctx)) }},
 		{"GetMany", false, func(ctx context.Context) error {
 			_, err := caches.GetMany(ctx, value, []int{1, 2})
 			return err

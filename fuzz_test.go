@@ -139,7 +139,7 @@ func FuzzMember(f *testing.F) {
 	dict := caches.DictCache[point, int]{Prefix: "d"}.On(open(f, "locmem://"))
 	f.Fuzz(func(t *testing.T, a, b string, x, y float64, n int8) {
 		ctx, d := t.Context(), dict.Key("points")
-		require.NoError(t, d.Delete(ctx))
+		require.NoError(t, errOf(d.Delete(ctx)))
 		want := map[point]int{}
 		for i, p := range []point{{a, x, y, [2]int8{n, 0}}, {b, x, y, [2]int8{n, 0}}, {a, y, x, [2]int8{0, n}}} {
 			if err := d.Set(ctx, p, i); err == nil {

@@ -152,7 +152,7 @@ func TestHooksHearOfOperations(t *testing.T) {
 		{run(func(ctx context.Context) error { return words.Key(1).Set(ctx, "one") }), "Value.Set", caches.LookupNone, caches.MissNone, nil},
 		{run(func(ctx context.Context) error { _, err := words.Key(1).Get(ctx); return err }), "Value.Get", caches.LookupHit, caches.MissNone, nil},
 		{run(func(ctx context.Context) error { _, err := numbers.Key(1).Get(ctx); return err }), "Value.Get", caches.LookupNone, caches.MissNone, caches.ErrCorrupt},
-		{run(words.Key(2).Delete), "Delete", caches.LookupNone, caches.MissNone, nil},
+		{run(func(ctx context.Context) error { return errOf(words.Key(2).Delete(ctx)) }), "Delete", caches.LookupNone, caches.MissNone, nil},
 		{run(func(ctx context.Context) error { return words.Key(2).Touch(ctx, time.Hour) }), "Touch", caches.LookupNone, caches.MissNone, caches.ErrMiss},
 		{run(func(ctx context.Context) error { _, err := board.Key(1).PopMin(ctx); return err }), "SortedSet.PopMin", caches.LookupMiss, caches.MissAbsent, nil},
 		{run(func(ctx context.Context) error { _, err := board.Key(1).Score(ctx, "a"); return err }), "SortedSet.Score", caches.LookupMiss, caches.MissAbsent, caches.ErrMiss},

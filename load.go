@@ -191,11 +191,6 @@ func (l *load[A, T]) compute(ctx context.Context, call *flight.Run[T, fence], c 
 	}()
 	v, err = l.f.fn(ctx, l.arg)
 	took := time.Since(begun)
-	if l.f.unguarded {
-		if late, err := claimEntry[T](ctx, l.s, c.token, "", claimAlone, "", life); err == nil {
-			c, stamps = &late.lease, late.finding.stamps
-		}
-	}
 	v, err = l.conclude(ctx, c, stamps, v, err, took)
 	returned = true
 	return v, err

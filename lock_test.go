@@ -133,7 +133,7 @@ func TestLeaseEndsWithoutItsProcess(t *testing.T) {
 func TestLeaseLostWhenTheGateIsDeleted(t *testing.T) {
 	leased(t, func(t *testing.T, gate caches.Sentinel, _ *switchStore) {
 		ran, err := gate.Do(t.Context(), func(ctx context.Context) error {
-			require.NoError(t, gate.Delete(ctx))
+			require.NoError(t, errOf(gate.Delete(ctx)))
 			require.LessOrEqual(t, lost(t, ctx), lease/3)
 			return context.Cause(ctx)
 		})
@@ -157,7 +157,7 @@ func TestLeaseLostToAnother(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			leased(t, func(t *testing.T, gate caches.Sentinel, _ *switchStore) {
 				ran, err := gate.Do(t.Context(), func(ctx context.Context) error {
-					require.NoError(t, gate.Delete(ctx))
+					require.NoError(t, errOf(gate.Delete(ctx)))
 					won, err := gate.Once(ctx)
 					require.NoError(t, err)
 					require.True(t, won)
@@ -178,7 +178,7 @@ func TestLeaseOfAnotherDoIsLeftAlone(t *testing.T) {
 	leased(t, func(t *testing.T, gate caches.Sentinel, _ *switchStore) {
 		second := make(chan error)
 		ran, err := gate.Do(t.Context(), func(ctx context.Context) error {
-			require.NoError(t, gate.Delete(ctx))
+			require.NoError(t, errOf(gate.Delete(ctx)))
 			go func() {
 				_, err := gate.Do(t.Context(), func(context.Context) error { time.Sleep(10 * lease); return nil })
 				second <- err

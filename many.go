@@ -129,22 +129,22 @@ func DeleteMany[K comparable, T any](ctx context.Context, c Cache[T], keys []K) 
 	}
 	total := 0
 	err = m.run(ctx, 0, func(p *driver.Pipeline, group []int) error {
-		m.chunks(p, "UNLINK", group)
-		for part := range slices.Chunk(group, chunk) { // their leases; see Delete
+		for part := range slices.Chunk(group, chunk) { // their leases first; see Value.Delete
 			p.Cmd("UNLINK")
 			for _, i := range part {
 				p.Key(layout.Lease(m.front, m.keys[i]))
 			}
 		}
+		m.chunks(p, "UNLINK", group)
 		return nil
 	}, func(p *driver.Pipeline, group []int) {
+		for part := range slices.Chunk(group, chunk) {
+			m.record(part, p.Next().Err())
+		}
 		for part := range slices.Chunk(group, chunk) {
 			n, err := p.Next().Int()
 			m.record(part, err)
 			total += int(n)
-		}
-		for part := range slices.Chunk(group, chunk) {
-			m.record(part, p.Next().Err())
 		}
 	})
 	return total, err

@@ -423,3 +423,31 @@ func TestManyCancelled(t *testing.T) {
 	require.Len(t, failing(t, err), 20)
 	require.Empty(t, got)
 }
+
+// A commandLog records the commands that it passes on.
+type commandLog struct {
+	driver.Store
+	commands []string // name and first key
+}
+
+func (r *commandLog) Do(ctx context.Context, p *driver.Pipeline) error {
+	for i := range p.Len() {
+		args := p.Command(i).Args
+		r.commands = append(r.commands, string(args[0])+" "+string(args[1]))
+	}
+	return r.Store.Do(ctx, p)
+}
+
+// Deletes remove the leases first. In the other order, a computation that ends
+// between the two would store a result that is older than the delete.
+func TestDeletesBeginWithLeases(t *testing.T) {
+	r := &commandLog{Store: testutil.Memory(t)}
+	conn, err := caches.ConnOptions{}.OpenStores(map[string]driver.Store{"one": r})
+	require.NoError(t, err)
+	ctx, numbers := t.Context(), caches.Cache[int]{Prefix: "n"}.On(conn)
+	require.NoError(t, numbers.Key(1).Set(ctx, 1))
+	r.commands = nil
+	require.True(t, ask(numbers.Key(1).Delete(ctx)).ok(t))
+	require.Zero(t, ask(caches.DeleteMany(ctx, numbers, []int{1})).ok(t))
+	require.Equal(t, []string{"UNLINK {n.1}%lease", "UNLINK n.1", "UNLINK {n.1}%lease", "UNLINK n.1"}, r.commands)
+}

@@ -12,7 +12,7 @@ import (
 // modelOf has the model of every operation.
 var modelOf = map[string]func(*modelStep) string{
 	"Exists": func(x *modelStep) string { return result(x.e != nil, nil).text },
-	"Delete": func(x *modelStep) string { delete(x.m.entries, x.key); return failure(nil).text },
+	"Delete": modelDelete,
 	"ExpiresIn": func(x *modelStep) string {
 		if x.e == nil {
 			return "false" + class(caches.ErrMiss)
@@ -364,7 +364,7 @@ var modelOf = map[string]func(*modelStep) string{
 		return result(open, nil).text
 	},
 	"gate.Exists": func(x *modelStep) string { return result(x.e != nil, nil).text },
-	"gate.Delete": func(x *modelStep) string { delete(x.m.entries, x.key); return failure(nil).text },
+	"gate.Delete": modelDelete,
 	"gate.ExpiresIn": func(x *modelStep) string {
 		if x.e == nil {
 			return "false" + class(caches.ErrMiss)

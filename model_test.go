@@ -487,6 +487,12 @@ func modelSetMany(x *modelStep) string {
 	return failure(nil).text
 }
 
+func modelDelete(x *modelStep) string {
+	there := x.e != nil
+	delete(x.m.entries, x.key)
+	return result(there, nil).text
+}
+
 func modelDeleteMany(x *modelStep) string {
 	n := 0
 	x.each(x.keys[:2], func(x *modelStep) {

@@ -86,7 +86,7 @@ func writeSequels(ctx context.Context, conn *caches.Conn, random *rand.Rand) (al
 		case n == 0:
 			w.Key, err = -1, conn.UnsafeFlush(ctx)
 		case n < 50:
-			err = c.Key(w.Key).Delete(ctx)
+			err = errOf(c.Key(w.Key).Delete(ctx))
 		case n < 300:
 			w.TTL = time.Duration(1+random.IntN(100)) * time.Millisecond
 			err = c.Key(w.Key).WithTTL(w.TTL).Set(ctx, seq)

@@ -88,7 +88,7 @@ func testNearServesUntilAnybodyWrites(t *testing.T, dsn string) {
 	}, 20*time.Second, time.Millisecond, "the other's write is told")
 
 	untilNear(t, conn, "n", gets(t, near, "two"))
-	require.NoError(t, far.Delete(ctx))
+	require.NoError(t, errOf(far.Delete(ctx)))
 	require.Eventually(t, func() bool {
 		_, err := near.Get(ctx)
 		return errors.Is(err, caches.ErrMiss)

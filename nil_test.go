@@ -28,7 +28,7 @@ func TestNilReplyIsNoMiss(t *testing.T) {
 		"SetMany": func(ctx context.Context, o Options) error {
 			return SetMany(ctx, Cache[int](o), map[int]int{1: 1})
 		},
-		"Delete":      func(ctx context.Context, o Options) error { return value(o).Delete(ctx) },
+		"Delete":      func(ctx context.Context, o Options) error { _, err := value(o).Delete(ctx); return err },
 		"Exists":      func(ctx context.Context, o Options) error { return drop(value(o).Exists(ctx)) },
 		"ExpiresIn":   func(ctx context.Context, o Options) error { return drop(value(o).ExpiresIn(ctx)) },
 		"Touch":       func(ctx context.Context, o Options) error { return value(o).Touch(ctx, ttl) },

@@ -168,18 +168,17 @@ func (o Object) Exists(ctx context.Context) (bool, error) {
 	return n > 0, err
 }
 
-// Delete removes the whole object. It is not an error if there is none. O(1)
+// Delete removes the whole object, and reports whether there was one. O(1)
 // for the caller at any size, UNLINK.
-func (o Object) Delete(ctx context.Context) error {
+func (o Object) Delete(ctx context.Context) (deleted bool, err error) {
 	var q query
-	err := q.begin(ctx, &o, "Delete", 0)
-	if err != nil {
-		return err
+	if err := q.begin(ctx, &o, "Delete", 0); err != nil {
+		return false, err
 	}
 	defer q.end()
 	q.cmd("UNLINK")
-	_, err = q.int(ctx)
-	return err
+	n, err := q.int(ctx)
+	return n > 0, err
 }
 
 // ExpiresIn returns the remaining TTL, [Forever] if the object does not expire,

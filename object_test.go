@@ -40,7 +40,7 @@ const (
 type collection interface {
 	Len(context.Context) (int, error)
 	Exists(context.Context) (bool, error)
-	Delete(context.Context) error
+	Delete(context.Context) (bool, error)
 	ExpiresIn(context.Context) (time.Duration, error)
 	Touch(context.Context, time.Duration) error
 	Persist(context.Context) error
@@ -227,7 +227,7 @@ func TestCollectionsExpiry(t *testing.T) {
 				for _, act := range acts {
 					name := kind.name + " " + policy.String() + " " + act.name
 					for _, before := range []time.Duration{otherTTL, caches.Forever} {
-						require.NoError(t, c.Delete(ctx), name)
+						require.NoError(t, errOf(c.Delete(ctx)), name)
 						require.NoError(t, fill(ctx), name)
 						require.NoError(t, c.Touch(ctx, before), name)
 						require.NoError(t, act.run(ctx), name)
@@ -236,11 +236,11 @@ func TestCollectionsExpiry(t *testing.T) {
 					if act.effect != stores {
 						continue
 					}
-					require.NoError(t, c.Delete(ctx), name)
+					require.NoError(t, errOf(c.Delete(ctx)), name)
 					require.NoError(t, act.run(ctx), name)
 					requireTTL(t, ctx, c, ownTTL, "%s creates with an expiry", name)
 
-					require.NoError(t, c.Delete(ctx), name)
+					require.NoError(t, errOf(c.Delete(ctx)), name)
 					require.NoError(t, fill(ctx), name)
 					require.NoError(t, empty(ctx), name)
 					_, err := c.ExpiresIn(ctx)
@@ -261,7 +261,7 @@ func TestCollectionsWithoutTTL(t *testing.T) {
 				c, fill, _, acts := kind.make(conn, caches.Options{Prefix: "without", TTL: ttl, TTLPolicy: caches.SlideOnRead}, kind.name, ttl.String())
 				for _, act := range acts {
 					for _, before := range []time.Duration{otherTTL, caches.Forever} {
-						require.NoError(t, c.Delete(ctx))
+						require.NoError(t, errOf(c.Delete(ctx)))
 						require.NoError(t, fill(ctx))
 						requireTTL(t, ctx, c, caches.Forever)
 						require.NoError(t, c.Touch(ctx, before))
@@ -357,7 +357,7 @@ func TestCollectionsNoKey(t *testing.T) {
 		require.ErrorIs(t, errOf(c.Exists(ctx)), caches.ErrNoKey)
 		require.ErrorIs(t, errOf(c.Len(ctx)), caches.ErrNoKey)
 		require.ErrorIs(t, errOf(c.ExpiresIn(ctx)), caches.ErrNoKey)
-		require.ErrorIs(t, c.Delete(ctx), caches.ErrNoKey)
+		require.ErrorIs(t, errOf(c.Delete(ctx)), caches.ErrNoKey)
 		require.ErrorIs(t, c.Touch(ctx, time.Minute), caches.ErrNoKey)
 		require.ErrorIs(t, c.Touch(ctx, caches.Forever), caches.ErrNoKey)
 		require.ErrorIs(t, c.Persist(ctx), caches.ErrNoKey)
@@ -390,7 +390,7 @@ func TestCollectionsCommon(t *testing.T) {
 			require.NoError(t, empty(ctx))
 			requireNothing(t, ctx, c)
 			require.NoError(t, fill(ctx))
-			require.NoError(t, c.Delete(ctx))
+			require.NoError(t, errOf(c.Delete(ctx)))
 			requireNothing(t, ctx, c)
 		}
 	})
@@ -416,7 +416,7 @@ func requireNothing(t *testing.T, ctx context.Context, c collection) {
 	require.ErrorIs(t, c.Touch(ctx, time.Minute), caches.ErrMiss)
 	require.ErrorIs(t, c.Touch(ctx, caches.Forever), caches.ErrMiss)
 	require.ErrorIs(t, c.Persist(ctx), caches.ErrMiss)
-	require.NoError(t, c.Delete(ctx))
+	require.NoError(t, errOf(c.Delete(ctx)))
 	requireLen(t, ctx, c, 0)
 }
 
@@ -502,7 +502,7 @@ func TestCollectionsOneTrip(t *testing.T) {
 		for _, policy := range []caches.TTLPolicy{caches.RefreshOnWrite, caches.SlideOnRead} {
 			c, fill, _, acts := kind.make(conn, caches.Options{Prefix: "trip", TTL: ownTTL, TTLPolicy: policy}, kind.name, policy.String())
 			for _, act := range acts {
-				require.NoError(t, c.Delete(ctx))
+				require.NoError(t, errOf(c.Delete(ctx)))
 				require.NoError(t, fill(ctx))
 				store.pipelines.Store(0)
 				store.commands.Store(0)
@@ -551,7 +551,7 @@ func TestCollectionsClear(t *testing.T) {
 			for _, key := range []string{"a", "b", "c"} {
 				other, _, _, _ := kind.make(conn, caches.Options{Prefix: "clearer"}, key)
 				requireLen(t, ctx, other, 3)
-				require.NoError(t, other.Delete(ctx))
+				require.NoError(t, errOf(other.Delete(ctx)))
 			}
 		}
 	})

@@ -235,7 +235,7 @@ func TestPreviousRingUnderChange(t *testing.T) {
 						next := least[i].Load() + 1
 						touched[i].Store(true)
 						if random.IntN(2) == 0 {
-							if !assert.NoError(t, object.Delete(ctx)) {
+							if !assert.NoError(t, errOf(object.Delete(ctx))) {
 								return
 							}
 						} else if !assert.NoError(t, object.Set(ctx, next)) {
@@ -290,7 +290,7 @@ func TestPreviousRingOfOneKey(t *testing.T) {
 			})
 			both.Go(func() {
 				time.Sleep(time.Duration(rand.Int64N(int64(400 * time.Microsecond)))) // a random moment
-				assert.NoError(t, numbers.On(writer).Key(i).Delete(ctx))
+				assert.NoError(t, errOf(numbers.On(writer).Key(i).Delete(ctx)))
 				if i%2 == 0 {
 					assert.NoError(t, numbers.On(writer).Key(i).Set(ctx, 2))
 				}
@@ -322,4 +322,20 @@ func TestPreviousRingBadInput(t *testing.T) {
 	conn, err := caches.Open("redis://a:1,b:2,c:3?previous=a:1,b:2/0,d:4")
 	require.NoError(t, err)
 	require.NoError(t, conn.Close())
+}
+
+// Delete of a key that is still on its previous shard reports it.
+func TestPreviousRingReportsDeletes(t *testing.T) {
+	hosts := servers(t, 3)
+	ctx := t.Context()
+	numbers := caches.Cache[int]{Prefix: "d", TTL: time.Hour}
+	previous, current := ringOf(t, "crc32", hosts[:2], nil), ringOf(t, "crc32", hosts, hosts[:2])
+	for i := range 30 {
+		require.NoError(t, numbers.On(previous).Key(i).Set(ctx, i))
+	}
+	for i := range 30 {
+		require.True(t, ask(numbers.On(current).Key(i).Delete(ctx)).ok(t), "%d", i)
+		require.False(t, ask(numbers.On(current).Key(i).Delete(ctx)).ok(t), "%d", i)
+		require.ErrorIs(t, errOf(numbers.On(previous).Key(i).Get(ctx)), caches.ErrMiss)
+	}
 }

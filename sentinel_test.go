@@ -60,7 +60,7 @@ func requireOpen(t *testing.T, ctx context.Context, gate caches.Sentinel) {
 	won, err := gate.Once(ctx)
 	require.NoError(t, err)
 	require.True(t, won)
-	require.NoError(t, gate.Delete(ctx))
+	require.NoError(t, errOf(gate.Delete(ctx)))
 }
 
 func TestOnceIsTrueOnceUntilDelete(t *testing.T) {
@@ -73,7 +73,7 @@ func TestOnceIsTrueOnceUntilDelete(t *testing.T) {
 			requireShut(t, ctx, gate)
 		}
 		requireOpen(t, ctx, gates(conn, time.Minute).Key("b")) // another key is another gate
-		require.NoError(t, gate.Delete(ctx))
+		require.NoError(t, errOf(gate.Delete(ctx)))
 		requireOpen(t, ctx, gate)
 	})
 }
@@ -243,7 +243,7 @@ func TestDoRunsOnce(t *testing.T) {
 		require.NoError(t, err)
 		require.Greater(t, left, 30*time.Second, "the time to live in place of the lease")
 		require.LessOrEqual(t, left, time.Minute)
-		require.NoError(t, gate.Delete(ctx))
+		require.NoError(t, errOf(gate.Delete(ctx)))
 		requireOpen(t, ctx, gate)
 	})
 }

@@ -254,13 +254,13 @@ var stored = map[string]algebraStore{
 func requireStored(t *testing.T, ctx context.Context, name string, a, dst caches.Set[int], with []caches.Set[int], want map[int]struct{}) {
 	t.Helper()
 	for _, before := range []func() error{
-		func() error { return dst.Delete(ctx) },
+		func() error { return errOf(dst.Delete(ctx)) },
 		func() error { return errors.Join(errOf(dst.Add(ctx, 100, 101)), dst.Touch(ctx, otherTTL)) },
 		func() error { return errors.Join(errOf(dst.Add(ctx, 100)), dst.Persist(ctx)) },
 	} {
 		require.NoError(t, before())
 		if slices.ContainsFunc(with, func(s caches.Set[int]) bool { return s.String() == dst.String() }) {
-			require.NoError(t, dst.Delete(ctx)) // as a source it counts as it is
+			require.NoError(t, errOf(dst.Delete(ctx))) // as a source it counts as it is
 		}
 		require.Equal(t, len(want), ask(stored[name](dst, ctx, a, with...)).ok(t), name)
 		requireSet(t, ctx, dst, want)
@@ -268,7 +268,7 @@ func requireStored(t *testing.T, ctx context.Context, name string, a, dst caches
 			requireTTL(t, ctx, dst, ownTTL, "Store%s", name)
 		}
 	}
-	require.NoError(t, dst.Delete(ctx))
+	require.NoError(t, errOf(dst.Delete(ctx)))
 }
 
 // The destination may be a source, and may have a type of its own.

@@ -506,7 +506,7 @@ func TestSortedSetAllStops(t *testing.T) {
 		seen = 0
 		for range all {
 			if seen++; seen == 1 {
-				require.NoError(t, s.Delete(ctx))
+				require.NoError(t, errOf(s.Delete(ctx)))
 			}
 		}
 		require.NoError(t, end())
@@ -525,7 +525,7 @@ func TestSortedSetAllStops(t *testing.T) {
 		require.Error(t, end())
 		requireTTL(t, ctx, s, caches.Forever, "what is not one's own is left as it is")
 
-		require.NoError(t, s.Delete(ctx))
+		require.NoError(t, errOf(s.Delete(ctx)))
 		ties(t, ctx, s, 1000)
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()

@@ -186,4 +186,4 @@ func (t Tagged[T]) set(ctx context.Context, s *subject, v T) error {
 }
 
 // Delete removes the value; see [Value.Delete].
-func (t Tagged[T]) Delete(ctx context.Context) error { return t.object.Delete(ctx) }
+func (t Tagged[T]) Delete(ctx context.Context) (deleted bool, err error) { return t.object.Delete(ctx) }

@@ -269,16 +269,28 @@ func (v Value[T]) Pop(ctx context.Context) (T, error) {
 	return readStored[T](&q, v.opts.serializer())
 }
 
-// Delete removes the value. It is not an error if there is none. A result that
-// a [Cached] function is computing for the key is not kept. O(1), UNLINK of the
-// key and its lease.
-func (v Value[T]) Delete(ctx context.Context) error {
+// Delete removes the value, and reports whether there was one. A result that a
+// [Cached] function is computing for the key is not kept. O(1), UNLINK of the
+// lease and of the key.
+func (v Value[T]) Delete(ctx context.Context) (deleted bool, err error) {
 	var q query
 	if err := q.begin(ctx, &v.Object, "Delete", 0); err != nil {
-		return err
+		return false, err
 	}
 	defer q.end()
-	q.cmd("UNLINK").Key(layout.Lease(q.front, q.key))
-	_, err := q.int(ctx)
-	return err
+	// The lease goes first: in the other order, a computation that ends between the
+	// two would store its result, which may be older than this call.
+	q.p.Cmd("UNLINK").Key(layout.Lease(q.front, q.key))
+	q.cmd("UNLINK")
+	if err := q.run(ctx); err != nil {
+		return false, err
+	}
+	if err := q.p.Next().Err(); err != nil {
+		return false, q.fail(err)
+	}
+	n, err := q.p.Next().Int()
+	if err != nil {
+		return false, q.fail(err)
+	}
+	return n > 0, nil
 }
