@@ -197,21 +197,20 @@ func firstFailure(out string) string {
 	return strings.TrimSpace(out[max(len(out)-200, 0):])
 }
 
-// trial runs what is tried first for a mutant, with what the compiler is told
-// by overlay.
-func (m *mutant) trial(t *testing.T, overlay string) (passes bool, by string) {
-	t.Helper()
+// firstTests returns the tests that are tried first for a mutant.
+func (m *mutant) firstTests() (s suite, match string) {
 	if m.ours != "" {
-		return ourselves.run(t, ourselves.build(t, overlay), "^("+m.ours+")", firstTime)
+		return ourselves, "^(" + m.ours + ")"
 	}
-	return transport.run(t, transport.build(t, overlay), "^("+m.first+")", firstTime)
+	return transport, "^(" + m.first + ")"
 }
 
 // catch returns what caught a mutant, "" where nothing did.
 func (m *mutant) catch(t *testing.T) string {
 	t.Helper()
 	overlay := m.overlay(t)
-	if passes, by := m.trial(t, overlay); !passes {
+	first, match := m.firstTests()
+	if passes, by := first.run(t, first.build(t, overlay), match, firstTime); !passes {
 		return by
 	}
 	for _, s := range []suite{transport, ourselves} {
@@ -222,21 +221,31 @@ func (m *mutant) catch(t *testing.T) string {
 	return ""
 }
 
-// control runs on the transport as it is what the mutants are tried by; in the
-// full run all of it. What fails there catches nothing.
+// control runs the tests that the mutants are tried by on the transport as it
+// is; in the full run, all tests. A test that fails there catches nothing.
 func control(t *testing.T, tried []mutant) {
 	t.Helper()
 	overlay := filepath.Join(t.TempDir(), "overlay.json")
 	require.NoError(t, os.WriteFile(overlay, []byte(`{"Replace":{}}`), 0o600))
-	for i := range tried {
-		passes, failed := tried[i].trial(t, overlay)
+	programs, done := make(map[suite]string), make(map[string]bool)
+	run := func(s suite, match string, limit time.Duration) {
+		if done[s.dir+match] {
+			return
+		}
+		done[s.dir+match] = true
+		if programs[s] == "" {
+			programs[s] = s.build(t, overlay)
+		}
+		passes, failed := s.run(t, programs[s], match, limit)
 		require.True(t, passes, "without a mutant: %s", failed)
 	}
-	for _, s := range []suite{transport, ourselves} {
-		if full {
-			passes, failed := s.run(t, s.build(t, overlay), ".", suiteTime)
-			require.True(t, passes, "without a mutant: %s", failed)
-		}
+	for i := range tried {
+		s, match := tried[i].firstTests()
+		run(s, match, firstTime)
+	}
+	if full {
+		run(transport, ".", suiteTime)
+		run(ourselves, ".", suiteTime)
 	}
 }
 
