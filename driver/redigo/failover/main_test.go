@@ -3,6 +3,7 @@ package failover_test
 import (
 	"bufio"
 	"context"
+	"flag"
 	"io"
 	"net"
 	"strconv"
@@ -17,7 +18,13 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain runs more tests at once than there are processors, because the
+// parallel ones mostly wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "8")
+	goleak.VerifyTestMain(m)
+}
 
 // patience is a timeout that no healthy call reaches, even on a loaded machine
 // under the race detector.

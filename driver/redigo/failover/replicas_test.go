@@ -96,6 +96,7 @@ func TestReplicaFails(t *testing.T) {
 		"silent":   func(r *fake) { r.mute() },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			m, r := master(t), replica(t, "connected")
 			s, _ := reads(t, m, 4*time.Second, up(r))
 			fail(r)
@@ -131,6 +132,7 @@ func isRead(t *testing.T, s driver.Store, from *fake) bool {
 
 // TestReplicasChange follows the Sentinels' list.
 func TestReplicasChange(t *testing.T) {
+	t.Parallel()
 	m, r1, r2 := master(t), replica(t, "connected"), replica(t, "connected")
 	s, one := reads(t, m, 0, up(r1))
 	one.say(says{master: m.addr, epoch: 1, replicas: []string{up(r2)}}.answer)
@@ -141,6 +143,7 @@ func TestReplicasChange(t *testing.T) {
 
 // TestReadRealReplica reads from a real replica.
 func TestReadRealReplica(t *testing.T) {
+	t.Parallel()
 	f := testutil.Failover(t, 1, 1)
 	s := openSet(t, f, failover.Config{ReadReplicas: true})
 	must(t, s, "SET", "k", "v")

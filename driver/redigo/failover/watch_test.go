@@ -1,6 +1,7 @@
 package failover_test
 
 import (
+	"fmt"
 	"net"
 	"testing"
 	"time"
@@ -119,6 +120,7 @@ func TestNewestAnswer(t *testing.T) {
 // TestNoWayBack silences the Sentinel that is ahead. The one that is behind
 // does not lead calls back to the previous master.
 func TestNoWayBack(t *testing.T) {
+	t.Parallel()
 	old, now := master(t), master(t)
 	behind := sentinel(t, says{master: old.addr, epoch: 1})
 	ahead := sentinel(t, says{master: now.addr, epoch: 2})
@@ -135,40 +137,47 @@ func TestNoWayBack(t *testing.T) {
 // the previous master does not answer.
 func TestSwitch(t *testing.T) {
 	for _, published := range []bool{true, false} {
-		old, now := master(t), master(t)
-		one := sentinel(t, says{master: old.addr, epoch: 1})
-		s := open(t, failover.Config{Sentinels: []string{one.addr}})
-		must(t, s, "GET", "k")
-		require.Eventually(t, func() bool { return one.subscribers() == 1 }, patience, time.Millisecond)
-
-		old.mute()
-		stuck := make(chan error)
-		go func() {
-			_, err := run(s, 0, "INCR", "n")
-			stuck <- err
-		}()
-		read := make(chan string)
-		go func() {
-			reply, _ := run(s, driver.ReadOnly, "GET", "k")
-			read <- reply
-		}()
-		require.Eventually(t, func() bool { return old.count("incr n")+old.count("get k") == 3 }, patience, time.Millisecond)
-		one.say(says{master: now.addr, epoch: 2}.answer)
-		start := time.Now()
-		if published {
-			one.publish("+switch-master", "another 127.0.0.1 1 127.0.0.1 2")
-			one.publish("+switch-master", "mymaster 127.0.0.1 1 127.0.0.1 2")
-		}
-		err := <-stuck
-		require.ErrorIs(t, err, driver.ErrUnknownOutcome)
-		assert.ErrorContains(t, err, "moved from "+old.addr+" to "+now.addr)
-		assert.Equal(t, bulk(now.addr), <-read, "a read is sent again")
-		if published {
-			assert.Less(t, time.Since(start), 500*time.Millisecond)
-		}
-		assert.Equal(t, bulk(now.addr), must(t, s, "GET", "k"))
-		require.NoError(t, s.Close())
+		t.Run(fmt.Sprint("published ", published), func(t *testing.T) {
+			t.Parallel()
+			switchMaster(t, published)
+		})
 	}
+}
+
+func switchMaster(t *testing.T, published bool) {
+	old, now := master(t), master(t)
+	one := sentinel(t, says{master: old.addr, epoch: 1})
+	s := open(t, failover.Config{Sentinels: []string{one.addr}})
+	must(t, s, "GET", "k")
+	require.Eventually(t, func() bool { return one.subscribers() == 1 }, patience, time.Millisecond)
+
+	old.mute()
+	stuck := make(chan error)
+	go func() {
+		_, err := run(s, 0, "INCR", "n")
+		stuck <- err
+	}()
+	read := make(chan string)
+	go func() {
+		reply, _ := run(s, driver.ReadOnly, "GET", "k")
+		read <- reply
+	}()
+	require.Eventually(t, func() bool { return old.count("incr n")+old.count("get k") == 3 }, patience, time.Millisecond)
+	one.say(says{master: now.addr, epoch: 2}.answer)
+	start := time.Now()
+	if published {
+		one.publish("+switch-master", "another 127.0.0.1 1 127.0.0.1 2")
+		one.publish("+switch-master", "mymaster 127.0.0.1 1 127.0.0.1 2")
+	}
+	err := <-stuck
+	require.ErrorIs(t, err, driver.ErrUnknownOutcome)
+	assert.ErrorContains(t, err, "moved from "+old.addr+" to "+now.addr)
+	assert.Equal(t, bulk(now.addr), <-read, "a read is sent again")
+	if published {
+		assert.Less(t, time.Since(start), 500*time.Millisecond)
+	}
+	assert.Equal(t, bulk(now.addr), must(t, s, "GET", "k"))
+	require.NoError(t, s.Close())
 }
 
 // TestSubscriptionMovesOn loses the subscription at one Sentinel: the other one
@@ -191,6 +200,7 @@ func TestSubscriptionMovesOn(t *testing.T) {
 // TestDiscovery asks a Sentinel that was only named by another one, after that
 // one is gone.
 func TestDiscovery(t *testing.T) {
+	t.Parallel()
 	old, now := master(t), master(t)
 	two := sentinel(t, says{master: old.addr, epoch: 1, id: "two"})
 	down := sentinel(t, says{master: old.addr, epoch: 1, id: "down"})
@@ -211,6 +221,7 @@ func TestDiscovery(t *testing.T) {
 // TestTwin knows a Sentinel by its configured name and by the address that
 // others give. It is polled once in the end.
 func TestTwin(t *testing.T) {
+	t.Parallel()
 	m := master(t)
 	two := sentinel(t, says{master: m.addr, id: "two"})
 	_, port, _ := net.SplitHostPort(two.addr)
