@@ -20,21 +20,14 @@ func open(t *testing.T, c redigo.Config) driver.Store {
 }
 
 func TestMemory(t *testing.T) {
+	t.Parallel()
 	testutil.TestStore(t, func(t *testing.T) driver.Store { return testutil.Memory(t) })
-}
-
-func TestRealRedis(t *testing.T) {
-	r := testutil.Redis(t, nil)
-	testutil.TestStore(t, func(t *testing.T) driver.Store {
-		_, err := r.Do("FLUSHALL")
-		require.NoError(t, err)
-		return open(t, redigo.Config{Address: r.Addr()})
-	})
 }
 
 // TestFakeRedis lists the differences between miniredis 2.40 and Redis: error
 // texts and the limits of numbers.
 func TestFakeRedis(t *testing.T) {
+	t.Parallel()
 	testutil.TestStore(t, func(t *testing.T) driver.Store {
 		return open(t, redigo.Config{Address: testutil.FakeRedis(t).Addr()})
 	}, testutil.Lacks(

@@ -138,7 +138,7 @@ func TestDropStorm(t *testing.T) {
 	for w := range 16 {
 		all.Go(func() {
 			mode := []driver.Mode{0, driver.Own}[w%2]
-			for range scale(80, 300) {
+			for range scale(50, 300) {
 				switch _, err := run(s, mode, "INCR", "n"); {
 				case err == nil:
 					acked.Add(1)

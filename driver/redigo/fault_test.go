@@ -443,7 +443,7 @@ func TestUnsolicitedReply(t *testing.T) {
 	<-ended
 }
 
-// TestLargeRequestLost loses the connection while 8 MB are being written: the
+// TestLargeRequestLost loses the connection while 5 MB are being written: the
 // call ends and releases the Pipeline.
 func TestLargeRequestLost(t *testing.T) {
 	t.Parallel()
@@ -463,7 +463,7 @@ func TestLargeRequestLost(t *testing.T) {
 			p := driver.NewPipeline(0)
 			defer p.Free()
 			value := strings.Repeat("x", 10<<10)
-			for range 800 {
+			for range 500 {
 				p.Cmd("SET").Key("k").String(value)
 			}
 			require.ErrorIs(t, s.Do(t.Context(), p), driver.ErrUnknownOutcome)

@@ -131,7 +131,7 @@ func TestMuxSizes(t *testing.T) {
 	proxy := testutil.NewProxy(t, r.Addr())
 	s := openShared(t, redigo.Config{Address: proxy.Addr()})
 	ping(t, s)
-	sizes := []int{1, 100, 4 << 10, 33 << 10, 64 << 10, 200 << 10, 2 << 20}
+	sizes := []int{1, 100, 4 << 10, 33 << 10, 64 << 10, 200 << 10, 1100 << 10}
 	exchange := func(rounds int, sizes []int) {
 		together(12, func(g int) {
 			random := rand.New(rand.NewPCG(seed, uint64(g)))

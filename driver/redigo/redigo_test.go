@@ -153,9 +153,9 @@ func TestGetAllocations(t *testing.T) {
 	assert.Less(t, testing.AllocsPerRun(200, get), 0.5)
 }
 
-// TestLargePipeline sends 10 MB and receives 10 MB in one call.
+// TestLargePipeline sends 6 MB and receives 6 MB in one call.
 func TestLargePipeline(t *testing.T) {
-	n := scale(1000, 10_000)
+	n := scale(600, 10_000)
 	r := testutil.Redis(t, nil)
 	s := open(t, redigo.Config{Address: r.Addr(), Timeout: time.Minute})
 	value := bytes.Repeat([]byte("0123456789"), 1<<10)
@@ -185,7 +185,7 @@ func TestNoDeadlock(t *testing.T) {
 	value := strings.Repeat("x", 10<<10)
 	p := driver.NewPipeline(0)
 	defer p.Free()
-	n := scale(800, 3000) // more than the buffers of both sides hold
+	n := scale(700, 3000) // more than the buffers of both sides hold
 	for range n {
 		p.Cmd("ECHO").String(value)
 	}

@@ -23,6 +23,7 @@ type load struct {
 	t       *testing.T
 	s       driver.Store
 	workers []*worker
+	pause   time.Duration // of each worker between two operations
 	stop    chan struct{}
 	running sync.WaitGroup
 	ops     atomic.Int64
@@ -45,7 +46,7 @@ type sure []string
 func startLoad(t *testing.T, s driver.Store, workers int) *load {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	l := &load{t: t, s: s, stop: make(chan struct{})}
+	l := &load{t: t, s: s, stop: make(chan struct{}), pause: fullOr(0, 2*time.Millisecond)}
 	for id := range workers {
 		w := &worker{l: l, id: id, r: rand.New(rand.NewPCG(seed, uint64(id))), vals: map[string]sure{},
 			acked: map[string]int{}, unknown: map[string]int{}, errs: map[string]int{}}
@@ -93,7 +94,7 @@ func (l *load) settle(lost bool) {
 }
 
 func (w *worker) run() {
-	for n := 0; ; n++ {
+	for ; ; time.Sleep(w.l.pause) {
 		select {
 		case <-w.l.stop:
 			return

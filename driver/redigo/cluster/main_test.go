@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -21,7 +22,13 @@ import (
 	"github.com/gocaches/caches/driver/redigo/cluster"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain runs more tests at once than there are processors, because the
+// parallel ones mostly wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "8")
+	goleak.VerifyTestMain(m)
+}
 
 // patience is a timeout that no healthy call reaches, even on a loaded machine
 // under the race detector.

@@ -18,7 +18,7 @@ import (
 
 // fullOr returns all in a long run for a release (make soak), and few
 // otherwise.
-func fullOr(all, few int) int {
+func fullOr[N int | time.Duration](all, few N) N {
 	if os.Getenv("CACHES_TEST_FULL") == "1" {
 		return all
 	}
