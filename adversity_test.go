@@ -497,9 +497,9 @@ func TestNaN(t *testing.T) {
 	conn := open(t, "locmem://")
 	var zero float64
 	nan := zero / zero
-	f := caches.Cached(caches.Cache[string]{Prefix: "na", TTL: time.Hour}.On(conn),
-		func(context.Context, float64) (string, error) { return "v", nil },
-		&caches.CachedOptions[float64, string]{Key: func(f float64) []any { return []any{fmt.Sprint(f)} }})
+	f := caches.Cached(caches.Cache[int]{Prefix: "na", TTL: time.Hour}.On(conn),
+		func(context.Context, float64) (int, error) { return 1, nil },
+		&caches.CachedOptions[float64, int]{Key: func(f float64) []any { return []any{fmt.Sprint(f)} }})
 	assert.Nil(t, panics(func() { _, _ = f.GetMany(t.Context(), []float64{nan}) }))
 }
 

@@ -373,15 +373,12 @@ func TestCanaryInData(t *testing.T) {
 	}{
 		"not JSON":      {canary, func(o caches.Options) error { return readAs[int](ctx, conn, o) }},
 		"another type":  {`"` + canary + `"`, func(o caches.Options) error { return readAs[int](ctx, conn, o) }},
-		"another field": {`{"A":"` + canary + `"}`, func(o caches.Options) error { return readAs[struct{ A int }](ctx, conn, o) }},
-		"a quoted number": {`{"A":"` + canary + `"}`, func(o caches.Options) error {
-			return readAs[struct {
-				A int `json:",string"`
-			}](ctx, conn, o)
-		}},
+		"another field": {`{"A":"` + canary + `"}`, func(o caches.Options) error { return readAs[reading](ctx, conn, o) }},
+		"a quoted number": {`{"B":"` + canary + `"}`, func(o caches.Options) error { return readAs[reading](ctx, conn, o) }},
 		"a time":         {`"` + canary + `"`, func(o caches.Options) error { return readAs[time.Time](ctx, conn, o) }},
 		"a large number": {number, func(o caches.Options) error { return readAs[int8](ctx, conn, o) }},
-		"a map's key":    {`{"` + canary + `":1}`, func(o caches.Options) error { return readAs[map[int]int](ctx, conn, o) }},
+		"a large field": {`{"N":` + number + `}`, func(o caches.Options) error { return readAs[reading](ctx, conn, o) }},
+		"a map's key":    {`{"M":{"` + canary + `":1}}`, func(o caches.Options) error { return readAs[reading](ctx, conn, o) }},
 		"raw": {canary, func(o caches.Options) error {
 			o.Serializer = caches.Raw
 			return readAs[int](ctx, conn, o)
@@ -427,6 +424,14 @@ func logged(t *testing.T, v any) string {
 	return b.String() + string(text) + paniced(v) + fmt.Errorf("wrapped: %v", v).Error()
 }
 
+// A reading has the fields that values are read into.
+type reading struct {
+	A int
+	B int `json:",string"`
+	N int8
+	M map[int]int
+}
+
 // readAs reads the value at a key as a T.
 func readAs[T any](ctx context.Context, conn *caches.Conn, o caches.Options) error {
 	_, err := caches.Cache[T](o).On(conn).Key("a").Get(ctx)
@@ -448,9 +453,9 @@ func TestCanaryInMembers(t *testing.T) {
 	_, errs["elements"] = caches.ListCache[int](o).On(conn).Key("l").PopFrontN(ctx, 1)
 	_, errs["ints"] = caches.SetCache[int](o).On(conn).Key("s").Copy(ctx)
 	_, errs["times"] = caches.SetCache[time.Time](o).On(conn).Key("s").Copy(ctx)
-	_, errs["structs"] = caches.SetCache[struct{ A int }](o).On(conn).Key("s").Copy(ctx)
+	_, errs["structs"] = caches.SetCache[point](o).On(conn).Key("s").Copy(ctx)
 	_, errs["fields"] = caches.DictCache[int, string](o).On(conn).Key("d").Copy(ctx)
-	_, errs["values"] = caches.DictCache[string, time.Time](o).On(conn).Key("d").Copy(ctx)
+	_, errs["values"] = caches.DictCache[string, int](o).On(conn).Key("d").Copy(ctx)
 	_, errs["scored"] = caches.SortedSetCache[int](o).On(conn).Key("z").Range(ctx, 0, -1)
 	for _, name := range slices.Sorted(maps.Keys(errs)) {
 		require.ErrorIs(t, errs[name], caches.ErrCorrupt, name)

@@ -15,24 +15,17 @@ import (
 	"github.com/gocaches/caches"
 )
 
-type visits int32
-
-// Every type that a counter may count in counts up, down, and to its ends.
+// A counter counts up, down, and to the ends of its type. TestNumberKinds has all
+// types.
 func TestCounterKinds(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		countsIn[int](t, ctx, conn, math.MinInt, math.MaxInt)
 		countsIn[int8](t, ctx, conn, math.MinInt8, math.MaxInt8)
-		countsIn[int16](t, ctx, conn, math.MinInt16, math.MaxInt16)
-		countsIn[int32](t, ctx, conn, math.MinInt32, math.MaxInt32)
 		countsIn[int64](t, ctx, conn, math.MinInt64, math.MaxInt64)
-		countsIn[uint](t, ctx, conn, 0, math.MaxInt64)
 		countsIn[uint8](t, ctx, conn, 0, math.MaxUint8)
-		countsIn[uint16](t, ctx, conn, 0, math.MaxUint16)
-		countsIn[uint32](t, ctx, conn, 0, math.MaxUint32)
 		countsIn[uint64](t, ctx, conn, 0, math.MaxInt64)
 		countsIn[float32](t, ctx, conn, -1<<24, 1<<24)
 		countsIn[float64](t, ctx, conn, -1<<53, 1<<53)
-		countsIn[visits](t, ctx, conn, math.MinInt32, math.MaxInt32)
 		countsIn[time.Duration](t, ctx, conn, math.MinInt64, math.MaxInt64)
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"iter"
 	"maps"
 	"math"
-	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
@@ -157,20 +156,20 @@ func requireDict[K, V comparable](t *testing.T, ctx context.Context, d caches.Di
 
 func TestDictGetOrAdd(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		d := caches.DictCache[string, []int]{Prefix: "dict"}.On(conn).Key("goa")
-		stored, loaded, err := d.GetOrAdd(ctx, "a", []int{1})
+		d := caches.DictCache[string, any]{Prefix: "dict"}.On(conn).Key("goa")
+		stored, loaded, err := d.GetOrAdd(ctx, "a", []any{"1"})
 		require.NoError(t, err)
 		require.False(t, loaded)
-		require.Equal(t, []int{1}, stored)
-		stored, loaded, err = d.GetOrAdd(ctx, "a", []int{2})
+		require.Equal(t, []any{"1"}, stored)
+		stored, loaded, err = d.GetOrAdd(ctx, "a", []any{"2"})
 		require.NoError(t, err)
 		require.True(t, loaded)
-		require.Equal(t, []int{1}, stored, "what is stored, not what was given")
+		require.Equal(t, []any{"1"}, stored, "what is stored, not what was given")
 		stored, loaded, err = d.GetOrAdd(ctx, "nil", nil)
 		require.NoError(t, err)
 		require.False(t, loaded)
 		require.Nil(t, stored)
-		_, loaded, err = d.GetOrAdd(ctx, "nil", []int{3})
+		_, loaded, err = d.GetOrAdd(ctx, "nil", []any{"3"})
 		require.NoError(t, err)
 		require.True(t, loaded, "nil is a value")
 	})
@@ -250,9 +249,8 @@ func TestDictIncr(t *testing.T) {
 		small := caches.DictCache[string, seats](o).On(conn).Key("small")
 		require.Equal(t, seats(250), ask(small.Incr(ctx, "n", 250)).ok(t))
 		require.ErrorIs(t, errOf(small.Incr(ctx, "n", 250)), caches.ErrOverflow, "500 is not a uint8")
-		big := caches.DictCache[string, uint64](o).On(conn).Key("big")
-		require.ErrorIs(t, errOf(big.Incr(ctx, "n", math.MaxUint64)), caches.ErrOverflow)
-		require.Equal(t, 0, ask(big.Len(ctx)).ok(t), "nothing was sent")
+		require.ErrorIs(t, errOf(floats.Incr(ctx, "new", math.Inf(1))), caches.ErrOverflow)
+		require.Equal(t, 1, ask(floats.Len(ctx)).ok(t), "nothing was sent")
 	})
 }
 
@@ -468,35 +466,14 @@ func disturbed(t *testing.T, ctx context.Context, n int, add func(ctx context.Co
 	require.NoError(t, <-ended)
 }
 
-// Members and fields of every kind come back as they were.
+// Members and fields come back as they were: bytes, numbers, what marshals itself,
+// and structs. TestMemberKinds has all kinds of types.
 func TestMembers(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		type id int64
-		type name string
-		type place struct {
-			City string
-			At   [2]float64
-			Open bool `json:"open,omitempty"`
-		}
 		requireMembers(t, ctx, conn, "", "a", "a b", "\x00", "\xff\xfe", "a.b%{}", "1", "ü")
-		requireMembers(t, ctx, conn, name(""), name("a"))
 		requireMembers(t, ctx, conn, 0, 1, -1, math.MinInt, math.MaxInt)
-		requireMembers(t, ctx, conn, id(0), id(math.MinInt64))
-		requireMembers[int8](t, ctx, conn, math.MinInt8, math.MaxInt8)
-		requireMembers[int64](t, ctx, conn, math.MinInt64, math.MaxInt64)
-		requireMembers[uint64](t, ctx, conn, 0, math.MaxUint64)
-		requireMembers(t, ctx, conn, true, false)
-		requireMembers(t, ctx, conn, 0, 0.1, -1.5, 1e300, 5e-324, math.MaxFloat64, math.Inf(1), math.Inf(-1), 1<<53+2)
-		requireMembers[float32](t, ctx, conn, 0, 0.1, math.MaxFloat32, float32(math.Inf(-1)))
 		requireMembers(t, ctx, conn, time.Date(2024, 2, 29, 12, 30, 0, 1, time.UTC), time.Time{})
-		requireMembers(t, ctx, conn, time.Second, -time.Hour)
-		requireMembers(t, ctx, conn, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1%eth0"), netip.Addr{})
-		requireMembers(t, ctx, conn, place{}, place{"Köln <&>", [2]float64{50.9, -6.9}, true}, place{City: "Köln"})
-		requireMembers(t, ctx, conn, [3]int{}, [3]int{1, 2, 3})
-		requireMembers(t, ctx, conn, [2]netip.Addr{}, [2]netip.Addr{netip.MustParseAddr("192.0.2.1")})
-		requireMembers(t, ctx, conn, [0]int{})
-		requireMembers(t, ctx, conn, struct{}{})
-		requireMembers(t, ctx, conn, struct{ At time.Time }{time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC)})
+		requireMembers(t, ctx, conn, point{}, point{"Köln <&>", 50.9, -6.9, [2]int8{1, -128}}, point{Name: "Köln"})
 	})
 }
 
@@ -534,47 +511,18 @@ func requireMembers[T comparable](t *testing.T, ctx context.Context, conn *cache
 // Equal members are one member: both zeros are the same, within structs, too.
 func TestMembersZeros(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
-		type point struct{ X, Y float64 }
 		minus := math.Copysign(0, -1)
-		o := caches.Options{Prefix: "zeros"}
-		floats := caches.SetCache[float64](o).On(conn).Key("floats")
-		require.Equal(t, 1, ask(floats.Add(ctx, 0, minus)).ok(t))
-		require.True(t, ask(floats.Contains(ctx, minus)).ok(t))
-		points := caches.SetCache[point](o).On(conn).Key("points")
-		require.Equal(t, 2, ask(points.Add(ctx, point{0, minus}, point{minus, 0}, point{0, 0}, point{-0.5, minus})).ok(t))
-		require.True(t, ask(points.Contains(ctx, point{minus, minus})).ok(t))
-		arrays := caches.SetCache[[2]float32](o).On(conn).Key("arrays")
-		require.Equal(t, 1, ask(arrays.Add(ctx, [2]float32{}, [2]float32{float32(minus), 0})).ok(t))
+		points := caches.SetCache[point]{Prefix: "zeros"}.On(conn).Key("points")
+		require.Equal(t, 2, ask(points.Add(ctx, point{X: minus}, point{Y: minus}, point{}, point{X: -0.5, Y: minus})).ok(t))
+		require.True(t, ask(points.Contains(ctx, point{X: minus, Y: minus})).ok(t))
 	})
 }
 
-// What could not come back as it was, or would not equal itself, is refused
-// before anything is sent.
+// A member that could not come back as it was is refused by every operation, before
+// anything is sent: for its type, or for its value. TestMemberRefused has all kinds.
 func TestMembersRefusedByAll(t *testing.T) {
-	text, number := "a", 1
-	refused(t, &text)
-	refused(t, &number)
-	refused(t, make(chan int))
 	refused[any](t, "a")
-	refused[any](t, 1)
-	refused[fmt.Stringer](t, time.Second)
-	refused(t, complex(1, 2))
-	refused(t, math.NaN())
-	refused(t, new(time.Time))
-	refused(t, struct{ P *int }{})
-	refused(t, struct{ T *time.Time }{new(time.Time)})
-	refused(t, struct{ A any }{1})
-	refused(t, struct{ S fmt.Stringer }{time.Second})
-	refused(t, [2]any{1, 2})
-	refused(t, struct{ x int }{1})
-	refused(t, struct {
-		Kept, Dropped int `json:"-"`
-	}{1, 2})
-	refused(t, struct{ F float64 }{math.NaN()})
-	refused(t, struct{ F float64 }{math.Inf(1)})
-	refused(t, struct{ S string }{"\xff"}) // JSON would make it U+FFFD, as it would "\xfe"
-	refused(t, [1]string{"a\xc0"})
-	refused(t, struct{ C complex64 }{})
+	refused(t, point{Name: "\xff"}) // JSON would make it U+FFFD, as it would "\xfe"
 }
 
 func refused[T comparable](t *testing.T, member T) {
