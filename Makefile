@@ -7,9 +7,6 @@ unexport $(filter CACHES_DSN%,$(.VARIABLES))
 # Without redis-server, tests fail instead of being skipped.
 export CACHES_TEST_REDIS = require
 
-# How many random commands locmem and Redis are compared by.
-export CACHES_TEST_PLAN ?= 40000
-
 FUZZTIME ?= 30s
 COVERAGE ?= 90
 

@@ -474,21 +474,19 @@ func TestBurstOfHitsComputesNothing(t *testing.T) {
 	var runs atomic.Int64
 	f := caches.Cached(caches.Cache[string]{Prefix: "bu", TTL: time.Hour}.On(conn),
 		func(context.Context, int) (string, error) { runs.Add(1); return "v", nil },
-		&caches.CachedOptions[int, string]{Name: "f", Early: -1})
-	args := make([]int, 4400) // some more than one connection carries
-	for i := range args {
-		args[i] = i
-	}
-	_, err := f.GetMany(t.Context(), args)
+		&caches.CachedOptions[int, string]{Key: func(i int) []any { return []any{i % 50} }, Early: -1})
+	const callers = 4400 // some more than one connection carries
+	_, err := f.GetMany(t.Context(), numbers(50))
 	require.NoError(t, err)
-	before := runs.Load()
+	before, looks := runs.Load(), commandCalls(t, server, "")
 	proxy.Delay(30 * time.Millisecond)
 	var group sync.WaitGroup
-	for _, arg := range args {
+	for arg := range callers {
 		group.Go(func() { _, _ = f.Get(t.Context(), arg) })
 	}
 	group.Wait()
 	require.Equal(t, before, runs.Load(), "all are remembered")
+	require.GreaterOrEqual(t, commandCalls(t, server, "")-looks, callers, "each caller looks")
 }
 
 // An argument that is not equal to itself is an error.
@@ -581,7 +579,7 @@ func TestLateClaimRestoresNoLease(t *testing.T) {
 		}
 		return v, nil
 	}
-	o := &caches.CachedOptions[int, int64]{Name: "f"}
+	o := &caches.CachedOptions[int, int64]{Name: "f", Lease: time.Second} // which the last Get waits for
 	f, g := caches.Cached(c.On(conn), fn, o), caches.Cached(c.On(good), fn, o)
 	ctx := withTimeout(t, 20*time.Second)
 	_, err := f.Get(ctx, 0) // the scripts are known
@@ -747,7 +745,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			}
 			ctx := withTimeout(t, 60*time.Second)
 			var group sync.WaitGroup
-			end := time.Now().Add(fullOr(5*time.Second, time.Second))
+			end := time.Now().Add(fullOr(5*time.Second, 400*time.Millisecond))
 			for w := range 8 {
 				group.Go(func() {
 					for time.Now().Before(end) {

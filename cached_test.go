@@ -651,7 +651,7 @@ func TestCachedConcurrently(t *testing.T) {
 		var all sync.WaitGroup
 		for w := range 8 {
 			all.Go(func() {
-				for i := range 60 {
+				for i := range 35 {
 					id := (i + w) % 10
 					switch i % 7 {
 					case 5:

@@ -121,7 +121,7 @@ func TestFromEnvNames(t *testing.T) {
 }
 
 func TestFromEnvDefaults(t *testing.T) {
-	r := fromEnv(t, "CACHES_DSN=locmem://", "CACHES_DSN_X=locmem://?prefix=own", "CACHES_PREFIX=app", "CACHES_VERSION=v2", "CACHES_TTL=1h")
+	r := fromEnv(t, "CACHES_DSN=locmem://", "CACHES_DSN_X=locmem://?prefix=own", "CACHES_PREFIX=app", "CACHES_VERSION=v2", "CACHES_TTL=1h", "GORACE=atexit_sleep_ms=0")
 	for name, want := range map[string]string{"": "app.v2.p.1", "x": "own.v2.p.1"} {
 		c, err := r.Connection(name)
 		require.NoError(t, err)

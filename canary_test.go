@@ -286,7 +286,11 @@ func TestCanaryInDialFailures(t *testing.T) {
 		if strings.Contains(dsn, "?") {
 			sep = "&"
 		}
-		conn, err := caches.Open(dsn + sep + "timeout=300ms")
+		timeout := "300ms"
+		if name == "no answer" {
+			timeout = "50ms" // of each call
+		}
+		conn, err := caches.Open(dsn + sep + "timeout=" + timeout)
 		require.NoError(t, err, name)
 		value := caches.Cache[string]{Prefix: "c"}.On(conn).Key("a")
 		err = value.Set(t.Context(), canary)
@@ -371,14 +375,14 @@ func TestCanaryInData(t *testing.T) {
 		stored string
 		read   func(caches.Options) error
 	}{
-		"not JSON":      {canary, func(o caches.Options) error { return readAs[int](ctx, conn, o) }},
-		"another type":  {`"` + canary + `"`, func(o caches.Options) error { return readAs[int](ctx, conn, o) }},
-		"another field": {`{"A":"` + canary + `"}`, func(o caches.Options) error { return readAs[reading](ctx, conn, o) }},
+		"not JSON":        {canary, func(o caches.Options) error { return readAs[int](ctx, conn, o) }},
+		"another type":    {`"` + canary + `"`, func(o caches.Options) error { return readAs[int](ctx, conn, o) }},
+		"another field":   {`{"A":"` + canary + `"}`, func(o caches.Options) error { return readAs[reading](ctx, conn, o) }},
 		"a quoted number": {`{"B":"` + canary + `"}`, func(o caches.Options) error { return readAs[reading](ctx, conn, o) }},
-		"a time":         {`"` + canary + `"`, func(o caches.Options) error { return readAs[time.Time](ctx, conn, o) }},
-		"a large number": {number, func(o caches.Options) error { return readAs[int8](ctx, conn, o) }},
-		"a large field": {`{"N":` + number + `}`, func(o caches.Options) error { return readAs[reading](ctx, conn, o) }},
-		"a map's key":    {`{"M":{"` + canary + `":1}}`, func(o caches.Options) error { return readAs[reading](ctx, conn, o) }},
+		"a time":          {`"` + canary + `"`, func(o caches.Options) error { return readAs[time.Time](ctx, conn, o) }},
+		"a large number":  {number, func(o caches.Options) error { return readAs[int8](ctx, conn, o) }},
+		"a large field":   {`{"N":` + number + `}`, func(o caches.Options) error { return readAs[reading](ctx, conn, o) }},
+		"a map's key":     {`{"M":{"` + canary + `":1}}`, func(o caches.Options) error { return readAs[reading](ctx, conn, o) }},
 		"raw": {canary, func(o caches.Options) error {
 			o.Serializer = caches.Raw
 			return readAs[int](ctx, conn, o)

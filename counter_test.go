@@ -257,7 +257,7 @@ func TestCounterWindow(t *testing.T) {
 func TestCounterLosesNothing(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		c := caches.CounterCache[int64]{Prefix: "sum", TTL: time.Hour}.On(conn).Key("n")
-		const workers, each = 20, 50
+		const workers, each = 20, 20
 		seen := make([]map[int64]bool, workers)
 		var all sync.WaitGroup
 		for w := range workers {

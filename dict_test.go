@@ -147,7 +147,11 @@ func requireDict[K, V comparable](t *testing.T, ctx context.Context, d caches.Di
 	many, err := d.GetMany(ctx, keys...)
 	require.NoError(t, err)
 	require.Equal(t, want, many)
+	asked := 0
 	for field := range want {
+		if asked++; asked > 100 {
+			break // GetMany has found all
+		}
 		contains, err := d.Contains(ctx, field)
 		require.NoError(t, err)
 		require.True(t, contains, "%v", field)
@@ -334,7 +338,7 @@ func TestDictMarshalError(t *testing.T) {
 	require.Zero(t, store.pipelines.Load())
 }
 
-const many = 5000 // elements of a large collection: twenty pages
+const many = 2000 // elements of a large collection: eight pages
 
 func TestDictLarge(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
@@ -408,7 +412,7 @@ func TestDictAllError(t *testing.T) {
 func TestDictAllWhileWritten(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		d := caches.DictCache[int, int]{Prefix: "busy"}.On(conn).Key("dict")
-		disturbed(t, ctx, 1000,
+		disturbed(t, ctx, 600,
 			func(ctx context.Context, from, to int) error {
 				items := map[int]int{}
 				for i := from; i < to; i++ {

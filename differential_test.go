@@ -32,7 +32,7 @@ import (
 //
 // CACHES_TEST_PLAN is the number of operations, CACHES_TEST_SEED replays a plan.
 func TestDifferential(t *testing.T) {
-	size, seed := planSize(t, 40_000), planSeed(t)
+	size, seed := planSize(t, 12_000), planSeed(t)
 	redis, locmem := open(t, testutil.Redis(t, &testutil.RedisOptions{Unix: true}).DSN()), open(t, "locmem://?maxsize=1000000")
 	start := time.Now()
 	tracks := make([]*track, 32) // goroutines, each with keys of its own

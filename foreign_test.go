@@ -22,7 +22,7 @@ func TestForeignKeysAreLeftAlone(t *testing.T) {
 			set := caches.SetCache[int](o).On(conn)
 			board := caches.SortedSetCache[string](o).On(conn)
 			count := caches.CounterCache[int](o).On(conn)
-			fields, members := numerals(6000), make([]int, 6000)
+			fields, members := numerals(5100), make([]int, 6000)
 			ops := map[string]func() error{
 				"Dict.GetMany, many": func() error { _, err := dict.Key("text").GetMany(ctx, fields...); return err },
 				"Set.Contains, many": func() error { _, err := set.Key("text").ContainsMany(ctx, members...); return err },
@@ -48,7 +48,7 @@ func TestForeignKeysAreLeftAlone(t *testing.T) {
 			}
 			for _, kind := range kinds {
 				c := kind.on(conn, o).key("text")
-				ops[kind.name+", many"] = func() error { return c.bulk(ctx, 6000) }
+				ops[kind.name+", many"] = func() error { return c.bulk(ctx, 5100) }
 			}
 			for name, op := range ops {
 				require.NoError(t, text.Set(ctx, "not a number"))
@@ -75,15 +75,15 @@ func TestManyArgumentsCarryTheirExpiry(t *testing.T) {
 			o := caches.Options{Prefix: "many." + policy.String(), TTL: time.Minute, TTLPolicy: policy}
 			for _, kind := range kinds {
 				c := kind.on(conn, o).key(kind.name)
-				require.NoError(t, c.bulk(ctx, 6000), kind.name)
-				requireLen(t, ctx, c, 6000)
+				require.NoError(t, c.bulk(ctx, 5100), kind.name)
+				requireLen(t, ctx, c, 5100)
 				left, err := c.ExpiresIn(ctx)
 				require.NoError(t, err)
 				require.InDelta(t, time.Minute, left, float64(20*time.Second), kind.name)
 			}
-			found, err := caches.DictCache[string, int](o).On(conn).Key("dict").GetMany(ctx, numerals(6000)...)
+			found, err := caches.DictCache[string, int](o).On(conn).Key("dict").GetMany(ctx, numerals(5100)...)
 			require.NoError(t, err)
-			require.Len(t, found, 6000)
+			require.Len(t, found, 5100)
 			require.Equal(t, 77, found["77"])
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/text"
 )
 
 // All objects encode through a few functions, which are tested here with every
@@ -146,7 +147,7 @@ func TestMemberZeros(t *testing.T) {
 // A value that could not come back as it was, or that does not equal itself, is
 // rejected.
 func TestMemberRefused(t *testing.T) {
-	n, text := 1, "a"
+	n, name := 1, "a"
 	for _, row := range []struct {
 		member tripped
 		want   string
@@ -176,7 +177,7 @@ func TestMemberRefused(t *testing.T) {
 		{member(struct{ C complex64 }{}), "a complex64 cannot be (part of) a member"},
 		{member(struct{ F chan int }{}), "a chan int cannot be (part of) a member"},
 		{member(&n), "a *int is not a"},
-		{member(&text), "a *string is not a"},
+		{member(&name), "a *string is not a"},
 		{member(&pointed{"a"}), "a *caches.pointed is not a"},
 		{member(new(time.Time)), "a *time.Time is not a"},
 		{member(make(chan int)), "a chan int is not a"},
@@ -198,7 +199,7 @@ func TestMemberRefused(t *testing.T) {
 	}
 	// The argument of a cached function is an any by then.
 	for _, arg := range []any{&n, struct{ name string }{"a"}, math.NaN()} {
-		_, err := appendMember(nil, arg)
+		_, err := text.AppendMember(nil, arg)
 		require.Error(t, err, "%T", arg)
 	}
 }
@@ -248,7 +249,7 @@ type numeral struct {
 }
 
 func numeralOf[N Number](n N, beyond string) numeral {
-	step, _, err := stepOf(n, 1)
+	step, _, err := text.Step(n, 1)
 	send := func(text string) func(*driver.Pipeline, N) error {
 		return func(p *driver.Pipeline, _ N) error { p.String(text); return nil }
 	}

@@ -26,7 +26,7 @@ import (
 //
 // CACHES_TEST_PLAN is the number of operations, CACHES_TEST_SEED replays a plan.
 func TestModel(t *testing.T) {
-	size, seed := planSize(t, 40_000), planSeed(t)
+	size, seed := planSize(t, 20_000), planSeed(t)
 	const plans = 6
 	for i := range plans {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {

@@ -176,7 +176,7 @@ func TestSetLarge(t *testing.T) {
 func TestSetAllWhileWritten(t *testing.T) {
 	eachBackend(t, func(t *testing.T, ctx context.Context, conn *caches.Conn) {
 		s := caches.SetCache[int]{Prefix: "busy"}.On(conn).Key("set")
-		disturbed(t, ctx, 1000,
+		disturbed(t, ctx, 600,
 			func(ctx context.Context, from, to int) error {
 				members := make([]int, 0, to-from)
 				for i := from; i < to; i++ {

@@ -187,7 +187,7 @@ func TestStampedeHolderKilled(t *testing.T) {
 	server := testutil.Redis(t, nil)
 	conn := open(t, server.DSN()+patience)
 	workers := startRushers(t, server, 4)
-	for round := range fullOr(20, 2) {
+	for round := range fullOr(20, 1) {
 		killed := make(chan int, 1)
 		go func() {
 			var holder any

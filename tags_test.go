@@ -308,7 +308,7 @@ func (r *racer) run(t *testing.T) {
 // namespace, in whatever process, is served to nobody who asks afterwards.
 func TestStaleStoreRace(t *testing.T) {
 	eachServer(t, func(t *testing.T, dsn string) {
-		r := newRacer(t, dsn, fullOr(10_000, 300), guarded)
+		r := newRacer(t, dsn, fullOr(10_000, 150), guarded)
 		r.run(t)
 		t.Logf("%d rounds, %d stale values", len(r.rows), r.stale.Load())
 		require.Zero(t, r.stale.Load())
@@ -317,7 +317,7 @@ func TestStaleStoreRace(t *testing.T) {
 
 // The control: without the guard the same rounds find stale values.
 func TestStaleStoreRaceUnguarded(t *testing.T) {
-	r := newRacer(t, realRedis(t), fullOr(10_000, 300), byHand)
+	r := newRacer(t, realRedis(t), fullOr(10_000, 150), byHand)
 	r.run(t)
 	for tries := 1; r.stale.Load() == 0 && tries < 20; tries++ { // a run in which no moment met
 		next := newRacer(t, realRedis(t), len(r.rows), byHand)
