@@ -228,7 +228,7 @@ func TestListCorrupt(t *testing.T) {
 		texts := caches.ListCache[string](o).On(conn).Key("it")
 		ints := caches.ListCache[int](o).On(conn).Key("it")
 		fill := func() {
-			require.NoError(t, texts.Delete(ctx))
+			require.NoError(t, errOf(texts.Delete(ctx)))
 			require.Equal(t, 2, ask(ints.PushBack(ctx, 1, 2)).ok(t))
 			require.Equal(t, 3, ask(texts.PushBack(ctx, "three")).ok(t))
 			require.Equal(t, 4, ask(ints.PushBack(ctx, 4)).ok(t))
@@ -335,7 +335,7 @@ func TestListAllWhileWritten(t *testing.T) {
 				change:   func(l list) error { return errOf(l.Remove(ctx, "250", "149")) },
 				all:      slices.Concat(forward[:250], forward[251:]),
 				backward: slices.Concat(backward[:250], backward[251:])},
-			"deleted": {change: func(l list) error { return l.Delete(ctx) }, all: forward[:250], backward: backward[:250]},
+			"deleted": {change: func(l list) error { return errOf(l.Delete(ctx)) }, all: forward[:250], backward: backward[:250]},
 		} {
 			for step, iterate := range map[string]func(list, context.Context) (iter.Seq2[int, string], func() error){"All": list.All, "Backward": list.Backward} {
 				l := lists.Key(name, step)

@@ -72,7 +72,7 @@ func requireAct(t *testing.T, ctx context.Context, c subject, name string) {
 			require.NoError(t, act.run(ctx), name)
 		}
 	}
-	require.NoError(t, c.Delete(ctx), name)
+	require.NoError(t, errOf(c.Delete(ctx)), name)
 }
 
 func sweep(t *testing.T, ctx context.Context, conn *caches.Conn) {
