@@ -11,13 +11,15 @@ FUZZTIME ?= 30s
 COVERAGE ?= 90
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOCYCLO = github.com/fzipp/gocyclo/cmd/gocyclo@v0.6.0
+MISSPELL = github.com/golangci/misspell/cmd/misspell@v0.7.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 .PHONY: help test lint fuzz cover soak bench faults flakes needs
 
 help:
 	@echo "make test    vet, and all tests with the race detector; installs redis-server if it may"
-	@echo "make lint    gofmt, vet, staticcheck, govulncheck"
+	@echo "make lint    gofmt, vet, staticcheck, gocyclo, misspell, govulncheck"
 	@echo "make cover   coverage of the root and of each driver, at least $(COVERAGE) % (COVERAGE=n)"
 	@echo "make fuzz    every fuzz target for $(FUZZTIME) (FUZZTIME=d)"
 	@echo "make soak    all of it for hours: long plans, many rounds"
@@ -39,6 +41,8 @@ lint:
 	go vet ./...
 	go -C bench vet ./...
 	go run $(STATICCHECK) ./...
+	go run $(GOCYCLO) -over 15 .
+	go run $(MISSPELL) -error .
 	@$(call govulncheck)
 
 # Only that the database cannot be fetched is let pass, and said: a machine

@@ -8,6 +8,7 @@ import (
 	"go/token"
 	"go/types"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,6 +78,33 @@ func TestNamesAreFew(t *testing.T) {
 	}
 	assert.Contains(t, names, "query", "the names are found")
 	assert.LessOrEqual(t, len(names), most)
+}
+
+// A function of more lines than fit a screen is two. Tests may be longer: they tell
+// one story.
+func TestFunctionsAreShort(t *testing.T) {
+	const most = 50
+	found := 0
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		set := token.NewFileSet()
+		file, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, decl := range file.Decls {
+			if f, ok := decl.(*ast.FuncDecl); ok && f.Body != nil {
+				found++
+				lines := set.Position(f.End()).Line - set.Position(f.Pos()).Line - 1
+				assert.LessOrEqual(t, lines, most, "lines of %s in %s", f.Name, path)
+			}
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	assert.Greater(t, found, 1000, "the functions are found")
 }
 
 // packageFiles returns the files of the package, and their names.

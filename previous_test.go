@@ -200,8 +200,45 @@ func TestPreviousRingOfCachedFunctions(t *testing.T) {
 	}
 }
 
-// While many processes move the same keys, nobody is served what was deleted or
-// written over.
+// A leastValues holds, for each key, the value that the last acknowledged write has
+// left. One goroutine writes a key; an older value is stale.
+type leastValues [100]struct {
+	atomic.Int64
+	touched atomic.Bool // written or deleted: it may be missing
+}
+
+// write sets or deletes the object of key i.
+func (l *leastValues) write(ctx context.Context, i int, object caches.Value[int64], remove bool) (err error) {
+	next := l[i].Load() + 1
+	l[i].touched.Store(true)
+	if remove {
+		_, err = object.Delete(ctx)
+	} else {
+		err = object.Set(ctx, next)
+	}
+	if err == nil {
+		l[i].Store(next)
+	}
+	return err
+}
+
+// read reads the object of key i, and reports whether its value is stale.
+func (l *leastValues) read(ctx context.Context, i int, object caches.Value[int64]) (stale bool, err error) {
+	before := l[i].Load()
+	v, err := object.Get(ctx)
+	switch {
+	case err == nil:
+		return v < before, nil
+	case !errors.Is(err, caches.ErrMiss):
+		return false, err
+	case !l[i].touched.Load():
+		return false, fmt.Errorf("key %d, which no goroutine has touched, is gone", i)
+	}
+	return false, nil
+}
+
+// While many processes move the same keys, no read returns a value that was deleted
+// or written over before it.
 func TestPreviousRingUnderChange(t *testing.T) {
 	hosts := servers(t, 4)
 	seed := rand.Uint64()
@@ -210,52 +247,34 @@ func TestPreviousRingUnderChange(t *testing.T) {
 	var stale, reads atomic.Int64
 	for round := range fullOr(200, 4) {
 		prefix := caches.Cache[int64]{Prefix: fmt.Sprint("p", round), TTL: time.Hour}
-		const keys = 100
-		old := ringOf(t, "crc32", hosts[:3], nil)
-		values := make(map[int]int64, keys)
-		for i := range keys {
-			values[i] = 1
-		}
-		require.NoError(t, caches.SetMany(ctx, prefix.On(old), values))
-		var least [keys]atomic.Int64 // what an acknowledged write has left: less than that is stale
-		var touched [keys]atomic.Bool
+		var least leastValues
+		values := make(map[int]int64, len(least))
 		for i := range least {
+			values[i] = 1
 			least[i].Store(1)
 		}
+		require.NoError(t, caches.SetMany(ctx, prefix.On(ringOf(t, "crc32", hosts[:3], nil)), values))
 		var all sync.WaitGroup
-		for who := range 4 {
+		for writer := range 4 {
 			conn := ringOf(t, "crc32", hosts, hosts[:3])
-			random := rand.New(rand.NewPCG(seed, uint64(round*4+who)))
+			random := rand.New(rand.NewPCG(seed, uint64(round*4+writer)))
 			all.Go(func() {
 				for range 300 {
-					i := random.IntN(keys)
+					i := random.IntN(len(least))
 					object := prefix.On(conn).Key(i)
-					switch {
-					case i%4 == who && random.IntN(3) == 0: // one writes each key
-						next := least[i].Load() + 1
-						touched[i].Store(true)
-						if random.IntN(2) == 0 {
-							if !assert.NoError(t, errOf(object.Delete(ctx))) {
-								return
-							}
-						} else if !assert.NoError(t, object.Set(ctx, next)) {
+					if i%4 == writer && random.IntN(3) == 0 {
+						if !assert.NoError(t, least.write(ctx, i, object, random.IntN(2) == 0)) {
 							return
 						}
-						least[i].Store(next)
-					default:
-						before := least[i].Load()
-						v, err := object.Get(ctx)
-						reads.Add(1)
-						if err == nil && v < before {
-							stale.Add(1)
-						}
-						if err != nil && !errors.Is(err, caches.ErrMiss) {
-							assert.NoError(t, err)
-							return
-						}
-						if errors.Is(err, caches.ErrMiss) && !touched[i].Load() {
-							assert.Fail(t, "what nobody touched is gone", "key %d", i)
-						}
+						continue
+					}
+					old, err := least.read(ctx, i, object)
+					reads.Add(1)
+					if old {
+						stale.Add(1)
+					}
+					if !assert.NoError(t, err) {
+						return
 					}
 				}
 			})

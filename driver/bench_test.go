@@ -56,86 +56,105 @@ func BenchmarkSeam(b *testing.B) {
 	for i := range keys {
 		keys[i] = "profile." + strconv.Itoa(i)
 	}
-	b.Run("boxed/get", func(b *testing.B) {
-		s := redis.NewConn(&wire{reply: bulk100}, 0, 0)
-		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
-			v, err := redis.String(s.Do("GET", keys[i%100]))
-			if err != nil || len(v) != 100 {
-				b.Fatal(v, err)
-			}
+	for _, of := range []struct {
+		name string
+		run  func(b *testing.B, keys []string)
+	}{
+		{"boxed/get", boxedGet},
+		{"pipeline/get", pipelineGet},
+		{"boxed/set", boxedSet},
+		{"pipeline/set", pipelineSet},
+		{"boxed/mget100", boxedMultiGet},
+		{"pipeline/mget100", pipelineMultiGet},
+	} {
+		b.Run(of.name, func(b *testing.B) { of.run(b, keys) })
+	}
+}
+
+func boxedGet(b *testing.B, keys []string) {
+	s := redis.NewConn(&wire{reply: bulk100}, 0, 0)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		v, err := redis.String(s.Do("GET", keys[i%100]))
+		if err != nil || len(v) != 100 {
+			b.Fatal(v, err)
 		}
-	})
-	b.Run("pipeline/get", func(b *testing.B) {
-		s := &piped{reply: bulk100}
-		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
-			p := driver.NewPipeline(driver.ReadOnly)
-			p.Cmd("GET").Key(keys[i%100])
-			s.Do(p)
-			v, _, err := p.Next().Bytes()
-			if out := string(v); err != nil || len(out) != 100 {
-				b.Fatal(v, err)
-			}
-			p.Free()
+	}
+}
+
+func pipelineGet(b *testing.B, keys []string) {
+	s := &piped{reply: bulk100}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		p := driver.NewPipeline(driver.ReadOnly)
+		p.Cmd("GET").Key(keys[i%100])
+		s.Do(p)
+		v, _, err := p.Next().Bytes()
+		if out := string(v); err != nil || len(out) != 100 {
+			b.Fatal(v, err)
 		}
-	})
-	b.Run("boxed/set", func(b *testing.B) {
-		s := redis.NewConn(&wire{reply: []byte("+OK\r\n")}, 0, 0)
-		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
-			if _, err := s.Do("SET", keys[i%100], reply100); err != nil {
-				b.Fatal(err)
-			}
+		p.Free()
+	}
+}
+
+func boxedSet(b *testing.B, keys []string) {
+	s := redis.NewConn(&wire{reply: []byte("+OK\r\n")}, 0, 0)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if _, err := s.Do("SET", keys[i%100], reply100); err != nil {
+			b.Fatal(err)
 		}
-	})
-	b.Run("pipeline/set", func(b *testing.B) {
-		s := &piped{reply: []byte("+OK\r\n")}
-		b.ReportAllocs()
-		for i := 0; b.Loop(); i++ {
-			p := driver.NewPipeline(0)
-			p.Cmd("SET").Key(keys[i%100]).Bytes(reply100)
-			s.Do(p)
-			if err := p.Next().OK(); err != nil {
-				b.Fatal(err)
-			}
-			p.Free()
+	}
+}
+
+func pipelineSet(b *testing.B, keys []string) {
+	s := &piped{reply: []byte("+OK\r\n")}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		p := driver.NewPipeline(0)
+		p.Cmd("SET").Key(keys[i%100]).Bytes(reply100)
+		s.Do(p)
+		if err := p.Next().OK(); err != nil {
+			b.Fatal(err)
 		}
-	})
-	b.Run("boxed/mget100", func(b *testing.B) {
-		s := redis.NewConn(&wire{reply: array100}, 0, 0)
-		b.ReportAllocs()
-		for b.Loop() {
-			args := make([]any, len(keys))
-			for i, key := range keys {
-				args[i] = key
-			}
-			vs, err := redis.Strings(s.Do("MGET", args...))
-			if err != nil || len(vs) != 100 {
-				b.Fatal(err)
-			}
+		p.Free()
+	}
+}
+
+func boxedMultiGet(b *testing.B, keys []string) {
+	s := redis.NewConn(&wire{reply: array100}, 0, 0)
+	b.ReportAllocs()
+	for b.Loop() {
+		args := make([]any, len(keys))
+		for i, key := range keys {
+			args[i] = key
 		}
-	})
-	b.Run("pipeline/mget100", func(b *testing.B) {
-		s := &piped{reply: array100}
-		b.ReportAllocs()
-		for b.Loop() {
-			p := driver.NewPipeline(driver.ReadOnly)
-			p.Cmd("MGET")
-			for _, key := range keys {
-				p.Key(key)
-			}
-			s.Do(p)
-			e, err := p.Next().Elems()
-			vs := make([]string, e.Len())
-			for i := range vs {
-				v, _, _ := e.Next().Bytes()
-				vs[i] = string(v)
-			}
-			if err != nil || len(vs) != 100 {
-				b.Fatal(err)
-			}
-			p.Free()
+		vs, err := redis.Strings(s.Do("MGET", args...))
+		if err != nil || len(vs) != 100 {
+			b.Fatal(err)
 		}
-	})
+	}
+}
+
+func pipelineMultiGet(b *testing.B, keys []string) {
+	s := &piped{reply: array100}
+	b.ReportAllocs()
+	for b.Loop() {
+		p := driver.NewPipeline(driver.ReadOnly)
+		p.Cmd("MGET")
+		for _, key := range keys {
+			p.Key(key)
+		}
+		s.Do(p)
+		e, err := p.Next().Elems()
+		vs := make([]string, e.Len())
+		for i := range vs {
+			v, _, _ := e.Next().Bytes()
+			vs[i] = string(v)
+		}
+		if err != nil || len(vs) != 100 {
+			b.Fatal(err)
+		}
+		p.Free()
+	}
 }

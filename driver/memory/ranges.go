@@ -265,26 +265,36 @@ func (t *turn) rangeOptions() (o rangeOptions, ok bool) {
 		case is(opts[0], "WITHSCORES"):
 			o.withScores = true
 		case is(opts[0], "LIMIT") && len(opts) > 2:
-			var ok1, ok2 bool
-			o.offset, ok1 = parseInt(opts[1])
-			o.count, ok2 = parseInt(opts[2])
-			if !ok1 || !ok2 {
+			if !o.limit(opts[1], opts[2]) {
 				return o, t.fail(notInteger)
 			}
-			o.limited = true
 			opts = opts[2:]
 		default:
 			return o, t.fail(syntaxError)
 		}
 	}
+	return o, t.allows(o)
+}
+
+// allows reports whether ZRANGE takes the options together.
+func (t *turn) allows(o rangeOptions) bool {
 	// Redis does not distinguish a count of -1, which means all, from no LIMIT.
 	if o.limited && o.count != -1 && !o.byScore && !o.byLex {
-		return o, t.fail("ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX")
+		return t.fail("ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX")
 	}
 	if o.withScores && o.byLex {
-		return o, t.fail("ERR syntax error, WITHSCORES not supported in combination with BYLEX")
+		return t.fail("ERR syntax error, WITHSCORES not supported in combination with BYLEX")
 	}
-	return o, true
+	return true
+}
+
+// limit reads the arguments of LIMIT.
+func (o *rangeOptions) limit(offset, count []byte) bool {
+	var ok1, ok2 bool
+	o.offset, ok1 = parseInt(offset)
+	o.count, ok2 = parseInt(count)
+	o.limited = true
+	return ok1 && ok2
 }
 
 // rangeFinder parses the two ends. With REV, scores and members are given with the

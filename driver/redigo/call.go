@@ -234,16 +234,26 @@ func (c *call) try() error {
 			pauses++
 		case !refused && again < maxRepeats && c.mayRepeat(err) && c.pauseUnlessSent(again):
 			again++
-		case lost != nil && (refused || errors.Is(err, driver.ErrUnavailable)):
-			return lost // this attempt ran nothing, but an earlier one may have
-		case why != nil && !refused && errors.Is(err, driver.ErrUnavailable):
-			return fmt.Errorf("%w; earlier: %v", err, why)
+		case refused || errors.Is(err, driver.ErrUnavailable):
+			return withEarlier(err, lost, why, refused)
 		default:
 			return err
 		}
 		c.s.stats.retries.Add(1)
 		c.p.ResetReplies()
 	}
+}
+
+// withEarlier returns the outcome of a call whose last attempt ran nothing: err, with
+// what earlier attempts left, as try has it.
+func withEarlier(err, lost, why error, refused bool) error {
+	switch {
+	case lost != nil:
+		return lost // this attempt ran nothing, but an earlier one may have
+	case why != nil && !refused:
+		return fmt.Errorf("%w; earlier: %v", err, why)
+	}
+	return err
 }
 
 // attempt takes a connection, sends the commands and reads the replies.

@@ -188,15 +188,10 @@ func newStore(timeout time.Duration, limits Limits) *Store {
 }
 
 func (c *Config) check() error {
+	if err := c.checkAddress(); err != nil {
+		return err
+	}
 	switch {
-	case c.Network != "" && c.Network != "tcp" && c.Network != "unix":
-		return errors.New(`the Network is neither "tcp" nor "unix"`)
-	case c.Address == "" && c.Resolve == nil:
-		return errors.New("the Address is missing")
-	case c.Resolve != nil && c.Network == "unix":
-		return errors.New(`the Resolve function returns host:port, so the Network must not be "unix"`)
-	case !c.addressFits():
-		return errors.New("the Address is not host:port") // it may be a DSN with a password: do not repeat it
 	case c.Role > Replica:
 		return errors.New("the Role is unknown")
 	case c.Credentials != nil && c.Username+c.Password != "":
@@ -205,10 +200,25 @@ func (c *Config) check() error {
 		return errors.New("DB, Conns, OwnConns, Timeout and ConnectTimeout must not be negative")
 	case strings.ContainsFunc(c.ClientName, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return errors.New("the ClientName must be printable ASCII without spaces")
-	case c.TLS != nil && c.Network == "unix" && c.TLS.ServerName == "" && !c.TLS.InsecureSkipVerify:
-		return errors.New("TLS over a unix socket needs a ServerName to verify")
 	}
 	return c.Limits.check()
+}
+
+func (c *Config) checkAddress() error {
+	unix := c.Network == "unix"
+	switch {
+	case c.Network != "" && c.Network != "tcp" && !unix:
+		return errors.New(`the Network is neither "tcp" nor "unix"`)
+	case c.Address == "" && c.Resolve == nil:
+		return errors.New("the Address is missing")
+	case c.Resolve != nil && unix:
+		return errors.New(`the Resolve function returns host:port, so the Network must not be "unix"`)
+	case !c.addressFits():
+		return errors.New("the Address is not host:port") // it may be a DSN with a password: do not repeat it
+	case c.TLS != nil && unix && c.TLS.ServerName == "" && !c.TLS.InsecureSkipVerify:
+		return errors.New("TLS over a unix socket needs a ServerName to verify")
+	}
+	return nil
 }
 
 func (c *Config) addressFits() bool {

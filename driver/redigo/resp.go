@@ -100,10 +100,8 @@ func (f *framer) usual(buf []byte) int {
 	size, n := len(ok), 0
 	switch kind := buf[0]; kind {
 	case '$', ':':
-		at := 1
-		for ; at < min(len(buf)-2, len("$1234567")) && buf[at]-'0' <= 9; at++ {
-			n = n*10 + int(buf[at]-'0')
-		}
+		var at int
+		n, at = digits(buf)
 		switch {
 		case at == 1:
 			if string(buf[:len(none)]) != none {
@@ -128,6 +126,15 @@ func (f *framer) usual(buf []byte) int {
 		return 0
 	}
 	return size
+}
+
+// digits reads the number behind the first byte of buf, of at most seven digits and
+// with at least two bytes behind it. It ends before at.
+func digits(buf []byte) (n, at int) {
+	for at = 1; at < min(len(buf)-2, len("$1234567")) && buf[at]-'0' <= 9; at++ {
+		n = n*10 + int(buf[at]-'0')
+	}
+	return n, at
 }
 
 // elements frames the next elements of the innermost open array, as long as they

@@ -96,10 +96,12 @@ func (s *Store) routeOf(p *driver.Pipeline, home *node) route {
 	for i := range p.Len() {
 		r, err := reachOf(p, i)
 		switch {
-		case err != nil || r.cross || single && slot != noSlot && r.slot != noSlot && r.slot != slot:
+		case err != nil || r.cross:
 			return route{}
 		case r.slot == noSlot || r.slot == slot:
 			continue
+		case single && slot != noSlot:
+			return route{}
 		}
 		slot = r.slot
 		sh := t.slots[slot].Load()
