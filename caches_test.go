@@ -403,8 +403,12 @@ func TestConnectionsHideSecrets(t *testing.T) {
 	_, err := fromEnv(t, "CACHES_DSN=locmem://", "CACHES_TTL="+canary, "CACHES_CONNS="+canary).Connection("")
 	require.ErrorContains(t, err, "CACHES_TTL is neither a duration")
 	assertNoCanary(t, shown(t, err))
-	assertNoCanary(t, shown(t, caches.ConnOptions{Credentials: func(context.Context) (string, string, error) { return "u", canary, nil }}))
-	assertNoCanary(t, shown(t, &caches.ConnOptions{Credentials: func(context.Context) (string, string, error) { return "u", canary, nil }}))
+	assertNoCanary(t, shown(t, caches.ConnOptions{Credentials: func(context.Context) (caches.Credentials, error) {
+		return caches.Credentials{Username: "u", Password: canary}, nil
+	}}))
+	assertNoCanary(t, shown(t, &caches.ConnOptions{Credentials: func(context.Context) (caches.Credentials, error) {
+		return caches.Credentials{Username: "u", Password: canary}, nil
+	}}))
 }
 
 // Importing the package reads no environment and starts no goroutine. A process

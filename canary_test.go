@@ -136,7 +136,9 @@ func TestCanaryInConnections(t *testing.T) {
 		}
 		require.NoError(t, registry.Close())
 	}
-	credentials := func(context.Context) (string, string, error) { return canary, canary, nil }
+	credentials := func(context.Context) (caches.Credentials, error) {
+		return caches.Credentials{Username: canary, Password: canary}, nil
+	}
 	options := caches.ConnOptions{Credentials: credentials, Timeout: 50 * time.Millisecond}
 	requireQuiet(t, "ConnOptions", options)
 	requireQuiet(t, "*ConnOptions", &options)

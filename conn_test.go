@@ -379,8 +379,10 @@ func TestOpenRedis(t *testing.T) {
 	t.Run("credentials", func(t *testing.T) {
 		s := testutil.Redis(t, &testutil.RedisOptions{ACL: []string{"user app on >" + canary + " ~* +@all"}})
 		o := &caches.ConnOptions{
-			Credentials: func(context.Context) (string, string, error) { return "app", canary, nil },
-			ClientName:  "code",
+			Credentials: func(context.Context) (caches.Credentials, error) {
+				return caches.Credentials{Username: "app", Password: canary}, nil
+			},
+			ClientName: "code",
 		}
 		c, err := o.Open("redis://other:wrong@" + s.Addr() + "?client_name=dsn")
 		require.NoError(t, err)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"strings"
 	"time"
+
+	"github.com/gocaches/caches/driver/redigo"
 )
 
 // ConnOptions are options of a connection that are given in code. They override
@@ -46,7 +48,8 @@ type ConnOptions struct {
 
 	// Credentials, if not nil, supplies the username and password for each dial,
 	// so that they can change while the program runs. The DSN's are then ignored.
-	Credentials func(ctx context.Context) (username, password string, err error) `json:"-"`
+	// An error fails the dial and is shown in the error of the call.
+	Credentials func(ctx context.Context) (Credentials, error) `json:"-"`
 
 	// TLS replaces the options tls_* of a scheme with TLS. It is an error with
 	// redis, redis+cluster and redis+sentinel. Other schemes ignore it.
@@ -76,11 +79,14 @@ type ConnOptions struct {
 	// Reads that restart a time to live or validate a result use masters.
 	ReadReplicas bool
 
-	// Map, if not nil, returns the address to dial for an address that a server of
-	// a Redis Cluster or a Sentinel has announced, both host:port: behind NAT,
-	// servers announce addresses that cannot be reached. Map must be safe for
-	// concurrent use.
-	Map func(address string) string `json:"-"`
+	// DialAddress, if not nil, returns the address to dial for the address of a
+	// server, both host:port. It is called for each dial with an address of the DSN,
+	// or with one that a server of a Redis Cluster or a Sentinel has announced:
+	// behind NAT, servers announce addresses that cannot be reached. An error refuses
+	// the dial and is shown in the error of the call, for example to bound where a
+	// redirect may lead with the password. DialAddress must be safe for concurrent
+	// use. Unix sockets are dialed without it.
+	DialAddress func(ctx context.Context, address string) (string, error) `json:"-"`
 
 	// Hooks observe the connection. Nil means none. [LogHooks] returns Hooks that
 	// write to a log.
@@ -89,6 +95,10 @@ type ConnOptions struct {
 	observer *observer // of Hooks; made before the stores, which report their state to it
 	own      int       // maximum number of dedicated connections, zero for the default
 }
+
+// Credentials are the username and the password of [ConnOptions.Credentials], with
+// the fields Username and Password. They never print.
+type Credentials = redigo.Credentials
 
 const defaultOwn = 64
 

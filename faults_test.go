@@ -176,7 +176,9 @@ func TestServerSilent(t *testing.T) {
 			start := time.Now()
 			err := c.call(t.Context())
 			assert.ErrorIs(t, err, context.DeadlineExceeded, c.name)
-			assert.GreaterOrEqual(t, time.Since(start), 100*time.Millisecond, c.name)
+			// The connection is given up with the first of them, up to 10 ms before the
+			// time of the last is up.
+			assert.GreaterOrEqual(t, time.Since(start), 90*time.Millisecond, c.name)
 			assert.Less(t, time.Since(start), 100*time.Millisecond+ample, c.name)
 			if !errors.Is(err, caches.ErrUnavailable) { // a connection of its own, whose greeting had no answer
 				assert.ErrorIs(t, err, caches.ErrUnknownOutcome, c.name)

@@ -179,7 +179,7 @@ func openCluster(d *DSN, o *ConnOptions) (driver.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cluster.Open(cluster.Config{Seeds: d.Hosts, Node: c, ReadReplicas: o.ReadReplicas || d.options.replicas, Map: o.Map})
+	return cluster.Open(cluster.Config{Seeds: d.Hosts, Node: c, ReadReplicas: o.ReadReplicas || d.options.replicas})
 }
 
 // openSentinel opens the master that Sentinels name.
@@ -190,7 +190,7 @@ func openSentinel(d *DSN, o *ConnOptions) (driver.Store, error) {
 	}
 	c.DB = d.DB
 	return failover.Open(failover.Config{
-		Sentinels: d.Hosts, Master: d.master, Node: c, ReadReplicas: o.ReadReplicas || d.options.replicas, Map: o.Map,
+		Sentinels: d.Hosts, Master: d.master, Node: c, ReadReplicas: o.ReadReplicas || d.options.replicas,
 		SentinelUsername: d.options.sentinelUser, SentinelPassword: d.options.sentinelPassword.reveal(),
 	})
 }
@@ -202,6 +202,7 @@ func (d *DSN) config(o *ConnOptions) (c redigo.Config, err error) {
 		Username:       d.Username,
 		Password:       d.Password(),
 		Credentials:    o.Credentials,
+		DialAddress:    o.DialAddress,
 		ClientName:     cmp.Or(o.ClientName, d.options.clientName),
 		Conns:          cmp.Or(o.Conns, d.options.conns),
 		OwnConns:       cmp.Or(o.OwnConns, d.options.maxsize),

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -24,7 +25,7 @@ type dialer struct {
 	readOnly   bool
 	timeout    time.Duration // of a whole dial
 
-	credentials func(ctx context.Context) (username, password string, err error)
+	credentials func(ctx context.Context) (Credentials, error)
 	secure      func(ctx context.Context, nc net.Conn, address string) (net.Conn, error) // nil: no TLS
 }
 
@@ -40,14 +41,6 @@ func newDialer(c *Config) *dialer {
 		credentials: credentialsOf(c),
 		secure:      secureWith(c),
 	}
-}
-
-func credentialsOf(c *Config) func(context.Context) (string, string, error) {
-	if c.Credentials != nil {
-		return c.Credentials
-	}
-	username, password := c.Username, c.Password // a closure's variables are not printed
-	return func(context.Context) (string, string, error) { return username, password, nil }
 }
 
 // secureWith returns a function that puts TLS on a connection, or nil. redigo's own
@@ -180,16 +173,16 @@ type greeting struct {
 // hello returns the commands of the handshake. There is at least one, because its
 // reply proves that the server accepts commands.
 func (d *dialer) hello(ctx context.Context) ([]greeting, error) {
-	username, password, err := d.credentials(ctx)
+	login, err := protect("Credentials", func() (Credentials, error) { return d.credentials(ctx) })
 	if err != nil {
 		return nil, fmt.Errorf("credentials: %w", err)
 	}
 	var hello []greeting
 	switch {
-	case username != "": // even with an empty password: never as the default user
-		hello = append(hello, greeting{name: "AUTH", args: []any{username, password}})
-	case password != "":
-		hello = append(hello, greeting{name: "AUTH", args: []any{password}})
+	case login.Username != "": // even with an empty password: never as the default user
+		hello = append(hello, greeting{name: "AUTH", args: []any{login.Username, login.Password}})
+	case login.Password != "":
+		hello = append(hello, greeting{name: "AUTH", args: []any{login.Password}})
 	}
 	if d.clientName != "" {
 		hello = append(hello, greeting{name: "CLIENT", args: []any{"SETNAME", d.clientName}})
@@ -234,10 +227,43 @@ func (g greeting) answer(ctx context.Context, c redis.Conn) (int, error) {
 	return len("+") + len(status) + len("\r\n"), nil
 }
 
+// resolverOf returns the function that finds the address of each dial. Functions of
+// the configuration run on goroutines of the Store, where a panic would end the
+// process.
 func resolverOf(c *Config) func(context.Context) (string, error) {
-	if c.Resolve != nil {
-		return c.Resolve
+	resolve, dialed := c.Resolve, c.DialAddress
+	if c.Network == "unix" {
+		dialed = nil
 	}
-	address := c.Address
-	return func(context.Context) (string, error) { return address, nil }
+	if resolve == nil {
+		address := c.Address
+		resolve = func(context.Context) (string, error) { return address, nil }
+	}
+	return func(ctx context.Context) (string, error) {
+		address, err := protect("Resolve", func() (string, error) { return resolve(ctx) })
+		if err != nil || dialed == nil {
+			return address, err
+		}
+		to, err := protect("DialAddress", func() (string, error) { return dialed(ctx, address) })
+		if err != nil {
+			return "", fmt.Errorf("DialAddress of %s: %w", address, err)
+		}
+		return to, nil
+	}
+}
+
+// protect calls f, a function that the user supplied as name, and returns a panic as
+// an error. Its text is shown only if it comes from the runtime: the others may hold
+// a secret.
+func protect[T any](name string, f func() (T, error)) (v T, err error) {
+	defer func() {
+		switch cause := recover().(type) {
+		case nil:
+		case runtime.Error:
+			err = fmt.Errorf("%s panicked: %w", name, cause)
+		default:
+			err = fmt.Errorf("%s panicked with a %T", name, cause)
+		}
+	}()
+	return f()
 }

@@ -155,11 +155,11 @@ func TestCredentials(t *testing.T) {
 	asked, password := 0, "first"
 	fault := errors.New("the vault is sealed")
 	var broken error
-	s := open(t, redigo.Config{Address: proxy.Addr(), Conns: 1, Credentials: func(ctx context.Context) (string, string, error) {
+	s := open(t, redigo.Config{Address: proxy.Addr(), Conns: 1, Credentials: func(ctx context.Context) (redigo.Credentials, error) {
 		_, bounded := ctx.Deadline()
 		assert.True(t, bounded)
 		asked++
-		return "", password, broken
+		return redigo.Credentials{Password: password}, broken
 	}})
 	must(t, s, "PING")
 	must(t, s, "CONFIG", "SET", "requirepass", "second")
@@ -177,6 +177,98 @@ func TestCredentials(t *testing.T) {
 	_, err = run(s, 0, "PING")
 	require.ErrorIs(t, err, driver.ErrUnavailable)
 	require.ErrorIs(t, err, fault)
+}
+
+// TestDialAddress asks DialAddress for each dial. It may refuse.
+func TestDialAddress(t *testing.T) {
+	r := testutil.Redis(t, nil)
+	proxy := testutil.NewProxy(t, r.Addr())
+	var asked []string
+	refused := errors.New("not ours")
+	to, fault := proxy.Addr(), error(nil)
+	s := open(t, redigo.Config{Address: "cache.invalid:6379", Conns: 1, DialAddress: func(ctx context.Context, address string) (string, error) {
+		_, bounded := ctx.Deadline()
+		assert.True(t, bounded)
+		asked = append(asked, address)
+		return to, fault
+	}})
+	must(t, s, "PING")
+	must(t, s, "PING")
+	assert.Equal(t, []string{"cache.invalid:6379"}, asked)
+
+	proxy.KillAll()
+	require.Eventually(t, func() bool { return proxy.Conns() == 0 }, patience, time.Millisecond)
+	fault = refused
+	_, err := run(s, 0, "PING")
+	require.ErrorIs(t, err, driver.ErrUnavailable)
+	require.ErrorIs(t, err, refused)
+	assert.ErrorContains(t, err, "DialAddress of cache.invalid:6379")
+
+	after := open(t, redigo.Config{
+		Resolve: func(context.Context) (string, error) { return "resolved.invalid:1", nil },
+		DialAddress: func(_ context.Context, address string) (string, error) {
+			assert.Equal(t, "resolved.invalid:1", address)
+			return r.Addr(), nil
+		},
+	})
+	must(t, after, "PING")
+	unix := testutil.Redis(t, &testutil.RedisOptions{Unix: true})
+	must(t, open(t, redigo.Config{Network: "unix", Address: unix.Addr(), DialAddress: func(context.Context, string) (string, error) {
+		return "", refused
+	}}), "PING")
+}
+
+// TestPanics has functions of the configuration panic while a connection is dialed:
+// the calls get errors, without a secret, and the next dial asks again.
+func TestPanics(t *testing.T) {
+	r := testutil.Redis(t, nil)
+	const secret = "hunter2"
+	for name, set := range map[string]func(c *redigo.Config, cause func()){
+		"Credentials": func(c *redigo.Config, cause func()) {
+			c.Credentials = func(context.Context) (redigo.Credentials, error) { cause(); return redigo.Credentials{}, nil }
+		},
+		"DialAddress": func(c *redigo.Config, cause func()) {
+			c.DialAddress = func(_ context.Context, address string) (string, error) { cause(); return address, nil }
+		},
+		"Resolve": func(c *redigo.Config, cause func()) {
+			c.Resolve = func(context.Context) (string, error) { cause(); return r.Addr(), nil }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			causes := []func(){
+				func() { panic(secret) },
+				func() { _ = []int(nil)[len(secret)] },
+				func() { panic(nil) },
+			}
+			c := redigo.Config{Address: r.Addr(), Conns: 1, Timeout: patience}
+			next := 0
+			set(&c, func() {
+				if next++; next <= len(causes) {
+					causes[next-1]()
+				}
+			})
+			s := open(t, c)
+			for _, want := range []string{"panicked with a string", "index out of range", "panicked"} {
+				_, err := run(s, 0, "PING")
+				require.ErrorIs(t, err, driver.ErrUnavailable)
+				assert.ErrorContains(t, err, name+" panicked")
+				assert.ErrorContains(t, err, want)
+				assert.NotContains(t, err.Error(), secret)
+			}
+			require.Eventually(t, func() bool {
+				_, err := run(s, 0, "PING")
+				return err == nil
+			}, patience, 20*time.Millisecond, "the server rests for a moment after three failures")
+		})
+	}
+}
+
+// TestCredentialsDoNotPrint prints Credentials in every way.
+func TestCredentialsDoNotPrint(t *testing.T) {
+	c := redigo.Credentials{Username: "hunter2", Password: "hunter2"}
+	assert.NotContains(t, everyForm(c), "hunter2")
+	assert.NotContains(t, everyForm(&c), "hunter2")
+	assert.Contains(t, everyForm(c), "redigo.Credentials(hidden)")
 }
 
 // TestConnectTimeout dials a server that accepts and never replies.

@@ -62,6 +62,17 @@ type Config struct {
 	// String. ctx is canceled when the dial ends. The time Resolve takes counts toward
 	// ConnectTimeout.
 	Resolve func(ctx context.Context) (address string, err error)
+	// DialAddress, if not nil, returns the host:port to dial for the host:port of a
+	// server, which is Address or the result of Resolve. It is called for each dial,
+	// possibly by several goroutines at once, but not for a unix socket. ctx is
+	// canceled when the dial ends. An error refuses the dial and becomes part of the
+	// call's error. A panic does too.
+	//
+	// Behind NAT or in tunnels, DialAddress leads to servers that know themselves, and
+	// each other, by addresses that cannot be dialed. Refusing unknown addresses bounds
+	// where the servers of a cluster, or Sentinels, can lead connections, and with them
+	// the password.
+	DialAddress func(ctx context.Context, address string) (string, error)
 	// Role is the role that the server must have. It is checked with ROLE before the
 	// first command; a connection to a server with another role is closed. [Role]
 	// describes the other effects.
@@ -73,8 +84,9 @@ type Config struct {
 	Username, Password string
 	// Credentials, if not nil, supplies the username and password for each dial;
 	// Username and Password must then be empty. ctx is canceled when the dial ends.
-	// Its error becomes part of the call's error, so it must not contain a secret.
-	Credentials func(ctx context.Context) (username, password string, err error)
+	// Its error becomes part of the call's error, so it must not contain a secret. A
+	// panic is an error of the dial too.
+	Credentials func(ctx context.Context) (Credentials, error)
 	// DB is the number of the database (SELECT).
 	DB int
 

@@ -50,7 +50,7 @@ func configOf(r *testutil.RedisServer, o *testutil.RedisOptions) redigo.Config {
 }
 
 func TestOpenChecks(t *testing.T) {
-	creds := func(context.Context) (string, string, error) { return "", "", nil }
+	creds := func(context.Context) (redigo.Credentials, error) { return redigo.Credentials{}, nil }
 	for _, c := range []struct {
 		config redigo.Config
 		want   string
@@ -256,8 +256,8 @@ func TestSecretsStaySecret(t *testing.T) {
 		"not needed": {Address: plain.Addr(), Password: canary},
 		"dsn":        {Address: "redis://:" + canary + "@127.0.0.1:1", Password: canary},
 		"unix":       {Network: "unix", Address: "/nowhere.sock", Password: canary},
-		"asked": {Address: r.Addr(), TLS: r.TLSConfig(), Credentials: func(context.Context) (string, string, error) {
-			return canary, canary, nil
+		"asked": {Address: r.Addr(), TLS: r.TLSConfig(), Credentials: func(context.Context) (redigo.Credentials, error) {
+			return redigo.Credentials{Username: canary, Password: canary}, nil
 		}},
 	}
 	for name, c := range configs {

@@ -59,7 +59,8 @@ type Config struct {
 	Seeds []string
 
 	// Node is the configuration of each server. Network, Address, DB, Resolve,
-	// Role and ReadOnly must be zero, and Refusals is ignored. Conns and OwnConns
+	// Role and ReadOnly must be zero, and Refusals is ignored. DialAddress is
+	// called with each seed and with each address that a server names. Conns and OwnConns
 	// apply to each server separately. Timeout limits a whole call, including
 	// redirects and retries, however many servers it involves.
 	Node redigo.Config
@@ -69,19 +70,12 @@ type Config struct {
 	// answers. A replica lags behind its master, usually by milliseconds: it may
 	// lack recent writes and still have recently deleted keys.
 	ReadReplicas bool
-
-	// Map, if not nil, translates an address named by a server into the address
-	// to dial, both as host:port. It is needed behind NAT, if servers know
-	// themselves by addresses that their callers cannot dial. It is not applied
-	// to Seeds. It may be called by several goroutines at once.
-	Map func(address string) string
 }
 
 // A Store is a [driver.Store] over Redis Cluster. It is safe for concurrent use.
 type Store struct {
 	seeds    []string
 	open     func(address string, readOnly bool) *redigo.Store // holds the credentials
-	address  func(address string) string                       // Config.Map
 	timeout  time.Duration
 	tls      bool
 	replicas bool
@@ -123,7 +117,6 @@ func Open(c Config) (*Store, error) {
 	s := &Store{
 		seeds:    slices.Clone(c.Seeds),
 		open:     opener(c.Node),
-		address:  c.Map,
 		timeout:  min(c.Node.Timeout, math.MaxInt64/4), // bounded because it is doubled and added to times
 		tls:      c.Node.TLS != nil,
 		replicas: c.ReadReplicas,

@@ -27,7 +27,7 @@ func TestOpenChecks(t *testing.T) {
 		"DB must be 0":           {Seeds: seeds, Node: redigo.Config{DB: 1}},
 		"the cluster sets them":  {Seeds: seeds, Node: redigo.Config{ReadOnly: true}},
 		"must not be negative":   {Seeds: seeds, Node: redigo.Config{Timeout: -1}},
-		"Credentials":            {Seeds: seeds, Node: redigo.Config{Password: "hunter2", Credentials: func(context.Context) (string, string, error) { return "", "", nil }}},
+		"Credentials":            {Seeds: seeds, Node: redigo.Config{Password: "hunter2", Credentials: func(context.Context) (redigo.Credentials, error) { return redigo.Credentials{}, nil }}},
 	} {
 		_, err := cluster.Open(c)
 		require.ErrorContains(t, err, "cluster.Config")

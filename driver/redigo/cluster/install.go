@@ -59,7 +59,7 @@ func (s *Store) tabulate(members []member, begun time.Time) *table {
 // shard makes the shard of m, or returns nil if the master has no valid
 // address. The caller holds mu.
 func (s *Store) shard(m member) *shard {
-	sh := &shard{master: s.nodeLocked(s.mapped(m.master)), owns: len(m.slots) > 0}
+	sh := &shard{master: s.nodeLocked(m.master), owns: len(m.slots) > 0}
 	if sh.master == nil {
 		return nil
 	}
@@ -67,19 +67,11 @@ func (s *Store) shard(m member) *shard {
 		return sh
 	}
 	for _, address := range m.replicas {
-		if n := s.nodeLocked(s.mapped(address)); n != nil {
+		if n := s.nodeLocked(address); n != nil {
 			sh.replicas = append(sh.replicas, n)
 		}
 	}
 	return sh
-}
-
-// mapped applies Config.Map to an address named by a server.
-func (s *Store) mapped(address string) string {
-	if s.address == nil {
-		return address
-	}
-	return s.address(address)
 }
 
 // applyHints writes the hints newer than t into t and deletes the others. The

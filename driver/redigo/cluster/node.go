@@ -56,6 +56,13 @@ func (s *Store) nodeLocked(address string) *node {
 	return n
 }
 
+// has reports whether n is in use, and not closed because no table names it.
+func (s *Store) has(n *node) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nodes[n.address] == n
+}
+
 // retire closes the stores of n and adds their counts to s.retired.
 func (s *Store) retire(n *node) {
 	_ = n.store.Close()

@@ -70,7 +70,7 @@ func (c *call) handleReply(u *unit, pt *part, v verdict, slot int, address strin
 
 // redirect makes u follow a MOVED or ASK.
 func (c *call) redirect(u *unit, pt *part, v verdict, slot int, address string) {
-	to := c.s.node(c.s.resolved(address, pt.node))
+	to := c.s.node(resolved(address, pt.node))
 	switch {
 	case to == nil && c.s.ctx.Err() != nil:
 		u.open, u.err = false, cmp.Or(u.err, unavailable(errClosed))
@@ -90,8 +90,10 @@ func (c *call) redirect(u *unit, pt *part, v verdict, slot int, address string) 
 // again is harmless and may help.
 func (c *call) handleError(u *unit, pt *part) {
 	u.to, u.failedAt, u.asking = nil, nil, false
-	// Keep an unknown outcome: a later attempt that did not run cannot undo it.
-	if !isUnknown(u.err) || !isUnavailable(pt.err) {
+	// Keep an unknown outcome: a later attempt that did not run cannot undo it. Keep
+	// the reason too why a server could not be reached, if the last attempt failed
+	// only because a new table does not name it.
+	if u.err == nil || !isUnavailable(pt.err) || !isUnknown(u.err) && c.s.has(pt.node) {
 		u.err = pt.err
 	}
 	// A server that does not answer may have been replaced. Refresh even if this

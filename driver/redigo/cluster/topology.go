@@ -49,7 +49,7 @@ func (t *table) owner(slot int) *node {
 	return nil
 }
 
-// A member is a shard as described by a server, with addresses not yet mapped.
+// A member is a shard as described by a server, with the addresses that it announces.
 type member struct {
 	slots    []span
 	master   string // host:port

@@ -1,16 +1,19 @@
 package cluster_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/driver/redigo"
 	"github.com/gocaches/caches/driver/redigo/cluster"
 )
 
@@ -173,23 +176,24 @@ func TestAnswersThatAreNone(t *testing.T) {
 	}
 }
 
-// Addresses named by servers are mapped before they are dialled, in redirects
-// too.
-func TestMap(t *testing.T) {
+// Addresses named by servers go through DialAddress before they are dialed, in
+// redirects too, and those of seeds do. If it refuses, the call says so.
+func TestDialAddress(t *testing.T) {
 	f := fakes(t, 2, echo)
 	f.shards = func(f *fake, _ int) string {
 		return array(shardReply([]string{":0\r\n", ":8191\r\n"}, "10.0.0.1:6379", "master", "online"),
 			shardReply([]string{":8192\r\n", ":16383\r\n"}, "[fd00::2]:6379", "master", "online"))
 	}
-	s := f.open(cluster.Config{Map: func(address string) string {
+	refused := errors.New("not ours")
+	s := open(t, cluster.Config{Seeds: []string{"seed:1"}, Node: redigo.Config{Timeout: time.Second, DialAddress: func(_ context.Context, address string) (string, error) {
 		switch address {
-		case "10.0.0.1:6379":
-			return f.nodes[0].addr
+		case "seed:1", "10.0.0.1:6379":
+			return f.nodes[0].addr, nil
 		case "[fd00::2]:6379":
-			return f.nodes[1].addr
+			return f.nodes[1].addr, nil
 		}
-		return "not an address"
-	}})
+		return "", refused
+	}}})
 	a, b := on(s, 0, 2, 0), on(s, 1, 2, 0)
 	must(t, s, "GET", a)
 	must(t, s, "GET", b)
@@ -197,9 +201,11 @@ func TestMap(t *testing.T) {
 	assert.Equal(t, bulk(a), must(t, s, "GET", a))
 	assert.Equal(t, 1, f.nodes[1].count("GET "+a))
 
-	odd := fmt.Sprintf("-MOVED %d 10.9.9.9:1\r\n", s.Slot("", b))
-	f.nodes[1].set(redirecting(odd, b))
-	assert.Equal(t, odd, must(t, s, "GET", b), "no question can reach it")
+	f.nodes[1].set(redirecting(fmt.Sprintf("-MOVED %d 10.9.9.9:1\r\n", s.Slot("", b)), b))
+	_, err := run(s, 0, "GET", b)
+	require.ErrorIs(t, err, driver.ErrUnavailable)
+	require.ErrorIs(t, err, refused)
+	assert.ErrorContains(t, err, "DialAddress of 10.9.9.9:1")
 }
 
 // A redirect without a host means a port of the server that replied.

@@ -68,15 +68,14 @@ func parseTarget(text string) (slot int, address string, ok bool) {
 	return slot, address, err == nil && 0 <= slot && slot < slotCount && colon >= 0 && colon+1 < len(address)
 }
 
-// resolved returns the address to dial for an address that n named in a
-// redirect.
-func (s *Store) resolved(address string, n *node) string {
+// resolved returns the address that n named in a redirect.
+func resolved(address string, n *node) string {
 	colon := strings.LastIndexByte(address, ':')
 	host, port := address[:colon], address[colon+1:]
 	if host == "" || host == "?" {
 		host, _, _ = net.SplitHostPort(n.address)
 	}
-	return s.mapped(net.JoinHostPort(strings.Trim(host, "[]"), port))
+	return net.JoinHostPort(strings.Trim(host, "[]"), port)
 }
 
 var atLineStart = []byte("\r\n-")

@@ -30,18 +30,14 @@ type Config struct {
 	// Sentinels name gets the password: on an untrusted network, use TLS to verify
 	// it. TLS and ClientName apply to Sentinels too. Sentinels usually name nodes
 	// by IP address, so certificates must contain the addresses, or TLS.ServerName
-	// must be a name that all of them contain. OnState reports the connections to
-	// the master.
+	// must be a name that all of them contain. DialAddress is called with the
+	// addresses of all Sentinels and nodes. OnState reports the connections to the
+	// master.
 	Node redigo.Config
 
 	// ReadReplicas lets replicas, in turn, answer [driver.ReadOnly] Pipelines. A
 	// replica may lack writes that the master has acknowledged. See [Store.Do].
 	ReadReplicas bool
-
-	// Map, if not nil, translates an address of a node or Sentinel, as named by a
-	// Sentinel, into the address to dial, for example behind NAT. It may be called
-	// by several goroutines at once.
-	Map func(address string) string
 }
 
 func (c *Config) check() error {
@@ -74,14 +70,6 @@ func (c *Config) nameFits() bool {
 	return !strings.ContainsFunc(c.Master, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune(".-_", r))
 	})
-}
-
-// mapped applies Map to the address of a node or Sentinel.
-func (c *Config) mapped(address string) string {
-	if c.Map == nil {
-		return address
-	}
-	return c.Map(address)
 }
 
 // String returns the name of the master, the Sentinels and the database number.

@@ -33,7 +33,7 @@ func TestOpenRefuses(t *testing.T) {
 		},
 		"Credentials": func(c *failover.Config) {
 			c.Node.Password = "hunter2"
-			c.Node.Credentials = func(context.Context) (string, string, error) { return "", "", nil }
+			c.Node.Credentials = func(context.Context) (redigo.Credentials, error) { return redigo.Credentials{}, nil }
 		},
 		"negative":   func(c *failover.Config) { c.Node.DB = -1 },
 		"ClientName": func(c *failover.Config) { c.Node.ClientName = "a b" },

@@ -45,8 +45,7 @@ const (
 // them.
 type watch struct {
 	name     string
-	config   redigo.Config // of a Sentinel, except its address
-	mapped   func(address string) string
+	config   redigo.Config           // of a Sentinel, except its address
 	switched func(reason error)      // called after the master has moved
 	follow   func(replicas []string) // receives the replicas to read from; may be nil
 	ctx      context.Context         // canceled by close
@@ -90,14 +89,14 @@ type round struct {
 }
 
 func newWatch(c *Config) *watch {
-	w := &watch{name: c.Master, mapped: c.mapped, wake: make(chan struct{}, 1)}
+	w := &watch{name: c.Master, wake: make(chan struct{}, 1)}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	// ConnectTimeout covers the question and the dial that follows. A silent
 	// Sentinel may use up half of it.
 	answers := cmp.Or(c.Node.ConnectTimeout, defaultTimeout) / 2
 	w.config = redigo.Config{
 		Username: c.SentinelUsername, Password: c.SentinelPassword,
-		TLS: c.Node.TLS, ClientName: c.Node.ClientName,
+		DialAddress: c.Node.DialAddress, TLS: c.Node.TLS, ClientName: c.Node.ClientName,
 		Timeout: answers, ConnectTimeout: answers, OwnConns: 1,
 	}
 	// No DB and no Role: a Sentinel has no databases, and proves that it is one by
@@ -223,7 +222,6 @@ func (w *watch) askOne(s *sentinel) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.address, err)
 	}
-	a.address = w.mapped(a.address)
 	w.accept(s, a)
 	return nil
 }
@@ -281,7 +279,7 @@ func (w *watch) learn(peers []peer) {
 	for _, p := range peers {
 		same := func(s *sentinel) bool { return s.id != "" && s.id == p.id }
 		if len(w.sentinels) < maxListed && !w.closed && !slices.ContainsFunc(w.sentinels, same) {
-			_ = w.add(w.mapped(p.address), false) // malformed addresses are skipped
+			_ = w.add(p.address, false) // malformed addresses are skipped
 		}
 	}
 }
@@ -339,7 +337,7 @@ func (w *watch) upReplicas(now time.Time) []string {
 		}
 		of++
 		for _, address := range s.replicas {
-			say[w.mapped(address)]++
+			say[address]++
 		}
 	}
 	var up []string

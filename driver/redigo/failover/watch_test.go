@@ -1,6 +1,7 @@
 package failover_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"testing"
@@ -235,14 +236,16 @@ func TestTwin(t *testing.T) {
 	assert.LessOrEqual(t, two.count("sentinel myid")-twos, one.count("sentinel myid")-ones+1)
 }
 
-// TestMap dials the addresses returned by Map.
-func TestMap(t *testing.T) {
+// TestDialAddress dials the addresses returned by DialAddress, of Sentinels,
+// masters and replicas.
+func TestDialAddress(t *testing.T) {
 	m := master(t)
 	two := sentinel(t, says{master: "10.0.0.1:6379", epoch: 2, id: "two"})
 	one := sentinel(t, says{master: "10.0.0.1:6379", epoch: 1, id: "one", peers: []string{entry("10.0.0.2:26379", "sentinel", "runid", "two")}})
-	s := open(t, failover.Config{Sentinels: []string{one.addr}, Map: func(address string) string {
-		return map[string]string{"10.0.0.1:6379": m.addr, "10.0.0.2:26379": two.addr}[address]
-	}})
+	dialed := map[string]string{"10.0.0.1:6379": m.addr, "10.0.0.2:26379": two.addr, "one:26379": one.addr}
+	s := open(t, failover.Config{Sentinels: []string{"one:26379"}, Node: redigo.Config{DialAddress: func(_ context.Context, address string) (string, error) {
+		return dialed[address], nil
+	}}})
 	assert.Equal(t, bulk(m.addr), must(t, s, "GET", "k"))
 	require.Eventually(t, func() bool { return two.count("sentinel myid") > 0 }, patience, time.Millisecond)
 }
