@@ -250,7 +250,7 @@ func judge[T any](s *subject, data []byte, ok bool, stamps []layout.Stamp) (f fo
 	if f.reason != MissNone && f.reason != MissExpired || f.Negative {
 		return f
 	}
-	v, err := readValue[T](s.opts.serializer(), f.Payload)
+	v, err := readValue[T](s.opts.serializerAt(s.front, s.key), f.Payload)
 	if err != nil {
 		f.reason, f.err = MissCorrupt, err
 		return f

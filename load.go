@@ -237,7 +237,7 @@ func (l *load[A, T]) verdict(ctx context.Context, stamps []layout.Stamp, v T, er
 	case l.f.bypasses(l.arg, v):
 		return leaveEntry, nil, 0, nil
 	default:
-		if data, wrong = l.s.opts.serializer().Marshal(v); wrong != nil {
+		if data, wrong = l.s.opts.serializerAt(l.s.front, l.s.key).Marshal(v); wrong != nil {
 			return leaveEntry, nil, 0, wrong
 		}
 	}

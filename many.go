@@ -82,7 +82,7 @@ func GetMany[K comparable, T any](ctx context.Context, c Cache[T], keys []K) (ma
 		}
 	}
 	err = m.get(ctx, func(data []byte, i int) error {
-		v, err := readValue[T](m.opts.serializer(), data)
+		v, err := readValue[T](m.opts.serializerAt(m.front, m.keys[i]), data)
 		if err == nil {
 			found[asked[i]] = v
 		}
@@ -110,7 +110,7 @@ func SetMany[K comparable, T any](ctx context.Context, c Cache[T], items map[K]T
 		q.p = p
 		for _, i := range group {
 			q.key = m.keys[i]
-			if err := appendSet(&q, m.opts.serializer(), items[keys[i]]); err != nil {
+			if err := appendSet(&q, m.opts.serializerAt(q.front, q.key), items[keys[i]]); err != nil {
 				return fmt.Errorf("the value for %q: %w", m.front+q.key, err)
 			}
 		}

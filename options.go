@@ -87,9 +87,23 @@ func (o *Options) ttl(conn *Conn) (int64, error) {
 	return milliseconds(ttl)
 }
 
+// serializer returns the serializer of elements of the objects.
 func (o *Options) serializer() Serializer {
 	if o.Serializer == nil {
 		return JSON
+	}
+	return o.Serializer
+}
+
+// serializerAt returns the serializer of the value at front and key.
+func (o *Options) serializerAt(front, key string) Serializer {
+	switch s := o.Serializer.(type) {
+	case nil:
+		return JSON
+	case format: // the usual ones, first
+		return s
+	case KeySerializer:
+		return s.ForKey(front + key)
 	}
 	return o.Serializer
 }

@@ -25,6 +25,23 @@ type Serializer interface {
 	Unmarshal(data []byte, v any) error
 }
 
+// A KeySerializer is a Serializer that binds values to their keys. A value that a
+// writer of the server copies to another key then does not decode there, as with an
+// encryption that authenticates the key.
+//
+// ForKey returns the Serializer of the value at key: the key as the server has it,
+// with its prefixes and version. It is called for each operation on a [Value], a
+// [Tagged] value or a result of [Cached], and must be safe for concurrent use.
+// [Compressed] passes the key on.
+//
+// Values of a [Dict] and elements of a [List] have no key of their own: for them
+// Marshal and Unmarshal of the KeySerializer itself are called. They may refuse with
+// an error.
+type KeySerializer interface {
+	Serializer
+	ForKey(key string) Serializer
+}
+
 const (
 	// JSON is encoding/json, the default. Any language can read it, and stored
 	// values stay readable when a struct gains fields. JSON is Unicode text:
@@ -107,7 +124,7 @@ const (
 // rest is compressed, so that compressed and plain values can coexist. If it
 // is, the uncompressed size follows as a uvarint (encoding/binary).
 func Compressed(inner Serializer, o *CompressOptions) Serializer {
-	c := compressed{inner: inner, level: 1, minSize: defaultMinCompress, maxSize: defaultMaxDecoded}
+	c := &compressed{inner: inner, level: 1, minSize: defaultMinCompress, maxSize: defaultMaxDecoded}
 	if inner == nil {
 		c.inner = JSON
 	}
@@ -138,7 +155,18 @@ const (
 	storedDeflate = 1
 )
 
-func (c compressed) Marshal(v any) ([]byte, error) {
+// ForKey implements [KeySerializer] by that of inner.
+func (c *compressed) ForKey(key string) Serializer {
+	inner, ok := c.inner.(KeySerializer)
+	if !ok {
+		return c
+	}
+	bound := *c
+	bound.inner = inner.ForKey(key)
+	return &bound
+}
+
+func (c *compressed) Marshal(v any) ([]byte, error) {
 	data, err := c.inner.Marshal(v)
 	switch {
 	case err != nil:
@@ -159,7 +187,7 @@ func (c compressed) Marshal(v any) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-func (c compressed) deflate(out io.Writer, data []byte) error {
+func (c *compressed) deflate(out io.Writer, data []byte) error {
 	w, _ := c.writers.Get().(*flate.Writer)
 	if w == nil {
 		var err error
@@ -176,7 +204,7 @@ func (c compressed) deflate(out io.Writer, data []byte) error {
 	return w.Close()
 }
 
-func (c compressed) Unmarshal(data []byte, v any) error {
+func (c *compressed) Unmarshal(data []byte, v any) error {
 	if len(data) == 0 {
 		return corrupt.Reason("a compressed value has at least one byte")
 	}
@@ -203,7 +231,7 @@ const maxRatio = 1032
 // inflate allocates the size that the value declares, once. It allocates
 // nothing if the size is larger than MaxSize, or than the value's bytes can
 // hold.
-func (c compressed) inflate(data []byte) ([]byte, error) {
+func (c *compressed) inflate(data []byte) ([]byte, error) {
 	size, n := binary.Uvarint(data)
 	if n <= 0 {
 		return nil, corrupt.Reason("a compressed value without its size")
@@ -228,7 +256,7 @@ func (c compressed) inflate(data []byte) ([]byte, error) {
 	return plain, r.Close()
 }
 
-func (c compressed) tooLarge() error {
+func (c *compressed) tooLarge() error {
 	return fmt.Errorf("%w: more than %d bytes decompressed (CompressOptions.MaxSize)", ErrTooLarge, c.maxSize)
 }
 

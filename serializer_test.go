@@ -309,3 +309,91 @@ func TestOwnSerializer(t *testing.T) {
 		require.ErrorContains(t, err, "hex of a int")
 	})
 }
+
+// TestKeySerializer stores values under every operation with a serializer that is
+// given the key. Each reads back at its key, and at no other.
+func TestKeySerializer(t *testing.T) {
+	t.Parallel()
+	for name, serializer := range map[string]caches.Serializer{
+		"plain":      signed{[]byte("k")},
+		"compressed": caches.Compressed(signed{[]byte("k")}, &caches.CompressOptions{MinSize: 1}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, conn := t.Context(), open(t, "locmem://?prefix=app&version=2")
+			typ := caches.Cache[string]{Prefix: "v", TTL: time.Hour, Serializer: serializer}.On(conn)
+			results := caches.Cached(caches.Cache[string]{Prefix: "r", TTL: time.Hour, Serializer: serializer}.On(conn),
+				func(_ context.Context, id string) (string, error) { return "of " + id, nil }, &caches.CachedOptions[string, string]{Name: "signed"})
+			tagged := typ.Key("tagged").Tagged("t")
+			require.NoError(t, typ.Key("set").Set(ctx, "set"))
+			added, err := typ.Key("add").Add(ctx, "add")
+			require.NoError(t, err)
+			require.True(t, added)
+			require.NoError(t, caches.SetMany(ctx, typ, map[string]string{"many": "many", "swap": "old"}))
+			old, loaded, err := typ.Key("swap").Swap(ctx, "swap")
+			require.NoError(t, err)
+			require.True(t, loaded)
+			require.Equal(t, "old", old)
+			require.NoError(t, tagged.Set(ctx, "tagged"))
+
+			values := map[string]string{"set": "set", "add": "add", "many": "many", "swap": "swap"}
+			found, err := caches.GetMany(ctx, typ, []string{"set", "add", "many", "swap"})
+			require.NoError(t, err)
+			require.Equal(t, values, found)
+			for key, want := range values {
+				got, err := typ.Key(key).Get(ctx)
+				require.NoError(t, err)
+				require.Equal(t, want, got)
+			}
+			got, err := tagged.Get(ctx)
+			require.NoError(t, err)
+			require.Equal(t, "tagged", got)
+			for range 2 { // the second is read
+				got, err = results.Get(ctx, "1")
+				require.NoError(t, err)
+				require.Equal(t, "of 1", got)
+			}
+
+			stored, err := conn.Do(ctx, "GET", typ.Key("set").String())
+			require.NoError(t, err)
+			_, err = conn.Do(ctx, "SET", typ.Key("add").String(), stored)
+			require.NoError(t, err)
+			_, err = typ.Key("add").Get(ctx)
+			require.ErrorIs(t, err, caches.ErrCorrupt)
+			_, err = typ.Key("add").Pop(ctx)
+			require.ErrorIs(t, err, caches.ErrCorrupt)
+			got, err = typ.Key("set").Pop(ctx)
+			require.NoError(t, err)
+			require.Equal(t, "set", got)
+
+			dict := caches.DictCache[string, string]{Prefix: "d", Serializer: serializer}.On(conn).Key()
+			require.ErrorIs(t, dict.Set(ctx, "field", "v"), errNoKey)
+			list := caches.ListCache[string]{Prefix: "l", Serializer: serializer}.On(conn).Key()
+			_, err = list.PushBack(ctx, "v")
+			require.ErrorIs(t, err, errNoKey)
+		})
+	}
+}
+
+// TestKeySerializerGetsTheStoredKey gives the key as the server has it.
+func TestKeySerializerGetsTheStoredKey(t *testing.T) {
+	t.Parallel()
+	var given atomic.Pointer[string]
+	conn := open(t, "locmem://?prefix=app&version=2")
+	typ := caches.Cache[string]{Prefix: "v", Serializer: keyNoter{caches.Raw, &given}}.On(conn)
+	require.NoError(t, typ.Key("a", 1).Set(t.Context(), "x"))
+	kept, err := conn.Do(t.Context(), "EXISTS", *given.Load())
+	require.NoError(t, err)
+	require.Equal(t, int64(1), kept)
+	require.Equal(t, typ.Key("a", 1).String(), *given.Load())
+	require.Contains(t, *given.Load(), "app.2.")
+}
+
+type keyNoter struct {
+	caches.Serializer
+	given *atomic.Pointer[string]
+}
+
+func (n keyNoter) ForKey(key string) caches.Serializer {
+	n.given.Store(&key)
+	return n.Serializer
+}

@@ -162,7 +162,7 @@ func (t Tagged[T]) Set(ctx context.Context, v T) error {
 }
 
 func (t Tagged[T]) set(ctx context.Context, s *subject, v T) error {
-	payload, err := t.object.opts.serializer().Marshal(v)
+	payload, err := t.object.opts.serializerAt(s.front, s.key).Marshal(v)
 	if err != nil {
 		return err
 	}

@@ -106,7 +106,7 @@ func (v Value[T]) Get(ctx context.Context) (T, error) {
 	if err := q.run(ctx); err != nil {
 		return zero, err
 	}
-	value, err := readStored[T](&q, v.opts.serializer())
+	value, err := readStored[T](&q, v.opts.serializerAt(q.front, q.key))
 	if err == nil {
 		nearPut(&fill, q.p.Next(), value)
 	}
@@ -201,7 +201,7 @@ func (v Value[T]) set(ctx context.Context, op string, value T, flags ...string) 
 		return old, false, err
 	}
 	defer q.end()
-	if err := appendSet(&q, v.opts.serializer(), value, flags...); err != nil {
+	if err := appendSet(&q, v.opts.serializerAt(q.front, q.key), value, flags...); err != nil {
 		return old, false, q.fail(err)
 	}
 	if err := q.run(ctx); err != nil {
@@ -220,7 +220,7 @@ func (v Value[T]) set(ctx context.Context, op string, value T, flags ...string) 
 	if !ok || flags == nil || flags[len(flags)-1] != "GET" {
 		return old, ok, nil
 	}
-	if old, err = readValue[T](v.opts.serializer(), data); err != nil {
+	if old, err = readValue[T](v.opts.serializerAt(q.front, q.key), data); err != nil {
 		return old, true, q.fail(err)
 	}
 	return old, true, nil
@@ -266,7 +266,7 @@ func (v Value[T]) Pop(ctx context.Context) (T, error) {
 	if err := q.run(ctx); err != nil {
 		return zero, err
 	}
-	return readStored[T](&q, v.opts.serializer())
+	return readStored[T](&q, v.opts.serializerAt(q.front, q.key))
 }
 
 // Delete removes the value, and reports whether there was one. A result that a
