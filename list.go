@@ -390,7 +390,9 @@ func (l List[T]) KeepRange(ctx context.Context, start, stop int) (removed int, e
 	if stop < 0 {
 		stop += n
 	}
-	return n - max(min(stop, n-1)-start+1, 0), err
+	// Within the list, or next to it, the difference of no two indices overflows.
+	start, stop = min(start, n), min(max(stop, -1), n-1)
+	return n - max(stop-start+1, 0), err
 }
 
 // shorten runs the command that trim appends and returns the length before it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -139,7 +140,9 @@ func TestListOperations(t *testing.T) {
 		for _, tt := range []struct {
 			start, stop int
 			want        string
-		}{{0, 1, "ab"}, {-2, -1, "de"}, {1, 100, "bcde"}, {-100, 0, "a"}, {3, 2, ""}, {5, 9, ""}, {-9, -6, ""}, {2, -2, "cd"}} {
+		}{{0, 1, "ab"}, {-2, -1, "de"}, {1, 100, "bcde"}, {-100, 0, "a"}, {3, 2, ""}, {5, 9, ""}, {-9, -6, ""}, {2, -2, "cd"},
+			{math.MinInt, math.MaxInt, "abcde"}, {math.MaxInt, math.MinInt, ""}, {math.MinInt, math.MinInt, ""}, {math.MaxInt, math.MaxInt, ""},
+			{-1, math.MaxInt, "e"}, {math.MinInt, -5, "a"}, {2, math.MinInt, ""}, {math.MaxInt, -1, ""}} {
 			var got string
 			for _, v := range ask(l.Range(ctx, tt.start, tt.stop)).ok(t) {
 				got += v
