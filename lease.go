@@ -3,8 +3,6 @@ package caches
 import (
 	"context"
 	"errors"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/gocaches/caches/driver"
@@ -26,19 +24,32 @@ type lease struct {
 	life  time.Duration // what is left unless it is renewed
 }
 
-// The ways to claim.
+// A claimRequest says how to claim an entry.
+type claimRequest struct {
+	way   claimWay
+	token string        // the new claim's
+	lost  string        // that of an earlier claim whose reply was lost, or empty
+	seen  string        // the ID of the entry that the caller saw
+	life  time.Duration // of the claim
+}
+
+// A claimWay says what becomes of the lease of another computation.
+type claimWay string
+
 const (
-	claimOrWait  = "w" // the lease of another is marked as waited for
-	claimOrShare = "s" // the fence of another is shared
-	claimAlone   = "t" // the lease of another is taken over
+	claimOrWait  claimWay = "w" // it is marked as waited for
+	claimOrShare claimWay = "s" // its fence is shared
+	claimAlone   claimWay = "t" // it is taken over
 )
 
-// The modes in which a computation ends.
+// An ending is the mode in which a computation ends.
+type ending string
+
 const (
-	keepEntry   = "keep"
-	removeEntry = "remove"
-	leaveEntry  = "leave" // there is no result to store
-	cedeEntry   = "cede"  // it was interrupted: another may succeed
+	keepEntry   ending = "keep"
+	removeEntry ending = "remove"
+	leaveEntry  ending = "leave" // there is no result to store
+	cedeEntry   ending = "cede"  // it was interrupted: another may succeed
 )
 
 // The words for waiters.
@@ -79,27 +90,16 @@ end
 return {token, redis.call('PTTL', KEYS[1]), entry, redis.call('PTTL', KEYS[2])}
 `, claimLocally)
 
-// pausePrefix begins the value that takes a lease's place for the pause after a
-// failed computation ahead of time: no other such computation begins then, but a
-// caller that misses the entry does not wait.
-const pausePrefix = "p:"
-
-// tokenSize is the length of a token; a plus sign after it marks a lease that
-// callers wait for.
-const tokenSize = len("c:") + 32
-
-func tokenOf(lease []byte) string { return string(lease[:min(len(lease), tokenSize)]) }
-
 func claimLocally(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
 	stored, there, _ := tx.Call("GET", keys[1]).Bytes()
 	entry := append([]byte{}, stored...)
 	left, _ := tx.Call("PTTL", keys[1]).Int()
 	token, life := "", int64(0)
-	if !there || string(args[2]) == claimAlone || layout.ID(entry) == string(args[3]) {
+	if !there || claimWay(args[2]) == claimAlone || layout.ID(entry) == string(args[3]) {
 		lease, stands, _ := tx.Call("GET", keys[0]).Bytes()
-		token = tokenOf(lease)
-		paused := string(args[2]) == claimOrWait && strings.HasPrefix(token, pausePrefix)
-		if !stands || string(args[2]) == claimAlone && token != string(args[0]) || token == string(args[4]) || paused {
+		token = layout.TokenOf(lease)
+		paused := claimWay(args[2]) == claimOrWait && layout.IsPause(token)
+		if !stands || claimWay(args[2]) == claimAlone && token != string(args[0]) || token == string(args[4]) || paused {
 			token = string(args[0])
 			tx.Call("SET", keys[0], args[0], []byte("PX"), args[1])
 		}
@@ -157,16 +157,15 @@ return held and 1 or 0
 // concludeLocally pushes no word: no caller waits for one in a process's own store.
 func concludeLocally(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
 	lease, _, _ := tx.Call("GET", keys[0]).Bytes()
-	if tokenOf(lease) != string(args[0]) {
+	if layout.TokenOf(lease) != string(args[0]) {
 		reply.Int(0)
 		return
 	}
 	own := string(args[2]) == "1"
-	switch string(args[1]) {
+	switch ending(args[1]) {
 	case leaveEntry, cedeEntry:
 		if own && string(args[3]) != "0" {
-			paused := append([]byte(pausePrefix), args[0][len(pausePrefix):]...)
-			tx.Call("SET", keys[0], paused, []byte("PX"), args[3])
+			tx.Call("SET", keys[0], layout.Pause(args[0]), []byte("PX"), args[3])
 		} else if own {
 			tx.Call("DEL", keys[0])
 		}
@@ -185,20 +184,6 @@ func concludeLocally(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
 	reply.Int(1)
 }
 
-// prolong sets the life of a lease to ARGV[2] milliseconds, if the token still
-// holds it.
-var prolong = driver.NewScript(`
-local lease = redis.call('GET', KEYS[1])
-if not lease or string.sub(lease, 1, 34) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-`, func(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
-	if lease, _, _ := tx.Call("GET", keys[0]).Bytes(); tokenOf(lease) != string(args[0]) {
-		reply.Int(0)
-		return
-	}
-	passOn(reply, tx.Call("PEXPIRE", keys[0], args[1]))
-})
-
 // A claimed is the outcome of a claim.
 type claimed[T any] struct {
 	lease                  // no token if the entry is not the one seen
@@ -206,23 +191,22 @@ type claimed[T any] struct {
 	left     time.Duration // of the entry's life; negative if it has no expiry
 }
 
-// claimEntry claims the entry and takes its stamps, in one trip. lost is the token
-// of an earlier claim whose reply was lost, or empty.
-func claimEntry[T any](ctx context.Context, s *subject, token, lost, way, seen string, life time.Duration) (c claimed[T], err error) {
+// claimEntry claims the entry and takes its stamps, in one trip.
+func claimEntry[T any](ctx context.Context, s *subject, r claimRequest) (c claimed[T], err error) {
 	for again := 0; ; again++ {
-		c, err = tryClaim[T](ctx, s, token, lost, way, seen, life)
-		if err == nil && c.token == "" && lost != "" {
+		c, err = tryClaim[T](ctx, s, &r)
+		if err == nil && c.token == "" && r.lost != "" {
 			// The entry is there, and the lost claim may hold the lease without a
 			// computation. If this release is lost as well, the lease expires by
 			// itself.
-			s.release(ctx, lost)
+			s.release(ctx, r.lost)
 		}
 		if again == sendAgain || !unanswered(ctx, err) {
 			return c, err
 		}
 		// Neither token nor stamps are sent twice: the first ones may arrive late,
 		// after they have been invalidated.
-		lost, token = token, newToken(tokenRunning)
+		r.lost, r.token = r.token, layout.NewToken(layout.TokenRunning)
 	}
 }
 
@@ -231,15 +215,15 @@ func (s *subject) release(ctx context.Context, token string) {
 	_, _ = (&lease{s: s, token: token, own: true}).end(ctx, cedeEntry, 0, nil, 0)
 }
 
-func tryClaim[T any](ctx context.Context, s *subject, token, lost, way, seen string, life time.Duration) (c claimed[T], err error) {
+func tryClaim[T any](ctx context.Context, s *subject, r *claimRequest) (c claimed[T], err error) {
 	t := newTrip(s.conn, 0)
 	defer t.free()
 	t.on(s.shard).Script(claim, 2).Key(layout.Lease(s.front, s.key)).Key(s.front, s.key).
-		String(token).Int(life.Milliseconds()).String(way).String(seen).String(lost)
+		String(r.token).Int(r.life.Milliseconds()).String(string(r.way)).String(r.seen).String(r.lost)
 	s.makeStamps(t)
 	if err := t.run(ctx); err != nil {
 		if t.answered(s.shard) { // a tag's did not: the lease may be ours
-			s.release(ctx, token)
+			s.release(ctx, r.token)
 		}
 		return c, err
 	}
@@ -248,7 +232,7 @@ func tryClaim[T any](ctx context.Context, s *subject, token, lost, way, seen str
 		return c, err
 	}
 	stands, _, err1 := e.Next().Bytes()
-	c.lease = lease{s: s, token: string(stands), own: string(stands) == token}
+	c.lease = lease{s: s, token: string(stands), own: string(stands) == r.token}
 	ms, err2 := e.Next().Int()
 	c.life = time.Duration(ms) * time.Millisecond
 	data, there, err3 := e.Next().Bytes()
@@ -261,7 +245,7 @@ func tryClaim[T any](ctx context.Context, s *subject, token, lost, way, seen str
 	if err == nil {
 		c.found = judge[T](s, data, there, stamps)
 	} else if c.own {
-		s.release(ctx, token)
+		s.release(ctx, r.token)
 	}
 	return c, err
 }
@@ -344,7 +328,7 @@ func (l *lease) wait(ctx context.Context) (word string, err error) {
 
 // end concludes the computation, even if ctx is done. kept reports whether the
 // token was still valid.
-func (l *lease) end(ctx context.Context, what string, pause time.Duration, data []byte, ms int64) (kept bool, err error) {
+func (l *lease) end(ctx context.Context, what ending, pause time.Duration, data []byte, ms int64) (kept bool, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	defer l.s.space().Drop(l.s.key)
@@ -355,7 +339,7 @@ func (l *lease) end(ctx context.Context, what string, pause time.Duration, data 
 		own = "1"
 	}
 	p.Script(conclude, 3).Key(layout.Lease(l.s.front, l.s.key)).Key(l.s.front, l.s.key).
-		Key(layout.Wake(l.s.front, l.s.key, l.token)).String(l.token).String(what).String(own).
+		Key(layout.Wake(l.s.front, l.s.key, l.token)).String(l.token).String(string(what)).String(own).
 		Int(pause.Milliseconds()).Int(wakeLife.Milliseconds())
 	if what == keepEntry {
 		p.Bytes(data).Int(ms)
@@ -367,44 +351,28 @@ func (l *lease) end(ctx context.Context, what string, pause time.Duration, data 
 	return n == 1, err
 }
 
-// renewing prolongs the lease to life three times per life, until stop is called or
-// the lease is lost. A lost lease does not end the computation: its result answers
-// the waiting callers and is not stored.
+// renewing renews the lease until stop is called or the lease is lost. A lost lease
+// does not end the computation: its result answers the waiting callers and is not
+// stored.
 func (l *lease) renewing(ctx context.Context, life time.Duration) (stop func()) {
 	wanted, left := ctx, 6 // renewals after the last caller has left: a hung function must not keep others out
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var step func()
-	var mu sync.Mutex // guards timer, which step sets again
-	var timer *time.Timer
-	step = func() {
+	r := renewal{life: life, lost: func() {}}
+	r.renew = func(ctx context.Context) (held bool, err error) {
 		if wanted.Err() != nil {
 			if left--; left < 0 {
-				return
+				return false, nil
 			}
 		}
-		if held, err := l.prolong(ctx, life); ctx.Err() == nil && (held || err != nil) {
-			mu.Lock()
-			defer mu.Unlock()
-			timer.Reset(life / 3)
-		}
+		return l.renew(ctx, life)
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	timer = time.AfterFunc(life/3, step)
-	return func() {
-		cancel()
-		mu.Lock()
-		defer mu.Unlock()
-		timer.Stop()
-	}
+	r.start(ctx)
+	return r.stop
 }
 
-func (l *lease) prolong(ctx context.Context, life time.Duration) (held bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, life/3)
-	defer cancel()
+func (l *lease) renew(ctx context.Context, life time.Duration) (held bool, err error) {
 	p := driver.NewPipeline(driver.Repeatable)
 	defer p.Free()
-	p.Script(prolong, 1).Key(layout.Lease(l.s.front, l.s.key)).String(l.token).Int(life.Milliseconds())
+	p.Script(renew, 1).Key(layout.Lease(l.s.front, l.s.key)).String(l.token).Int(life.Milliseconds())
 	if err := l.s.conn.do(ctx, l.s.shard, p); err != nil {
 		return false, err
 	}

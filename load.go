@@ -65,7 +65,7 @@ func (l *load[A, T]) holds(ctx context.Context) func(fence) bool {
 			return false
 		}
 		lease, _, stamps, err := l.s.answer(t, false)
-		return err != nil || tokenOf(lease) == basis.token && slices.Equal(stamps, basis.stamps)
+		return err != nil || layout.TokenOf(lease) == basis.token && slices.Equal(stamps, basis.stamps)
 	}
 }
 
@@ -111,19 +111,19 @@ func (l *load[A, T]) run(ctx context.Context, call *flight.Run[T, fence]) (v T, 
 // claim claims the entry. Only the first claim of a run tries plain commands. After
 // a wait, an entry is likely to be there, and a claim by plain commands would only
 // keep other callers from it.
-func (l *load[A, T]) claim(ctx context.Context, way, seen string, first bool) (claimed[T], error) {
+func (l *load[A, T]) claim(ctx context.Context, way claimWay, seen string, first bool) (claimed[T], error) {
 	ctx = context.WithoutCancel(ctx) // an interrupted claim might leave a lease behind
-	token, lost, life := newToken(tokenRunning), "", l.f.opts.lease()
+	r := claimRequest{way: way, token: layout.NewToken(layout.TokenRunning), seen: seen, life: l.f.opts.lease()}
 	if first && way == claimOrWait {
-		c, free, err := claimFree[T](ctx, l.s, token, life)
+		c, free, err := claimFree[T](ctx, l.s, r.token, r.life)
 		switch {
 		case free, err != nil && !unanswered(ctx, err):
 			return c, err
 		case err != nil:
-			lost, token = token, newToken(tokenRunning)
+			r.lost, r.token = r.token, layout.NewToken(layout.TokenRunning)
 		}
 	}
-	return claimEntry[T](ctx, l.s, token, lost, way, seen, life)
+	return claimEntry[T](ctx, l.s, r)
 }
 
 // refused answers a call after its claim has failed.
@@ -222,7 +222,7 @@ func (l *load[A, T]) conclude(ctx context.Context, c *lease, stamps []layout.Sta
 // verdict returns the mode in which the lease ends and, for keepEntry, the entry
 // and its life in milliseconds. wrong is the error of a result that does not
 // serialize.
-func (l *load[A, T]) verdict(ctx context.Context, stamps []layout.Stamp, v T, err error, took time.Duration) (what string, data []byte, ms int64, wrong error) {
+func (l *load[A, T]) verdict(ctx context.Context, stamps []layout.Stamp, v T, err error, took time.Duration) (what ending, data []byte, ms int64, wrong error) {
 	e := layout.Entry{Created: time.Now(), Cost: took, Stamps: stamps}
 	switch {
 	case err != nil && l.f.known(err) != nil:
@@ -308,7 +308,7 @@ func (l *load[A, T]) takeOver(ctx context.Context) (claimed[T], error) {
 			fell = recover()
 			close(done)
 		}()
-		c, fault = claimEntry[T](inner, l.s, newToken(tokenRunning), "", claimAlone, "", l.f.opts.lease())
+		c, fault = claimEntry[T](inner, l.s, claimRequest{way: claimAlone, token: layout.NewToken(layout.TokenRunning), life: l.f.opts.lease()})
 	}()
 	select {
 	case <-done:
@@ -375,7 +375,7 @@ func (l *load[A, T]) runAhead(ctx context.Context, call *flight.Run[T, fence]) (
 		}
 		<-l.f.early
 	}()
-	c, err := claimEntry[T](ctx, l.s, newToken(tokenRunning), "", claimOrShare, l.seen.id, l.f.opts.lease())
+	c, err := claimEntry[T](ctx, l.s, claimRequest{way: claimOrShare, token: layout.NewToken(layout.TokenRunning), seen: l.seen.id, life: l.f.opts.lease()})
 	switch {
 	case err != nil:
 		l.swallow(ctx, l.s.fail(err))

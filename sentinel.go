@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/layout"
 )
 
 // A lock is a claim of a key by a token, which lasts as long as its lease is
@@ -30,67 +31,19 @@ func (l *lock) acquire(ctx context.Context) (bool, error) {
 	return q.claim(ctx, l.token, l.lease.Milliseconds())
 }
 
-// hold runs work and renews the lease in the meantime. It returns when both
-// have ended.
+// hold runs work and renews the claim in the meantime.
 func (l *lock) hold(ctx context.Context, work func(context.Context) error) error {
-	// The lease outlives the caller's context, as work may still be running.
-	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ctx, lose := context.WithCancelCause(ctx)
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		kept := false
-		defer func() {
-			if !kept { // a hook ended the goroutine
-				lose(ErrLeaseLost)
-			}
-		}()
-		l.keep(keeping, lose)
-		kept = true
-	}()
-	defer func() { // also if work panics, so that nothing renews the lease
-		stop() // also ends a renewal in progress
-		<-stopped
-		lose(nil)
-	}()
+	defer lose(nil)
+	// The claim outlives the caller's context, as work may still be running.
+	r := renewal{life: l.lease, renew: l.renew, lost: func() { lose(ErrLeaseLost) }}
+	r.start(ctx)
+	defer r.stop() // also if work panics, so that nothing renews the claim
 	return work(ctx)
 }
 
-// keep renews the lease three times per lease until ctx is done. After a fault
-// it tries again sooner, so that an outage shorter than the lease costs
-// nothing. It calls lose if the claim is gone, or if no renewal has succeeded
-// for a whole lease: by then the key may have expired.
-func (l *lock) keep(ctx context.Context, lose context.CancelCauseFunc) {
-	timer := time.NewTimer(l.lease / 3)
-	defer timer.Stop()
-	end := time.Now().Add(l.lease)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
-		sent, pause := time.Now(), l.lease/3
-		renewed, err := l.renew(ctx, end)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil && renewed:
-			end = sent.Add(l.lease) // no later than on the server, which counts from the arrival
-		case err == nil, !time.Now().Before(end):
-			lose(ErrLeaseLost)
-			return
-		default:
-			pause = l.lease / 12
-		}
-		timer.Reset(min(pause, time.Until(end)))
-	}
-}
-
-// renew asks the server to extend the claim, and waits until end at the latest.
-func (l *lock) renew(ctx context.Context, end time.Time) (bool, error) {
-	ctx, cancel := context.WithDeadline(ctx, end)
-	defer cancel()
+// renew asks the server to extend the claim.
+func (l *lock) renew(ctx context.Context) (held bool, err error) {
 	var q query
 	if err := q.begin(ctx, &l.object, l.op, driver.Repeatable|driver.Keep); err != nil {
 		return false, err
@@ -109,7 +62,7 @@ func (l *lock) settle(ctx context.Context) error {
 
 // shut turns the claim into a gate that stays shut for the TTL.
 func (l *lock) shut(ctx context.Context) error {
-	done := newToken(tokenDone)
+	done := layout.NewToken(layout.TokenDone)
 	held, err := l.end(ctx, func(q *query, p *driver.Pipeline) { p.String(done).Int(q.ms) })
 	if err == nil && !held {
 		return &OpError{Op: l.op, Key: l.object.key, Err: fmt.Errorf("%w before the work was done", ErrLeaseLost)}
@@ -218,7 +171,7 @@ func (s Sentinel) Once(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	defer q.end()
-	return q.claim(ctx, newToken(tokenDone), q.ms)
+	return q.claim(ctx, layout.NewToken(layout.TokenDone), q.ms)
 }
 
 // claim shuts the gate with token for ms milliseconds, or without expiry if ms
@@ -276,25 +229,6 @@ return 1
 	reply.Int(1)
 })
 
-// renew sets the TTL of a claim to ARGV[2] milliseconds, if the token still
-// holds it.
-var renew = driver.NewScript(`
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-`, func(tx driver.Tx, keys, args [][]byte, reply *driver.Replies) {
-	holder, _, err := tx.Call("GET", keys[0]).Bytes()
-	if err != nil {
-		replyError(reply, err)
-		return
-	}
-	if string(holder) != string(args[0]) {
-		reply.Int(0)
-		return
-	}
-	n, _ := tx.Call("PEXPIRE", keys[0], args[1]).Int()
-	reply.Int(n)
-})
-
 // Do runs work if the gate is open, and shuts the gate for the TTL after work
 // has succeeded. It reports whether work ran; err is the error of work. While
 // work runs, a lease keeps other callers out: they get false and no error, as
@@ -316,7 +250,7 @@ func (s Sentinel) Do(ctx context.Context, work func(context.Context) error) (ran
 	case lease < minLease:
 		return false, &OpError{Op: "Sentinel.Do", Key: s.key, Err: fmt.Errorf("caches: a Lease of %v is less than %v", lease, minLease)}
 	}
-	l := lock{object: s.Object, op: "Sentinel.Do", token: newToken(tokenRunning), lease: lease}
+	l := lock{object: s.Object, op: "Sentinel.Do", token: layout.NewToken(layout.TokenRunning), lease: lease}
 	won, err := l.acquire(ctx)
 	if err != nil || !won {
 		return false, err

@@ -1,5 +1,5 @@
 // Package layout has the names of the keys that this module makes beside those of
-// its users, and the format of its entries.
+// its users, and the format of its entries and tokens.
 package layout
 
 import "strings"
