@@ -61,13 +61,14 @@ func TestArrows(t *testing.T) {
 	for part, may := range map[string][]string{ // of this module
 		"corrupt":  {driver, resp},
 		"flight":   nil,
-		"layout":   {driver, resp, module + "/internal/corrupt", module + "/internal/move"},
-		"move":     {driver, resp},
+		"layout":   {driver, resp, module + "/internal/corrupt", module + "/internal/move", module + "/internal/trip"},
+		"move":     {driver, resp, module + "/internal/trip"},
 		"near":     {driver, resp, snapshot},
 		"route":    nil,
 		"snapshot": nil,
 		"tally":    {snapshot},
 		"text":     {module + "/internal/corrupt", driver, resp},
+		"trip":     {driver, resp},
 	} {
 		part = module + "/internal/" + part
 		for pkg := range deps(t, part) {

@@ -14,6 +14,7 @@ import (
 	"github.com/gocaches/caches/driver"
 	"github.com/gocaches/caches/internal/near"
 	"github.com/gocaches/caches/internal/tally"
+	"github.com/gocaches/caches/internal/trip"
 )
 
 // title returns a connection's name for use in messages.
@@ -65,6 +66,12 @@ func (c *Conn) do(ctx context.Context, shard int, p *driver.Pipeline) error {
 // the caller may then free or reuse the pipelines. It skips nil entries. It
 // returns the error of each, or nil if there is none.
 func (c *Conn) doEach(ctx context.Context, ps []*driver.Pipeline) []error {
+	if len(ps) == 1 && ps[0] != nil {
+		if err := c.do(ctx, 0, ps[0]); err != nil {
+			return []error{err}
+		}
+		return nil
+	}
 	if c.previous == nil {
 		return c.shards.do(ctx, ps)
 	}
@@ -276,42 +283,25 @@ const maxWaiters = 32
 // An error of write means bad input: then nothing is sent, and each shard has
 // the error.
 func eachShard(ctx context.Context, conn *Conn, mode driver.Mode, groups [][]int, write, read func(p *driver.Pipeline, group []int) error) []error {
-	ps := make([]*driver.Pipeline, len(groups))
-	errs := make([]error, len(groups))
-	defer func() {
-		for _, p := range ps {
-			if p != nil {
-				p.Free()
-			}
-		}
-	}()
+	t, errs := trip.New(len(groups), mode), make([]error, len(groups))
+	defer t.Free()
 	for shard, group := range groups {
 		if len(group) == 0 {
 			continue
 		}
-		ps[shard] = driver.NewPipeline(mode)
-		if err := write(ps[shard], group); err != nil {
-			return everyShard(groups, err)
+		if err := write(t.On(shard), group); err != nil {
+			for i := range groups {
+				if len(groups[i]) > 0 {
+					errs[i] = err
+				}
+			}
+			return errs
 		}
 	}
-	failed := conn.doEach(ctx, ps)
-	for shard, p := range ps {
-		switch {
-		case p == nil:
-		case failed != nil && failed[shard] != nil:
-			errs[shard] = failed[shard]
-		default:
-			errs[shard] = read(p, groups[shard])
-		}
-	}
-	return errs
-}
-
-func everyShard(groups [][]int, err error) []error {
-	errs := make([]error, len(groups))
+	_ = t.Run(ctx, conn.doEach) // by shard in Err
 	for shard, group := range groups {
-		if len(group) > 0 {
-			errs[shard] = err
+		if errs[shard] = t.Err(shard); errs[shard] == nil && t.Asks(shard) {
+			errs[shard] = read(t.On(shard), group)
 		}
 	}
 	return errs

@@ -125,6 +125,10 @@ func TestDoEach(t *testing.T) {
 	assert.ElementsMatch(t, []int{0, 1, 3}, ran)
 	assert.Equal(t, []error{nil, nil, failed, nil}, c.doEach(t.Context(), pipelines(1, 2)))
 	assert.ElementsMatch(t, []int{1, 2}, ran)
+
+	one := connOver(t, 1, ConnOptions{}, func(int, *driver.Pipeline) error { return failed })
+	assert.Nil(t, one.doEach(t.Context(), make([]*driver.Pipeline, 1)))
+	assert.Equal(t, []error{failed}, one.doEach(t.Context(), pipelines(0)[:1]))
 }
 
 // All shards of a call are under way at once: each waits for the others.

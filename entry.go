@@ -13,6 +13,7 @@ import (
 	"github.com/gocaches/caches/internal/corrupt"
 	"github.com/gocaches/caches/internal/layout"
 	"github.com/gocaches/caches/internal/near"
+	"github.com/gocaches/caches/internal/trip"
 )
 
 // A subject is one entry during a call: its place, and the stamps that validate it.
@@ -66,52 +67,6 @@ func (s *subject) stampAt(i int) (front, key string, shard int) {
 	}
 	key = layout.Tag(s.tags[i-1])
 	return s.conn.prefix, key, s.conn.shardOf(s.conn.prefix, key)
-}
-
-// A trip is one round trip to some of the shards.
-type trip struct {
-	conn *Conn
-	mode driver.Mode
-	ps   []*driver.Pipeline // by shard; nil for a shard that is not asked
-
-	fresh []layout.Stamp // proposed by makeStamps
-	errs  []error        // of each shard, if one of several failed
-}
-
-func newTrip(conn *Conn, mode driver.Mode) *trip {
-	return &trip{conn: conn, mode: mode, ps: make([]*driver.Pipeline, len(conn.shards))}
-}
-
-// on returns the pipeline of a shard.
-func (t *trip) on(shard int) *driver.Pipeline {
-	if t.ps[shard] == nil {
-		t.ps[shard] = driver.NewPipeline(t.mode)
-	}
-	return t.ps[shard]
-}
-
-// run sends all pipelines. It returns an error if any shard failed.
-func (t *trip) run(ctx context.Context) error {
-	if len(t.ps) == 1 && t.ps[0] != nil {
-		return t.conn.do(ctx, 0, t.ps[0])
-	}
-	return t.runAll(ctx)
-}
-
-func (t *trip) runAll(ctx context.Context) error {
-	t.errs = t.conn.doEach(ctx, t.ps)
-	return errors.Join(t.errs...)
-}
-
-// answered reports whether a shard has answered in a trip that failed.
-func (t *trip) answered(shard int) bool { return t.errs != nil && t.errs[shard] == nil }
-
-func (t *trip) free() {
-	for _, p := range t.ps {
-		if p != nil {
-			p.Free()
-		}
-	}
 }
 
 // A finding is the outcome of a look at an entry. reason says why the entry is not
@@ -170,15 +125,16 @@ const (
 
 // tryLook is look without the near cache.
 func tryLook[T any](ctx context.Context, s *subject) (f found[T], err error) {
-	t := newTrip(s.conn, driver.ReadOnly|driver.Master) // a replica may still have a stamp that was invalidated
+	mode := driver.ReadOnly | driver.Master // a replica may still have a stamp that was invalidated
 	if s.slide {
-		t.mode = driver.Repeatable
+		mode = driver.Repeatable
 	}
-	defer t.free()
+	t := trip.New(len(s.conn.shards), mode)
+	defer t.Free()
 	fill := s.nearFill()
 	s.ask(t, s.front, s.key, s.slide)
-	fill.Ask(t.on(s.shard))
-	if err := t.run(ctx); err != nil {
+	fill.Ask(t.On(s.shard))
+	if err := t.Run(ctx, s.conn.doEach); err != nil {
 		return f, err
 	}
 	data, ok, stamps, err := s.answer(t, s.slide)
@@ -186,15 +142,15 @@ func tryLook[T any](ctx context.Context, s *subject) (f found[T], err error) {
 		return f, err
 	}
 	f = judge[T](s, data, ok, stamps)
-	if left, ok := fill.Left(t.on(s.shard).Next()); ok {
+	if left, ok := fill.Left(t.On(s.shard).Next()); ok {
 		nearKeepFound(&fill, left, f)
 	}
 	return f, nil
 }
 
 // ask appends the read of a key on the entry's shard, and of all its stamps.
-func (s *subject) ask(t *trip, front, key string, slide bool) {
-	p := t.on(s.shard)
+func (s *subject) ask(t *trip.Trip, front, key string, slide bool) {
+	p := t.On(s.shard)
 	if slide {
 		p.CmdKey("GETEX", front, key).String("PX").Int(s.ms)
 		p.Cmd("MGET")
@@ -203,26 +159,26 @@ func (s *subject) ask(t *trip, front, key string, slide bool) {
 	}
 	for i := range s.stamps() {
 		front, key, shard := s.stampAt(i)
-		if t.ps[shard] == nil {
-			t.on(shard).Cmd("MGET")
+		if !t.Asks(shard) {
+			t.On(shard).Cmd("MGET")
 		}
-		t.on(shard).Key(front, key)
+		t.On(shard).Key(front, key)
 	}
 }
 
 // answer reads the replies to ask. data is a view.
-func (s *subject) answer(t *trip, slide bool) (data []byte, ok bool, stamps []layout.Stamp, err error) {
+func (s *subject) answer(t *trip.Trip, slide bool) (data []byte, ok bool, stamps []layout.Stamp, err error) {
 	if slide {
-		if data, ok, err = t.on(s.shard).Next().Bytes(); err != nil {
+		if data, ok, err = t.On(s.shard).Next().Bytes(); err != nil {
 			return nil, false, nil, err
 		}
 	}
-	elems := make([]driver.Elems, len(t.ps))
-	for shard, p := range t.ps {
-		if p == nil {
+	elems := make([]driver.Elems, len(s.conn.shards))
+	for shard := range elems {
+		if !t.Asks(shard) {
 			continue
 		}
-		if elems[shard], err = p.Next().Elems(); err != nil {
+		if elems[shard], err = t.On(shard).Next().Elems(); err != nil {
 			return nil, false, nil, err
 		}
 	}
@@ -303,13 +259,13 @@ func (s *subject) vouch(made, stand []layout.Stamp) (MissReason, string) {
 }
 
 // makeStamps appends commands that create missing stamps and make all stamps live
-// longer than the entry.
-func (s *subject) makeStamps(t *trip) {
-	for i := range s.stamps() {
+// longer than the entry. It returns the stamps that it proposes.
+func (s *subject) makeStamps(t *trip.Trip) []layout.Stamp {
+	fresh := make([]layout.Stamp, s.stamps())
+	for i := range fresh {
 		front, key, shard := s.stampAt(i)
-		fresh := layout.NewStamp()
-		t.fresh = append(t.fresh, fresh)
-		p := t.on(shard).CmdKey("SET", front, key).Bytes(fresh[:]).String("NX").String("GET")
+		fresh[i] = layout.NewStamp()
+		p := t.On(shard).CmdKey("SET", front, key).Bytes(fresh[i][:]).String("NX").String("GET")
 		if s.ms == 0 { // the entry may live for ever
 			p.CmdKey("PERSIST", front, key)
 			continue
@@ -318,6 +274,7 @@ func (s *subject) makeStamps(t *trip) {
 		p.String("PX").Int(life)
 		p.CmdKey("PTTL", front, key)
 	}
+	return fresh
 }
 
 // stampLife returns the least life of a stamp, and the life it is given, in
@@ -337,23 +294,24 @@ func (s *subject) stampLife() (least, given int64) {
 const slidingStamp = 24 * time.Hour
 
 // madeStamps reads the replies to makeStamps, in the same order, and lengthens the
-// lives that are too short. It returns all stamps, none of them zero.
-func (s *subject) madeStamps(ctx context.Context, t *trip) ([]layout.Stamp, error) {
-	stamps, short := make([]layout.Stamp, s.stamps()), []int(nil)
+// lives that are too short. It returns all stamps, none of them zero, in place of
+// the proposed ones.
+func (s *subject) madeStamps(ctx context.Context, t *trip.Trip, stamps []layout.Stamp) ([]layout.Stamp, error) {
+	var short []int
 	defer func() { s.lengthen(ctx, short) }()
 	for i := range stamps {
 		_, _, shard := s.stampAt(i)
-		old, stood, err := t.on(shard).Next().Bytes()
+		old, stood, err := t.On(shard).Next().Bytes()
 		if err != nil {
 			return nil, err
 		}
-		if stamps[i] = layout.StampOf(old); !stood {
-			stamps[i] = t.fresh[i]
+		if stood {
+			stamps[i] = layout.StampOf(old)
 		}
 		if stamps[i] == (layout.Stamp{}) {
 			return nil, corrupt.Value(corrupt.Reason("a stamp that is none"))
 		}
-		left, err := t.on(shard).Next().Int() // the reply to PERSIST is not a time
+		left, err := t.On(shard).Next().Int() // the reply to PERSIST is not a time
 		if err != nil {
 			return nil, err
 		}
@@ -370,14 +328,14 @@ func (s *subject) lengthen(ctx context.Context, short []int) {
 	if len(short) == 0 {
 		return
 	}
-	t := newTrip(s.conn, driver.Repeatable)
-	defer t.free()
+	t := trip.New(len(s.conn.shards), driver.Repeatable)
+	defer t.Free()
 	_, life := s.stampLife()
 	for _, i := range short {
 		front, key, shard := s.stampAt(i)
-		t.on(shard).CmdKey("PEXPIRE", front, key).Int(life).String("GT")
+		t.On(shard).CmdKey("PEXPIRE", front, key).Int(life).String("GT")
 	}
-	_ = t.run(ctx)
+	_ = t.Run(ctx, s.conn.doEach)
 }
 
 // takeStamps returns the current stamps, and creates missing ones.
@@ -394,13 +352,13 @@ func (s *subject) takeStamps(ctx context.Context) ([]layout.Stamp, error) {
 // stored under the first copy and then invalidated, the second would make them
 // valid again.
 func (s *subject) tryStamps(ctx context.Context) ([]layout.Stamp, error) {
-	t := newTrip(s.conn, 0)
-	defer t.free()
-	s.makeStamps(t)
-	if err := t.run(ctx); err != nil {
+	t := trip.New(len(s.conn.shards), 0)
+	defer t.Free()
+	fresh := s.makeStamps(t)
+	if err := t.Run(ctx, s.conn.doEach); err != nil {
 		return nil, err
 	}
-	return s.madeStamps(ctx, t)
+	return s.madeStamps(ctx, t, fresh)
 }
 
 // unlink removes the entry and its lease, so that a result that is being computed
@@ -447,7 +405,7 @@ func lookMany[A comparable, T any](ctx context.Context, subjects map[A]*subject)
 	if m == nil {
 		return seen, faults
 	}
-	defer m.free()
+	defer m.Free()
 	m.run(ctx)
 	for arg, fill := range fills {
 		s := subjects[arg]
@@ -494,7 +452,8 @@ func (s *subject) got(m *mget) (data []byte, ok bool, stamps []layout.Stamp, err
 
 // An mget reads any number of keys, each once.
 type mget struct {
-	*trip
+	*trip.Trip
+	conn  *Conn
 	keys  [][]string                // by shard, in the order of the requests
 	index []map[string]int          // of each key in keys
 	lives []map[string]driver.Reply // PTTL replies, of the keys passed to wantLife
@@ -506,7 +465,7 @@ type mget struct {
 func newMget(conn *Conn) *mget {
 	n := len(conn.shards)
 	return &mget{
-		trip: newTrip(conn, driver.ReadOnly|driver.Master), keys: make([][]string, n), index: make([]map[string]int, n),
+		Trip: trip.New(n, driver.ReadOnly|driver.Master), conn: conn, keys: make([][]string, n), index: make([]map[string]int, n),
 		lives: make([]map[string]driver.Reply, n), vals: make([][][]byte, n), errs: make([]error, n),
 	}
 }
@@ -545,9 +504,9 @@ func (m *mget) life(shard int, key string) driver.Reply { return m.lives[shard][
 func (m *mget) run(ctx context.Context) {
 	for shard, keys := range m.keys {
 		for part := range slices.Chunk(keys, chunk) {
-			m.on(shard).Cmd("MGET")
+			m.On(shard).Cmd("MGET")
 			for _, key := range part {
-				m.on(shard).Key(key)
+				m.On(shard).Key(key)
 			}
 		}
 	}
@@ -555,11 +514,12 @@ func (m *mget) run(ctx context.Context) {
 	for shard, lives := range m.lives {
 		timed[shard] = slices.Collect(maps.Keys(lives))
 		for _, key := range timed[shard] {
-			m.on(shard).CmdKey("PTTL", "", key)
+			m.On(shard).CmdKey("PTTL", "", key)
 		}
 	}
-	copy(m.errs, m.conn.doEach(ctx, m.ps))
+	_ = m.Run(ctx, m.conn.doEach) // by shard in Err
 	for shard, keys := range m.keys {
+		m.errs[shard] = m.Err(shard)
 		for part := range slices.Chunk(keys, chunk) {
 			if m.errs[shard] == nil {
 				m.errs[shard] = m.read(shard, len(part))
@@ -567,14 +527,14 @@ func (m *mget) run(ctx context.Context) {
 		}
 		for _, key := range timed[shard] {
 			if m.errs[shard] == nil {
-				m.lives[shard][key] = m.on(shard).Next()
+				m.lives[shard][key] = m.On(shard).Next()
 			}
 		}
 	}
 }
 
 func (m *mget) read(shard, keys int) error {
-	e, err := m.on(shard).Next().Elems()
+	e, err := m.On(shard).Next().Elems()
 	if err == nil && e.Len() != keys {
 		return fmt.Errorf("%w: an MGET of %d keys has %d values", ErrProtocol, keys, e.Len())
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gocaches/caches/driver"
 	"github.com/gocaches/caches/internal/layout"
+	"github.com/gocaches/caches/internal/trip"
 )
 
 // A lease is one computation's claim of an entry, over all processes. Its key holds
@@ -216,18 +217,18 @@ func (s *subject) release(ctx context.Context, token string) {
 }
 
 func tryClaim[T any](ctx context.Context, s *subject, r *claimRequest) (c claimed[T], err error) {
-	t := newTrip(s.conn, 0)
-	defer t.free()
-	t.on(s.shard).Script(claim, 2).Key(layout.Lease(s.front, s.key)).Key(s.front, s.key).
+	t := trip.New(len(s.conn.shards), 0)
+	defer t.Free()
+	t.On(s.shard).Script(claim, 2).Key(layout.Lease(s.front, s.key)).Key(s.front, s.key).
 		String(r.token).Int(r.life.Milliseconds()).String(string(r.way)).String(r.seen).String(r.lost)
-	s.makeStamps(t)
-	if err := t.run(ctx); err != nil {
-		if t.answered(s.shard) { // a tag's did not: the lease may be ours
+	fresh := s.makeStamps(t)
+	if err := t.Run(ctx, s.conn.doEach); err != nil {
+		if t.Err(s.shard) == nil { // a tag's did not: the lease may be ours
 			s.release(ctx, r.token)
 		}
 		return c, err
 	}
-	e, err := t.on(s.shard).Next().Elems()
+	e, err := t.On(s.shard).Next().Elems()
 	if err != nil {
 		return c, err
 	}
@@ -241,7 +242,7 @@ func tryClaim[T any](ctx context.Context, s *subject, r *claimRequest) (c claime
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return c, err
 	}
-	stamps, err := s.madeStamps(ctx, t)
+	stamps, err := s.madeStamps(ctx, t, fresh)
 	if err == nil {
 		c.found = judge[T](s, data, there, stamps)
 	} else if c.own {
@@ -262,14 +263,14 @@ func tryClaim[T any](ctx context.Context, s *subject, r *claimRequest) (c claime
 // under a lease. A claim that arrives after its caller has gone remains until it
 // expires; the script would have seen that there is an entry.
 func claimFree[T any](ctx context.Context, s *subject, token string, life time.Duration) (c claimed[T], free bool, err error) {
-	t := newTrip(s.conn, 0)
-	defer t.free()
-	p := t.on(s.shard)
+	t := trip.New(len(s.conn.shards), 0)
+	defer t.Free()
+	p := t.On(s.shard)
 	p.CmdKey("SET", "", layout.Lease(s.front, s.key)).String(token).String("PX").Int(life.Milliseconds()).String("NX")
 	p.CmdKey("GET", s.front, s.key)
-	s.makeStamps(t)
-	if err := t.run(ctx); err != nil {
-		if t.answered(s.shard) { // a tag's did not: the lease may be ours
+	fresh := s.makeStamps(t)
+	if err := t.Run(ctx, s.conn.doEach); err != nil {
+		if t.Err(s.shard) == nil { // a tag's did not: the lease may be ours
 			s.release(ctx, token)
 		}
 		return c, false, err
@@ -287,7 +288,7 @@ func claimFree[T any](ctx context.Context, s *subject, token string, life time.D
 	}
 	var stamps []layout.Stamp
 	if err == nil {
-		stamps, err = s.madeStamps(ctx, t)
+		stamps, err = s.madeStamps(ctx, t, fresh)
 	}
 	if err != nil {
 		s.release(ctx, token)

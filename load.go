@@ -14,6 +14,7 @@ import (
 	"github.com/gocaches/caches/internal/flight"
 	"github.com/gocaches/caches/internal/layout"
 	"github.com/gocaches/caches/internal/tally"
+	"github.com/gocaches/caches/internal/trip"
 )
 
 // A load is one computation of a cached function's result, from the miss until the
@@ -54,10 +55,10 @@ func (l *load[A, T]) holds(ctx context.Context) func(fence) bool {
 		if l.fault != nil || basis.token == "" { // a run without the server is for callers that cannot ask it
 			return l.fault != nil && basis.token == ""
 		}
-		t := newTrip(l.s.conn, driver.ReadOnly|driver.Master)
-		defer t.free()
+		t := trip.New(len(l.s.conn.shards), driver.ReadOnly|driver.Master)
+		defer t.Free()
 		l.s.ask(t, "", layout.Lease(l.s.front, l.s.key), false)
-		if err := t.run(ctx); err != nil {
+		if err := t.Run(ctx, l.s.conn.doEach); err != nil {
 			if flight.Ended(ctx) { // the caller's context has ended: Do sees it
 				return true
 			}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gocaches/caches/driver"
+	"github.com/gocaches/caches/internal/trip"
 )
 
 const (
@@ -69,30 +70,20 @@ func (m *Mover) trip(ctx context.Context, moves []*move, s side, mode driver.Mod
 	if s == previous {
 		n, do, at = len(m.config.Same), m.config.Previous, func(k *move) int { return k.from }
 	}
-	ps := make([]*driver.Pipeline, n)
-	defer func() {
-		for _, p := range ps {
-			if p != nil {
-				p.Free()
-			}
+	t := trip.New(n, mode)
+	defer t.Free()
+	for _, k := range moves {
+		if k.err == nil {
+			write(t.On(at(k)), k)
 		}
-	}()
+	}
+	_ = t.Run(ctx, do) // by shard in Err
 	for _, k := range moves {
 		if k.err != nil {
 			continue
 		}
-		if ps[at(k)] == nil {
-			ps[at(k)] = driver.NewPipeline(mode)
-		}
-		write(ps[at(k)], k)
-	}
-	errs := do(ctx, ps)
-	for _, k := range moves {
-		if k.err == nil && errs != nil {
-			k.err = errs[at(k)]
-		}
-		if k.err == nil {
-			k.err = read(ps[at(k)], k)
+		if k.err = t.Err(at(k)); k.err == nil {
+			k.err = read(t.On(at(k)), k)
 		}
 	}
 }
