@@ -393,6 +393,26 @@ func TestOpenRedis(t *testing.T) {
 		assert.Contains(t, string(info.([]byte)), " user=app ")
 		assertNoCanary(t, shown(t, c))
 	})
+	t.Run("dial address", func(t *testing.T) {
+		s := testutil.Redis(t, nil)
+		refused := errors.New("not ours")
+		o := &caches.ConnOptions{DialAddress: func(_ context.Context, address string) (string, error) {
+			if address == "a.invalid:6379" {
+				return s.Addr(), nil
+			}
+			return "", refused
+		}}
+		c, err := o.Open("redis://a.invalid")
+		require.NoError(t, err)
+		defer c.Close()
+		require.NoError(t, c.Ping(ctx))
+		bad, err := o.Open("redis://b.invalid")
+		require.NoError(t, err)
+		defer bad.Close()
+		err = bad.Ping(ctx)
+		require.ErrorIs(t, err, caches.ErrUnavailable)
+		require.ErrorIs(t, err, refused)
+	})
 	t.Run("unix", func(t *testing.T) {
 		s := testutil.Redis(t, &testutil.RedisOptions{Unix: true})
 		c := open(t, s.DSN()+"?db=2&node=socket")

@@ -84,8 +84,9 @@ type ConnOptions struct {
 	// or with one that a server of a Redis Cluster or a Sentinel has announced:
 	// behind NAT, servers announce addresses that cannot be reached. An error refuses
 	// the dial and is shown in the error of the call, for example to bound where a
-	// redirect may lead with the password. DialAddress must be safe for concurrent
-	// use. Unix sockets are dialed without it.
+	// redirect may lead with the password. With TLS, the certificate must be for the
+	// host that is returned, unless the DSN or TLS sets a server name. DialAddress must
+	// be safe for concurrent use. Unix sockets are dialed without it.
 	DialAddress func(ctx context.Context, address string) (string, error) `json:"-"`
 
 	// Hooks observe the connection. Nil means none. [LogHooks] returns Hooks that
@@ -97,7 +98,7 @@ type ConnOptions struct {
 }
 
 // Credentials are the username and the password of [ConnOptions.Credentials], with
-// the fields Username and Password. They never print.
+// the fields Username and Password. They print as a fixed text.
 type Credentials = redigo.Credentials
 
 const defaultOwn = 64

@@ -8,7 +8,8 @@ import (
 
 // Credentials are the username and the password of a dial. They are sent as
 // described for Username and Password of [Config]; the zero value sends none.
-// Credentials print as a fixed text.
+// Credentials print as a fixed text. In an unexported field of another struct,
+// however, fmt does not call their methods and shows them.
 type Credentials struct {
 	Username, Password string
 }

@@ -218,6 +218,34 @@ func TestDialAddress(t *testing.T) {
 	}}), "PING")
 }
 
+// TestTLSNameOfTheDialedAddress verifies the host returned by DialAddress, unless TLS
+// has a name.
+func TestTLSNameOfTheDialedAddress(t *testing.T) {
+	r := testutil.Redis(t, &testutil.RedisOptions{TLS: true})
+	_, port, err := net.SplitHostPort(r.Addr())
+	require.NoError(t, err)
+	for _, c := range []struct{ address, dialed, name, want string }{
+		{"cache.invalid:" + port, r.Addr(), "", ""},
+		{"cache.invalid:" + port, r.Addr(), "localhost", ""},
+		{"cache.invalid:" + port, r.Addr(), "cache.invalid", "cache.invalid"},
+		{r.Addr(), "0.0.0.0:" + port, "", "0.0.0.0"}, // a way to this machine that the certificate lacks
+	} {
+		config := r.TLSConfig()
+		config.ServerName = c.name
+		s := open(t, redigo.Config{Address: c.address, TLS: config, DialAddress: func(context.Context, string) (string, error) {
+			return c.dialed, nil
+		}})
+		_, err := run(s, 0, "PING")
+		if c.want == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorIs(t, err, driver.ErrUnavailable)
+		require.ErrorContains(t, err, "certificate")
+		require.ErrorContains(t, err, c.want)
+	}
+}
+
 // TestPanics has functions of the configuration panic while a connection is dialed:
 // the calls get errors, without a secret, and the next dial asks again.
 func TestPanics(t *testing.T) {

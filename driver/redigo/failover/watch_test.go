@@ -2,6 +2,7 @@ package failover_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"testing"
@@ -239,15 +240,42 @@ func TestTwin(t *testing.T) {
 // TestDialAddress dials the addresses returned by DialAddress, of Sentinels,
 // masters and replicas.
 func TestDialAddress(t *testing.T) {
-	m := master(t)
-	two := sentinel(t, says{master: "10.0.0.1:6379", epoch: 2, id: "two"})
-	one := sentinel(t, says{master: "10.0.0.1:6379", epoch: 1, id: "one", peers: []string{entry("10.0.0.2:26379", "sentinel", "runid", "two")}})
-	dialed := map[string]string{"10.0.0.1:6379": m.addr, "10.0.0.2:26379": two.addr, "one:26379": one.addr}
-	s := open(t, failover.Config{Sentinels: []string{"one:26379"}, Node: redigo.Config{DialAddress: func(_ context.Context, address string) (string, error) {
+	m, r := master(t), replica(t, "connected")
+	replicas := []string{entry("10.0.0.3:6379", "slave", "master-link-status", "ok")}
+	two := sentinel(t, says{master: "10.0.0.1:6379", epoch: 2, id: "two", replicas: replicas})
+	one := sentinel(t, says{
+		master: "10.0.0.1:6379", epoch: 1, id: "one", replicas: replicas,
+		peers: []string{entry("10.0.0.2:26379", "sentinel", "runid", "two")},
+	})
+	dialed := map[string]string{"10.0.0.1:6379": m.addr, "10.0.0.2:26379": two.addr, "10.0.0.3:6379": r.addr, "one:26379": one.addr}
+	s := open(t, failover.Config{Sentinels: []string{"one:26379"}, ReadReplicas: true, Node: redigo.Config{DialAddress: func(_ context.Context, address string) (string, error) {
 		return dialed[address], nil
 	}}})
 	assert.Equal(t, bulk(m.addr), must(t, s, "GET", "k"))
 	require.Eventually(t, func() bool { return two.count("sentinel myid") > 0 }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return isRead(t, s, r) }, patience, time.Millisecond)
+}
+
+// TestDialAddressRefusesTheMaster returns the refusal from the call. The password
+// goes to no other server.
+func TestDialAddressRefusesTheMaster(t *testing.T) {
+	m := master(t)
+	one := sentinel(t, says{master: m.addr, epoch: 1})
+	refused := errors.New("not ours")
+	s := open(t, failover.Config{Sentinels: []string{one.addr}, Node: redigo.Config{
+		Timeout: 200 * time.Millisecond, Password: "hunter2",
+		DialAddress: func(_ context.Context, address string) (string, error) {
+			if address == m.addr {
+				return "", refused
+			}
+			return address, nil
+		},
+	}})
+	_, err := run(s, 0, "GET", "k")
+	require.ErrorIs(t, err, driver.ErrUnavailable)
+	require.ErrorIs(t, err, refused)
+	assert.ErrorContains(t, err, "DialAddress of "+m.addr)
+	assert.Zero(t, m.count("auth hunter2")+one.count("auth hunter2"))
 }
 
 // TestNotAMaster is led to a server that is not a master. No command is sent
