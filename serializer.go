@@ -29,14 +29,15 @@ type Serializer interface {
 // writer of the server copies to another key then does not decode there, as with an
 // encryption that authenticates the key.
 //
-// ForKey returns the Serializer of the value at key: the key as the server has it,
-// with its prefixes and version. It is called for each operation on a [Value], a
-// [Tagged] value or a result of [Cached], and must be safe for concurrent use.
-// [Compressed] passes the key on.
+// ForKey returns the Serializer of the value at key, which must not be nil. The key is
+// the one that the server has, with its prefixes and version. ForKey is called for
+// each operation on a [Value], a [Tagged] value or a result of [Cached], and must be
+// safe for concurrent use. [Compressed] returns a KeySerializer if inner is one.
 //
 // Values of a [Dict] and elements of a [List] have no key of their own: for them
 // Marshal and Unmarshal of the KeySerializer itself are called. They may refuse with
-// an error.
+// an error. Members of a [Set] or a [SortedSet] and fields of a [Dict] use no
+// Serializer at all.
 type KeySerializer interface {
 	Serializer
 	ForKey(key string) Serializer
@@ -138,6 +139,9 @@ func Compressed(inner Serializer, o *CompressOptions) Serializer {
 		c.maxSize = o.MaxSize
 	}
 	c.writers = &sync.Pool{}
+	if inner, ok := c.inner.(KeySerializer); ok {
+		return compressedForKey{c, inner}
+	}
 	return c
 }
 
@@ -155,14 +159,17 @@ const (
 	storedDeflate = 1
 )
 
+// compressedForKey is a type of its own, so that with other serializers no key is
+// made for compressed.
+type compressedForKey struct {
+	*compressed
+	inner KeySerializer
+}
+
 // ForKey implements [KeySerializer] by that of inner.
-func (c *compressed) ForKey(key string) Serializer {
-	inner, ok := c.inner.(KeySerializer)
-	if !ok {
-		return c
-	}
-	bound := *c
-	bound.inner = inner.ForKey(key)
+func (c compressedForKey) ForKey(key string) Serializer {
+	bound := *c.compressed
+	bound.inner = c.inner.ForKey(key)
 	return &bound
 }
 

@@ -335,6 +335,16 @@ func TestKeySerializer(t *testing.T) {
 			require.Equal(t, "old", old)
 			require.NoError(t, tagged.Set(ctx, "tagged"))
 
+			raw := typ.Key(caches.RawKey("app.2.raw"))
+			batch := new(caches.Batch)
+			batch.Do(func(ctx context.Context) error { return raw.Set(ctx, "raw") })
+			require.NoError(t, batch.Run(ctx))
+			later := caches.Later(batch, raw.Get)
+			require.NoError(t, batch.Run(ctx))
+			got, err := later.Value(ctx)
+			require.NoError(t, err)
+			require.Equal(t, "raw", got)
+
 			values := map[string]string{"set": "set", "add": "add", "many": "many", "swap": "swap"}
 			found, err := caches.GetMany(ctx, typ, []string{"set", "add", "many", "swap"})
 			require.NoError(t, err)
@@ -344,7 +354,7 @@ func TestKeySerializer(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, want, got)
 			}
-			got, err := tagged.Get(ctx)
+			got, err = tagged.Get(ctx)
 			require.NoError(t, err)
 			require.Equal(t, "tagged", got)
 			for range 2 { // the second is read
@@ -371,6 +381,17 @@ func TestKeySerializer(t *testing.T) {
 			_, err = list.PushBack(ctx, "v")
 			require.ErrorIs(t, err, errNoKey)
 		})
+	}
+}
+
+// TestCompressedIsAKeySerializer only over another one: no key is made for the rest.
+func TestCompressedIsAKeySerializer(t *testing.T) {
+	t.Parallel()
+	for _, ordinary := range []caches.Serializer{nil, caches.JSON, hexSerializer{}, caches.Compressed(hexSerializer{}, nil)} {
+		require.NotImplements(t, (*caches.KeySerializer)(nil), caches.Compressed(ordinary, nil))
+	}
+	for _, bound := range []caches.Serializer{signed{}, caches.Compressed(signed{}, nil)} {
+		require.Implements(t, (*caches.KeySerializer)(nil), caches.Compressed(bound, nil))
 	}
 }
 
