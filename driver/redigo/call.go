@@ -244,8 +244,8 @@ func (c *call) try() error {
 	}
 }
 
-// withEarlier returns the outcome of a call whose last attempt ran nothing: err, with
-// what earlier attempts left, as try has it.
+// withEarlier returns the outcome of a call whose last attempt ran nothing and failed
+// with err. lost, why and refused are those of try.
 func withEarlier(err, lost, why error, refused bool) error {
 	switch {
 	case lost != nil:

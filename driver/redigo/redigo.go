@@ -91,7 +91,8 @@ type Config struct {
 	DB int
 
 	// TLS turns on TLS; nil means no TLS. An empty ServerName defaults to the host
-	// that is dialed, which DialAddress may have returned. MinVersion is raised to TLS 1.2 if it is lower.
+	// that is dialed, which DialAddress may have returned. MinVersion is raised to TLS
+	// 1.2 if it is lower.
 	TLS *tls.Config
 	// ClientName is the name that CLIENT LIST shows (CLIENT SETNAME). It must be
 	// printable ASCII without spaces.

@@ -60,9 +60,9 @@ type Config struct {
 
 	// Node is the configuration of each server. Network, Address, DB, Resolve,
 	// Role and ReadOnly must be zero, and Refusals is ignored. DialAddress is
-	// called with each seed and with each address that a server names. Conns and OwnConns
-	// apply to each server separately. Timeout limits a whole call, including
-	// redirects and retries, however many servers it involves.
+	// called with each seed and with each address that a server names. Conns and
+	// OwnConns apply to each server separately. Timeout limits a whole call,
+	// including redirects and retries, however many servers it involves.
 	Node redigo.Config
 
 	// ReadReplicas lets replicas, in turn, answer [driver.ReadOnly] Pipelines that
