@@ -390,7 +390,7 @@ func (l List[T]) KeepRange(ctx context.Context, start, stop int) (removed int, e
 	if stop < 0 {
 		stop += n
 	}
-	// Within the list, or next to it, the difference of no two indices overflows.
+	// Indices bounded by the list can be subtracted without an overflow.
 	start, stop = min(start, n), min(max(stop, -1), n-1)
 	return n - max(stop-start+1, 0), err
 }
