@@ -19,9 +19,9 @@
 //   - Commands that may have run are sent again only if the Pipeline is
 //     [driver.ReadOnly] or [driver.Repeatable], as in package redigo.
 //   - The first call asks the servers for the slots of each one (CLUSTER
-//     SHARDS, or CLUSTER SLOTS if that is refused). They are asked again when
-//     the answer proves outdated, at most once per 100 ms for all calls
-//     together. Calls with a known slot do not wait for the answer.
+//     SHARDS, or CLUSTER SLOTS if that is refused or not understood). They are
+//     asked again when the answer proves outdated, at most once per 100 ms for
+//     all calls together. Calls with a known slot do not wait for the answer.
 //   - A call that cannot reach a server waits for a new answer, and continues
 //     if another server now has the slot. Otherwise it fails. Until the slot has
 //     a reachable server again, later calls fail at once.

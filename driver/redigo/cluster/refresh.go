@@ -192,8 +192,14 @@ func (s *Store) askServer(ctx context.Context, address string) (a answer) {
 	}
 	host, _, _ := net.SplitHostPort(address)
 	from := describer{host: host, tls: s.tls}
-	if a.members, a.err = n.ask(ctx, "SHARDS", from.shards); isRefused(a.err) {
-		a.members, a.err = n.ask(ctx, "SLOTS", from.slots)
+	a.members, a.err = n.ask(ctx, "SHARDS", from.shards)
+	if a.slots = covered(a.members); a.slots > 0 || isMissing(a.err) {
+		return a
+	}
+	// The server or the user lacks CLUSTER SHARDS, or has another form of it.
+	shards := a.err
+	if a.members, a.err = n.ask(ctx, "SLOTS", from.slots); a.err != nil {
+		a.err = errors.Join(shards, a.err)
 	}
 	a.slots = covered(a.members)
 	return a
@@ -213,11 +219,9 @@ func (n *node) ask(ctx context.Context, what string, read func(driver.Reply) ([]
 	return members, nil
 }
 
-// isRefused reports whether the server replied with an error.
-func isRefused(err error) bool {
-	_, ok := errors.AsType[*driver.ServerError](err)
-	return ok && !errors.Is(err, driver.ErrUnavailable)
-}
+// isMissing reports whether the server gave no answer at all, not even one that is
+// malformed or a refusal.
+func isMissing(err error) bool { return isUnavailable(err) || isUnknown(err) }
 
 // askOrder returns the addresses of the masters, then of the other known
 // servers, then of the remaining seeds. Each group is in random order, so that

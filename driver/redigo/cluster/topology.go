@@ -233,8 +233,8 @@ func (a describer) address(endpoint, ip string, port int64) string {
 	return net.JoinHostPort(host, strconv.FormatInt(port, 10))
 }
 
-// slots parses the reply to CLUSTER SLOTS, for servers or users without CLUSTER
-// SHARDS. See https://redis.io/docs/latest/commands/cluster-slots/.
+// slots parses the reply to CLUSTER SLOTS, which is asked for if CLUSTER SHARDS is
+// of no use. See https://redis.io/docs/latest/commands/cluster-slots/.
 func (a describer) slots(r driver.Reply) ([]member, error) {
 	all, err := r.Elems()
 	if err != nil {

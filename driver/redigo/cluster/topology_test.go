@@ -121,14 +121,20 @@ func TestMasters(t *testing.T) {
 	}
 }
 
-// A server that refuses CLUSTER SHARDS is asked with CLUSTER SLOTS.
+// A server whose answer to CLUSTER SHARDS is a refusal, or is not understood, is
+// asked with CLUSTER SLOTS.
 func TestSlotsInPlaceOfShards(t *testing.T) {
 	f := fakes(t, 2, nil)
 	entry := func(n *fakeNode, host string) string {
 		_, port, _ := net.SplitHostPort(n.addr)
 		return array(host, ":"+port+"\r\n", bulk("id"), array())
 	}
-	for _, refusal := range []string{"-ERR unknown subcommand 'SHARDS'. Try CLUSTER HELP.\r\n", "-NOPERM no\r\n"} {
+	for _, refusal := range []string{
+		"-ERR unknown subcommand 'SHARDS'. Try CLUSTER HELP.\r\n", "-NOPERM no\r\n",
+		"+OK\r\n", "*-1\r\n", "*1\r\n:1\r\n", array(array(bulk("slots"), array(":0\r\n", ":16384\r\n"))), oneShard(peerReply("port", bulk("x"))),
+		"*0\r\n", array(array(bulk("ranges"), array(":0\r\n", ":16383\r\n"))),
+		"?\r\n", // not even a reply: the connection is closed
+	} {
 		f.nodes[0].set(func(n *fakeNode, conn int, cmd []string) string {
 			switch strings.Join(cmd, " ") {
 			case "CLUSTER SHARDS":
@@ -144,14 +150,15 @@ func TestSlotsInPlaceOfShards(t *testing.T) {
 		})
 		f.nodes[1].set(echo)
 		s := f.open(cluster.Config{})
+		first, second := "GET "+on(s, 0, 2, 0), "GET "+on(s, 1, 2, 0)
+		before := []int{f.nodes[0].count(second), f.nodes[1].count(first)}
 		must(t, s, "GET", on(s, 1, 2, 0))
 		must(t, s, "GET", on(s, 0, 2, 0))
 		masters, err := s.Masters(t.Context())
 		require.NoError(t, err)
-		assert.Len(t, masters, 2)
+		assert.Len(t, masters, 2, refusal)
+		assert.Equal(t, []int{before[0] + 1, before[1] + 1}, []int{f.nodes[0].count(second), f.nodes[1].count(first)}, refusal)
 	}
-	assert.Equal(t, 2, f.nodes[0].count("GET "+on(f.open(cluster.Config{}), 1, 2, 0)))
-	assert.Equal(t, 2, f.nodes[1].count("GET "+on(f.open(cluster.Config{}), 0, 2, 0)))
 }
 
 // A malformed answer is an error, and another server is asked.
