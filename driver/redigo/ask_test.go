@@ -94,3 +94,42 @@ func TestRefusalsAndReadOnly(t *testing.T) {
 	assert.Equal(t, "READONLY", server.commands()[0])
 	assert.Equal(t, 2, server.count("READONLY"), "on the shared connection, and on the other")
 }
+
+// If ASKING is refused, the refusal is the reply to a command that the server then
+// redirects. A command that has run keeps its reply.
+func TestAskRefused(t *testing.T) {
+	const refusal = "-NOPERM User app has no permissions to run the 'asking' command\r\n"
+	const hash = "-WRONGTYPE no hash\r\n"
+	const aborted = "-EXECABORT Transaction discarded because of previous errors.\r\n"
+	server := serve(t, func(_ int, cmd []string) string {
+		switch cmd[0] {
+		case "PING", "MULTI":
+			return "+OK\r\n"
+		case "ASKING":
+			return refusal
+		case "EXEC":
+			return aborted
+		case "GET":
+			return bulk(cmd[1])
+		case "HGET":
+			return hash
+		}
+		return "-MOVED 1 a:1\r\n"
+	})
+	s := open(t, redigo.Config{Address: server.addr})
+	for mode, want := range map[driver.Mode]string{
+		0:             bulk("a") + refusal + bulk("b") + hash + refusal,
+		driver.Own:    bulk("a") + refusal + bulk("b") + hash + refusal,
+		driver.Atomic: aborted + refusal + aborted + hash + refusal,
+	} {
+		p := driver.NewPipeline(mode)
+		p.Cmd("GET").Key("a")
+		p.Cmd("INCR").Key("c")
+		p.Cmd("GET").Key("b")
+		p.Cmd("HGET").Key("d")
+		p.Cmd("INCR").Key("e")
+		require.NoError(t, s.Ask(t.Context(), p))
+		assert.Equal(t, want, string(p.Replies().Raw()), "mode %d", mode)
+		p.Free()
+	}
+}

@@ -3,6 +3,7 @@ package redigo
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -115,19 +116,36 @@ func (c *call) askCount() int {
 	return c.p.Len()
 }
 
-// stripAsking returns raw without the replies to ASKING. These do not matter: if
-// ASKING fails, the command after it gets an error of its own.
+// stripAsking returns raw without the replies to ASKING. A command that the server
+// redirects because it has refused ASKING gets that refusal: the redirect leads back
+// to the server that sent the call here. Any other reply is the command's own, since
+// a server that has got the slot meanwhile needs no ASKING.
 func (c *call) stripAsking(raw []byte) []byte {
-	left := raw[:0]
+	left, apart := raw[:0], false
 	for range c.askCount() {
-		_, raw = split(raw)
-		reply := raw
-		if !c.atomic() {
-			reply, raw = split(raw)
+		var asked []byte
+		asked, raw = split(raw)
+		refused := asked[0] == '-'
+		if refused && !apart {
+			left, apart = slices.Clone(left), true // in raw it would grow over replies not read yet
 		}
-		left = append(left, reply...)
+		for range c.answersPerAsk() {
+			var reply []byte
+			if reply, raw = split(raw); refused && isCode(string(reply[1:]), "MOVED") {
+				reply = asked
+			}
+			left = append(left, reply...)
+		}
 	}
 	return left
+}
+
+// answersPerAsk returns the number of replies that follow the reply to each ASKING.
+func (c *call) answersPerAsk() int {
+	if c.atomic() {
+		return c.p.Len() + 2 // MULTI and EXEC
+	}
+	return 1
 }
 
 // append appends command i to c.out; a script as its source if source is set or the

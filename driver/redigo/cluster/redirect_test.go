@@ -445,3 +445,27 @@ func TestOlderAnswerDoesNotUndoMoved(t *testing.T) {
 	must(t, s, "GET", key)
 	assert.Equal(t, before, f.nodes[0].count("GET "+key))
 }
+
+// A user without the right to ASKING sees that refusal, and not redirects in
+// circles.
+func TestAskRefused(t *testing.T) {
+	const refusal = "-NOPERM User app has no permissions to run the 'asking' command\r\n"
+	f := fakes(t, 2, echo)
+	s := f.open(cluster.Config{})
+	a, b := on(s, 0, 2, 0), on(s, 0, 2, 1)
+	must(t, s, "GET", a)
+	f.nodes[0].set(redirecting(fmt.Sprintf("-ASK %d %s\r\n", s.Slot("", b), f.nodes[1].addr), b))
+	f.nodes[1].set(func(n *fakeNode, conn int, cmd []string) string {
+		switch cmd[0] {
+		case "ASKING":
+			return refusal
+		case "GET":
+			return f.moved(s.Slot("", cmd[1]))
+		}
+		return echo(n, conn, cmd)
+	})
+	raw, err := runAll(t.Context(), s, 0, []string{"GET", b}, []string{"GET", a})
+	require.NoError(t, err)
+	assert.Equal(t, refusal+bulk(a), raw)
+	assert.Equal(t, 1, f.nodes[1].count("GET "+b))
+}
