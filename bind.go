@@ -41,11 +41,11 @@ func Bind[S any](parts ...any) (S, error) {
 //	err := caches.BindInto(&u, "user", 42)
 func BindInto[S any](s *S, parts ...any) error {
 	if s == nil {
-		return fmt.Errorf("caches: Bind wants a struct, not a nil %T", s)
+		return fmt.Errorf("caches: Bind needs a struct, not a nil %T", s)
 	}
 	v := reflect.ValueOf(s).Elem()
 	if v.Kind() != reflect.Struct {
-		return fmt.Errorf("caches: Bind wants a struct, not a %v", v.Type())
+		return fmt.Errorf("caches: Bind needs a struct, not a %v", v.Type())
 	}
 	root, err := makeKey("", parts)
 	if err != nil {
@@ -114,7 +114,7 @@ func bindable(field reflect.StructField, value reflect.Value) (binder, error) {
 		}
 	}
 	if tagged {
-		return nil, fmt.Errorf("it has a caches tag and is not an exported field of an object type, such as caches.Value[T]")
+		return nil, fmt.Errorf("it has a caches tag but is not an exported field of an object type such as caches.Value[T]")
 	}
 	return nil, nil
 }
@@ -185,7 +185,7 @@ func bindOption(object binder, opts *Options, option string) error {
 			return fmt.Errorf("the option lease is for a Sentinel")
 		}
 		if value == "forever" {
-			return fmt.Errorf("the option lease: a lease without end would outlive a crash")
+			return fmt.Errorf("the option lease: a lease that never expires would outlive a crash")
 		}
 		err = bindDuration(gate.leaseTime(), value)
 	default:
@@ -211,7 +211,7 @@ func bindDuration(dst *time.Duration, value string) error {
 			return fmt.Errorf("%q is not a duration such as 90s, 1h30m or forever", value)
 		}
 		if d <= 0 {
-			return fmt.Errorf("%q is not more than nothing: leave it out for the default", value)
+			return fmt.Errorf("%q is not positive: leave it out for the default", value)
 		}
 	}
 	if *dst == 0 {

@@ -190,7 +190,7 @@ func (o *CachedOptions[A, T]) fill() error {
 	o.Stale = max(o.Stale, 0)
 	switch {
 	case slices.Contains(o.Negative.Errors, nil):
-		return errors.New("caches: one of CachedOptions.Negative.Errors is nil")
+		return errors.New("caches: CachedOptions.Negative.Errors contains nil")
 	case o.Lease > 0 && o.Lease < minLease:
 		return fmt.Errorf("caches: CachedOptions.Lease of %v is less than %v", o.Lease, minLease)
 	case o.Negative.TTL < 0:
@@ -432,7 +432,7 @@ func (f *CachedFunc[A, T]) subject(ctx context.Context, arg A, op string) (*subj
 	case f.bad != nil:
 		return nil, f.bad
 	case arg != arg:
-		return nil, &OpError{Op: op, Err: errors.New("caches: the argument is not equal to itself (a NaN): no other call could ask for it")}
+		return nil, &OpError{Op: op, Err: errors.New("caches: the argument is not equal to itself (a NaN): no later call could find its result")}
 	}
 	object, err := f.object(arg)
 	if err != nil {
@@ -468,7 +468,7 @@ func (f *CachedFunc[A, T]) object(arg A) (Value[T], error) {
 	}
 	encoded, err := text.AppendMember(nil, arg)
 	if err != nil {
-		return Value[T]{}, fmt.Errorf("caches: Cached: the argument: %w; give CachedOptions a Key", err)
+		return Value[T]{}, fmt.Errorf("caches: Cached: the argument: %w; set CachedOptions.Key", err)
 	}
 	object := f.cache.Key(name, string(encoded))
 	return object, object.err
@@ -477,14 +477,14 @@ func (f *CachedFunc[A, T]) object(arg A) (Value[T], error) {
 // findName returns the name of the function in its keys.
 func (f *CachedFunc[A, T]) findName() (string, error) {
 	if t := reflect.TypeFor[A](); t.Kind() == reflect.Interface {
-		return "", fmt.Errorf("caches: Cached: the argument is of the interface type %v, whose values may share a text: give CachedOptions a Key", t)
+		return "", fmt.Errorf("caches: Cached: the argument is of the interface type %v, whose different values may have the same text: set CachedOptions.Key", t)
 	}
 	if f.opts.Name != "" {
 		return f.opts.Name, nil
 	}
 	name := runtime.FuncForPC(reflect.ValueOf(f.fn).Pointer()).Name()
 	if base := name[strings.LastIndexByte(name, '/')+1:]; !identifies(base) {
-		return "", fmt.Errorf("caches: Cached: the function's name, %s, does not tell it from others: give CachedOptions a Name or a Key", name)
+		return "", fmt.Errorf("caches: Cached: the function's name, %s, is not unique: set CachedOptions.Name or Key", name)
 	}
 	return name, nil
 }

@@ -555,7 +555,7 @@ func TestCachedDefaultName(t *testing.T) {
 		"a made one":     made,
 	} {
 		_, err := get(fn, nil)
-		require.ErrorContains(t, err, "does not tell it from others: give CachedOptions a Name or a Key", name)
+		require.ErrorContains(t, err, "is not unique: set CachedOptions.Name or Key", name)
 		f := caches.Cached(usersOn(conn), fn, nil)
 		require.Error(t, f.Invalidate(ctx, 1), name)
 		_, err = f.GetMany(ctx, []int{1})
@@ -621,7 +621,7 @@ func fails[A comparable](t *testing.T, conn *caches.Conn, arg A, want string) {
 	}, named[A, string]("fails"))
 	_, err := f.Get(t.Context(), arg)
 	require.ErrorContains(t, err, want, "%T", arg)
-	require.ErrorContains(t, err, "give CachedOptions a Key")
+	require.ErrorContains(t, err, "set CachedOptions.Key")
 	_, err = f.GetMany(t.Context(), []A{arg})
 	require.ErrorContains(t, err, want)
 	keyed := caches.Cached(usersOn(conn), func(context.Context, A) (string, error) { return "keyed", nil },

@@ -167,7 +167,7 @@ func TestFromEnvKeepsErrors(t *testing.T) {
 	_, err = r.Connection("a")
 	require.ErrorContains(t, err, "CACHES_DSN_A: caches: dsn: host 1: the port")
 	_, err = r.Connection("b")
-	require.ErrorContains(t, err, `CACHES_DSN_2: caches: dsn: there is no scheme "ftp"`)
+	require.ErrorContains(t, err, `CACHES_DSN_2: caches: dsn: unknown scheme "ftp"`)
 	_, err = r.Connection("c")
 	require.ErrorContains(t, err, "CACHES_DSN_4: ")
 	require.ErrorContains(t, err, "CACHES_DSN_5: ")
@@ -210,7 +210,7 @@ func TestNewRegistry(t *testing.T) {
 	assert.Equal(t, r.String(), fmt.Sprintf("%#v", r))
 
 	r, err = caches.NewRegistry("locmem://", "ftp://", "redis://:x#y")
-	require.ErrorContains(t, err, `DSN 2: caches: dsn: there is no scheme "ftp"`)
+	require.ErrorContains(t, err, `DSN 2: caches: dsn: unknown scheme "ftp"`)
 	require.ErrorContains(t, err, "DSN 3: ")
 	assert.Nil(t, r)
 
@@ -374,7 +374,7 @@ func TestRegister(t *testing.T) {
 	_, err = caches.Open("test://?nil=1")
 	require.EqualError(t, err, "caches: open test://: the opener of test returned no store")
 	_, err = caches.ParseDSN("nonsense://")
-	require.ErrorContains(t, err, "there are dummy, locmem, redis, redis+cluster, redis+sentinel, redis+unix, rediss, rediss+cluster, rediss+sentinel, test")
+	require.ErrorContains(t, err, "the schemes are dummy, locmem, redis, redis+cluster, redis+sentinel, redis+unix, rediss, rediss+cluster, rediss+sentinel, test")
 }
 
 // Nothing that prints a connection, a registry or options shows a password.

@@ -59,10 +59,10 @@ func writeCommand(p *driver.Pipeline, cmd string, args []any) (words []string, e
 		}
 	}
 	if cmd == "" || strings.ContainsFunc(cmd, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, errors.New("the name of the command is not one word: its arguments follow one by one")
+		return nil, errors.New("the command's name is not a single word: pass its arguments one by one")
 	}
 	if refused(cmd, words) {
-		return nil, fmt.Errorf("%s would change or block a connection that others share", cmd)
+		return nil, fmt.Errorf("%s would change or block a shared connection", cmd)
 	}
 	p.Cmd(cmd)
 	key := firstKey(cmd, words)

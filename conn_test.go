@@ -41,13 +41,13 @@ func TestOpenErrors(t *testing.T) {
 	empty := filepath.Join(dir, "empty.pem")
 	require.NoError(t, os.WriteFile(empty, nil, 0o600))
 	for want, dsns := range map[string][]string{
-		"caches: there is no DSN to open":                        nil,
+		"caches: no DSN to open":                                 nil,
 		"caches: dsn: it has no scheme":                          {""},
 		"DSN 2: caches: dsn: it has no scheme":                   {"locmem://", "x"},
 		"caches: open rediss://h:6379/0: tls_ca: open ":          {"rediss://h?tls_ca=" + filepath.Join(dir, "none")},
-		"tls_ca: there is no certificate in the file":            {"rediss://h?tls_ca=" + empty},
+		"tls_ca: the file contains no certificate":               {"rediss://h?tls_ca=" + empty},
 		"tls_cert and tls_key: tls: failed to find any PEM data": {"rediss://h?tls_cert=" + empty + "&tls_key=" + empty},
-		`locmem://twice`: {"locmem://twice?maxsize=5&node=a", "locmem://twice?maxsize=6&node=b"},
+		`locmem://twice`:                                         {"locmem://twice?maxsize=5&node=a", "locmem://twice?maxsize=6&node=b"},
 	} {
 		_, err := caches.Open(dsns...)
 		assert.ErrorContains(t, err, want)
@@ -88,7 +88,7 @@ func TestConnOptionsErrors(t *testing.T) {
 		assert.ErrorContains(t, err, want)
 	}
 	_, err := caches.ConnOptions{TLS: &tls.Config{}}.Open("redis://h")
-	require.ErrorContains(t, err, "ConnOptions.TLS is set and redis goes without TLS: write rediss")
+	require.ErrorContains(t, err, "ConnOptions.TLS is set, but redis does not use TLS: write rediss")
 }
 
 func TestOptionsOverrideDSN(t *testing.T) {
@@ -243,7 +243,7 @@ func TestDoArguments(t *testing.T) {
 	}
 	for _, cmd := range []string{"", "GET k", "GET\r\nSET", "ÄH"} {
 		_, err := c.Do(t.Context(), cmd)
-		require.EqualError(t, err, "caches: Do: the name of the command is not one word: its arguments follow one by one")
+		require.EqualError(t, err, "caches: Do: the command's name is not a single word: pass its arguments one by one")
 	}
 	assert.Len(t, store.commands(), 1, "nothing was sent")
 }
@@ -257,7 +257,7 @@ func TestDoRefuses(t *testing.T) {
 		{"XREAD", "COUNT", 1, "block", 0, "STREAMS", "k", "$"},
 	} {
 		_, err := c.Do(t.Context(), command[0].(string), command[1:]...)
-		require.ErrorContains(t, err, "would change or block a connection that others share", command)
+		require.ErrorContains(t, err, "would change or block a shared connection", command)
 	}
 	assert.Empty(t, store.commands())
 	for _, command := range [][]any{{"CLIENT", "LIST"}, {"CLIENT"}, {"XREAD", "STREAMS", "block", "0"}, {"XREAD"}} {

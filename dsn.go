@@ -176,7 +176,7 @@ func (d *DSN) parse(s string) error {
 // errStrayAt reports an "@" behind the host. The text before it may be the
 // second half of a password, which must not be shown as a path, an option or a
 // name.
-var errStrayAt = errors.New(`there is an "@" behind the host: inside a user or password write "/" as %2F, "?" as %3F and "#" as %23; anywhere else write "@" as %40`)
+var errStrayAt = errors.New(`there is an "@" after the host: inside a user or password write "/" as %2F, "?" as %3F and "#" as %23; anywhere else write "@" as %40`)
 
 // parseParts parses the parts between scheme and name. The options come before
 // the user, since allow_no_auth says what an empty password means. The last "@"
@@ -220,7 +220,7 @@ func (d *DSN) parseName(fragment string) error {
 		return err
 	}
 	if !allIn(name, nameBytes) {
-		return errors.New("the name behind # has other characters than letters, digits, dot, _ and -")
+		return errors.New("the name after # may contain only letters, digits, dot, _ and -")
 	}
 	d.Name = name
 	return nil
@@ -257,11 +257,11 @@ func (d *DSN) check() error {
 	case o.maxsize != 0 && o.minsize > o.maxsize:
 		return errors.New("the option minsize is greater than maxsize")
 	case (o.tlsCert == "") != (o.tlsKey == ""):
-		return errors.New("of the options tls_cert and tls_key there is one without the other")
+		return errors.New("the options tls_cert and tls_key must be set together")
 	case (o.sentinelUser != "") && o.sentinelPassword.reveal() == "":
-		return errors.New("the option sentinel_user is there without sentinel_password")
+		return errors.New("the option sentinel_user needs sentinel_password")
 	case o.node != "" && len(d.Hosts) > 1 && !d.of.one:
-		return errors.New("the option node names one shard, and there are several hosts: write one DSN for each")
+		return errors.New("the option node names one shard, but there are several hosts: write one DSN for each")
 	}
 	return nil
 }
@@ -453,7 +453,7 @@ func (d *DSN) parseQuery(s string) error {
 			return err
 		}
 		if _, twice := given[name]; twice {
-			return fmt.Errorf("the option %s is there twice", name)
+			return fmt.Errorf("the option %s is given twice", name)
 		}
 		given[name] = value
 		if err := d.setOption(name, value); err != nil {
@@ -469,7 +469,7 @@ func (d *DSN) parseQuery(s string) error {
 func splitOption(item string) (name, value string, err error) {
 	name, value, ok := strings.Cut(item, "=")
 	if !ok || name == "" || len(name) > 40 || !allIn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") {
-		return "", "", errors.New("behind the ? there is something other than options, name=value, joined by &")
+		return "", "", errors.New("only options may follow the ?: name=value, joined by &")
 	}
 	if value, err = unescape("option "+name, value); err != nil {
 		return "", "", err
@@ -490,7 +490,7 @@ func (d *DSN) setOption(name, value string) error {
 	case o == nil && d.of.scope == inCustom:
 		return nil // an option of the opener
 	case o == nil:
-		return fmt.Errorf("there is no option %s; %s has %s", name, d.Scheme, knownOptions(d.of.scope))
+		return fmt.Errorf("unknown option %s; %s has %s", name, d.Scheme, knownOptions(d.of.scope))
 	case o.in&d.of.scope == 0 && d.of.scope == inCustom:
 		return nil
 	case o.in&d.of.scope == 0:
@@ -508,7 +508,7 @@ func (d *DSN) setDB(value string) (err error) {
 	case inCustom:
 		return nil
 	case inRedis, inRediss, inSentinel, inSentinels:
-		return fmt.Errorf("the option db belongs to redis+unix; in %s the database stands behind the host, /1", d.Scheme)
+		return fmt.Errorf("the option db belongs to redis+unix; in %s the database follows the host, /1", d.Scheme)
 	case inUnix:
 		if d.DB, err = parseCount(value, 0); err != nil {
 			return fmt.Errorf("the option db %w", err)
@@ -550,7 +550,7 @@ func setRouter(dst *string, v string) error {
 // setPrevious accepts names of shards and hosts, which cannot be told apart.
 func setPrevious(o *options, v string) error {
 	if !allIn(v, nodeBytes+",") {
-		return errors.New("has other characters than letters, digits and _ - . : / [ ], and commas between the shards")
+		return errors.New("may contain only letters, digits and _ - . : / [ ], with commas between the shards")
 	}
 	return setText(&o.previous, v)
 }
@@ -562,7 +562,7 @@ var routers = map[string]Router{"crc32": CRC32, "ketama": Ketama}
 // server that moves can keep the name by which its keys are routed.
 func setNode(o *options, v string) error {
 	if !allIn(v, nodeBytes) {
-		return errors.New("has other characters than letters, digits and _ - . : / [ ]")
+		return errors.New("may contain only letters, digits and _ - . : / [ ]")
 	}
 	return setText(&o.node, v)
 }
@@ -578,7 +578,7 @@ func setSentinelPassword(o *options, v string) error {
 // setClientName allows the characters that CLIENT SETNAME allows.
 func setClientName(o *options, v string) error {
 	if strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return errors.New("has other characters than printable ASCII, or a space")
+		return errors.New("may contain only printable ASCII, and no space")
 	}
 	return setText(&o.clientName, v)
 }
@@ -597,7 +597,7 @@ func setSwitch(dst *bool, v string) error {
 	case "0", "false":
 		*dst = false
 	default:
-		return errors.New("is neither 1, 0, true nor false")
+		return errors.New("is not 1, 0, true or false")
 	}
 	return nil
 }
@@ -646,7 +646,7 @@ func parseCount(v string, least int) (int, error) {
 	}
 	n, err := strconv.Atoi(v)
 	if err != nil || n < least || !allIn(v, digits) {
-		return 0, fmt.Errorf("is not a whole number from %d on", least)
+		return 0, fmt.Errorf("is not a whole number of at least %d", least)
 	}
 	return n, nil
 }

@@ -170,7 +170,7 @@ func TestListOperations(t *testing.T) {
 		for _, err := range []error{
 			errOf(l.PopFrontN(ctx, -1)), errOf(l.PopBackN(ctx, -1)), errOf(l.RemoveN(ctx, -1, "c")), errOf(l.Trim(ctx, -1)), errOf(l.PushCapped(ctx, -1, "x")),
 		} {
-			require.ErrorContains(t, err, "-1 is not a number of elements")
+			require.ErrorContains(t, err, "the number of elements, -1, is negative")
 		}
 		requireList(t, ctx, l, "c")
 	})

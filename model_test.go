@@ -426,7 +426,7 @@ func added(old string, delta int64) (int64, error) {
 func modelTouch(x *modelStep) string {
 	switch {
 	case x.lifetime < 0:
-		return failure(x.refused("Touch", fmt.Sprintf("caches: a time to live of %v is negative: use caches.Forever for none", x.lifetime))).text
+		return failure(x.refused("Touch", fmt.Sprintf("caches: a TTL of %v is negative: use caches.Forever for none", x.lifetime))).text
 	case x.e == nil:
 		return failure(caches.ErrMiss).text
 	case x.lifetime == caches.Forever:
@@ -457,7 +457,7 @@ func (x *modelStep) noTrip(op, zero string) string {
 	if x.n[0] == 0 {
 		return zero
 	}
-	return zero + class(x.refused(op, fmt.Sprintf("caches: %d is not a number of elements", x.n[0])))
+	return zero + class(x.refused(op, fmt.Sprintf("caches: the number of elements, %d, is negative", x.n[0])))
 }
 
 // each calls do for every key of the step.
@@ -608,7 +608,7 @@ func modelAddIf(x *modelStep) string {
 	condition := x.condition()
 	has := func(c caches.Condition) bool { return condition&c != 0 }
 	if has(caches.IfGreater) && has(caches.IfLess) {
-		return result(0, x.refused("SortedSet.AddIf", "caches: IfNew stands alone, and IfGreater without IfLess")).text
+		return result(0, x.refused("SortedSet.AddIf", "caches: IfNew cannot be combined with other conditions, nor IfGreater with IfLess")).text
 	}
 	return onBoard(0, true, func(x *modelStep, b map[string]float64) (any, error) {
 		n := 0
@@ -749,7 +749,7 @@ func modelPopN(op string, in order) func(*modelStep) string {
 func modelChunk(x *modelStep) string {
 	limit, offset, size := x.n[0], x.n[1], x.n[2]
 	if least := min(limit, offset, size); least < 0 {
-		return "[]" + class(x.refused("SortedSet.Chunk", fmt.Sprintf("caches: %d is not a number of elements", least)))
+		return "[]" + class(x.refused("SortedSet.Chunk", fmt.Sprintf("caches: the number of elements, %d, is negative", least)))
 	}
 	return onBoard("[]", false, func(x *modelStep, b map[string]float64) (any, error) {
 		all := ranked(b)

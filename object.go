@@ -602,7 +602,7 @@ func (o Object) scanPage(ctx context.Context, op, cmd string, cursor []byte, vis
 // else to Redis.
 func (o Object) checkCount(op string, n int) error {
 	if n < 0 {
-		return &OpError{Op: op, Key: o.key, Err: fmt.Errorf("caches: %d is not a number of elements", n)}
+		return &OpError{Op: op, Key: o.key, Err: fmt.Errorf("caches: the number of elements, %d, is negative", n)}
 	}
 	return nil
 }

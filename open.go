@@ -71,7 +71,7 @@ func (o ConnOptions) OpenStores(stores map[string]driver.Store) (*Conn, error) {
 	for _, name := range o.Previous {
 		i := c.shards.named(name)
 		if i < 0 {
-			return nil, fmt.Errorf("caches: previous: there is no shard %q: a connection over stores of your own was divided among some of them", name)
+			return nil, fmt.Errorf("caches: previous: there is no shard %q: a connection over your own stores can only name some of them", name)
 		}
 		previous = append(previous, previousShard{c.shards[i], i})
 	}
@@ -137,7 +137,7 @@ func (g *group) open(o ConnOptions, defaults settings) (*Conn, error) {
 		return nil, err
 	}
 	if len(g.dsns) == 0 {
-		return nil, errors.New("caches: there is no DSN to open")
+		return nil, errors.New("caches: no DSN to open")
 	}
 	if err := o.check(); err != nil {
 		return nil, err

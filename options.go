@@ -75,7 +75,7 @@ func (o *Options) ttl(conn *Conn) (int64, error) {
 		return 0, err
 	}
 	if o.TTLPolicy > SlideOnRead {
-		return 0, fmt.Errorf("caches: there is no %v", o.TTLPolicy)
+		return 0, fmt.Errorf("caches: unknown %v", o.TTLPolicy)
 	}
 	ttl := o.TTL
 	if ttl == 0 {

@@ -328,7 +328,7 @@ func TestPreviousRingOfOneKey(t *testing.T) {
 func TestPreviousRingBadInput(t *testing.T) {
 	t.Parallel()
 	for dsn, want := range map[string]string{
-		"redis://a,b?previous=a%20b":              "other characters",
+		"redis://a,b?previous=a%20b":              "may contain only",
 		"redis://a,b?previous=a,a":                "named twice",
 		"redis://a,b?previous=:x":                 "previous",
 		"redis://a,b?previous_router=sha":         "neither crc32 nor ketama",

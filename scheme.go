@@ -101,7 +101,7 @@ func schemeOf(name string) (scheme, error) {
 	if !schemeName(name) { // perhaps not a scheme, but a secret
 		name = ""
 	}
-	return scheme{}, fmt.Errorf("there is no scheme %q; there are %s", name, knownNames())
+	return scheme{}, fmt.Errorf("unknown scheme %q; the schemes are %s", name, knownNames())
 }
 
 // knownSchemes lists all schemes.
@@ -230,7 +230,7 @@ func tlsConfig(d *DSN, code *tls.Config) (*tls.Config, error) {
 	case secured:
 		return d.tls()
 	case code != nil && d.Scheme != "redis+unix":
-		return nil, fmt.Errorf("ConnOptions.TLS is set and %s goes without TLS: write rediss", d.Scheme)
+		return nil, fmt.Errorf("ConnOptions.TLS is set, but %s does not use TLS: write rediss", d.Scheme)
 	}
 	return nil, nil
 }
@@ -250,7 +250,7 @@ func (d *DSN) tls() (*tls.Config, error) {
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, errors.New("tls_ca: there is no certificate in the file")
+			return nil, errors.New("tls_ca: the file contains no certificate")
 		}
 	}
 	if o.tlsCert != "" {
@@ -285,7 +285,7 @@ func placeHosts(d *DSN, hosts, db, port string) (err error) {
 		return nil
 	}
 	if d.DB, err = parseCount(db, 0); err != nil {
-		return errors.New("the database behind the host is not a whole number from 0 on")
+		return errors.New("the database after the host is not a whole number of at least 0")
 	}
 	return nil
 }
@@ -296,7 +296,7 @@ func placeCluster(d *DSN, hosts, path string) error {
 		return err
 	}
 	if d.DB != 0 {
-		return errors.New("a Redis Cluster has no database but 0: give each use a prefix of its own")
+		return errors.New("a Redis Cluster has only database 0: give each use its own prefix")
 	}
 	return nil
 }
@@ -311,7 +311,7 @@ func placeSentinel(d *DSN, hosts, path string) error {
 	case name == "":
 		return fmt.Errorf("the name of the master is missing: %s://s1,s2,s3/mymaster/0", d.Scheme)
 	case !allIn(name, nameBytes):
-		return errors.New("the name of the master has other characters than letters, digits, dot, _ and -")
+		return errors.New("the name of the master may contain only letters, digits, dot, _ and -")
 	}
 	d.master = name
 	return placeHosts(d, hosts, db, "26379")
@@ -346,7 +346,7 @@ func placeNames(d *DSN, hosts, path string) error {
 	d.Hosts = strings.Split(hosts, ",")
 	for i, name := range d.Hosts {
 		if name == "" || !allIn(name, nameBytes) {
-			return fmt.Errorf("the store's name (host %d) is not made of letters, digits, dot, _ and -", i+1)
+			return fmt.Errorf("the store's name (host %d) may contain only letters, digits, dot, _ and -", i+1)
 		}
 	}
 	return nil
@@ -400,7 +400,7 @@ func parseHost(s, defaultPort string) (string, error) {
 	}
 	switch {
 	case strings.Count(port, ":") > 1:
-		return "", errors.New("there are several colons: an IPv6 address stands in brackets, [::1]:6379")
+		return "", errors.New("there are several colons: write an IPv6 address in brackets, [::1]:6379")
 	case host == "":
 		host = "localhost"
 	case !strings.Contains(host, ":") && !allIn(host, hostBytes):
@@ -425,7 +425,7 @@ func parseIPv6(s string) (string, error) {
 	}
 	address, err := netip.ParseAddr(s)
 	if err != nil || !address.Is6() || !allIn(address.Zone(), hostBytes) {
-		return "", errors.New("what stands in brackets is not an IPv6 address")
+		return "", errors.New("the text in brackets is not an IPv6 address")
 	}
 	return address.String(), nil
 }

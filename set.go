@@ -448,7 +448,7 @@ func operands[T comparable](q *query, first Set[T], others []Set[T]) ([]string, 
 		case other.key == "":
 			return nil, fmt.Errorf("set %d: %w", i+1, ErrNoKey)
 		case other.opts.conn != first.opts.conn || other.opts.Connection != first.opts.Connection:
-			return nil, fmt.Errorf("caches: set %d is on another connection: sets of one operation live on one", i+1)
+			return nil, fmt.Errorf("caches: set %d is on another connection: all sets of one operation must be on the same connection", i+1)
 		}
 		keys = append(keys, q.conn.front(other.opts.Version)+other.key)
 	}

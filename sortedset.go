@@ -81,7 +81,7 @@ const (
 func (c Condition) write(p *driver.Pipeline) error {
 	switch {
 	case c&IfNew != 0 && c != IfNew, c&IfGreater != 0 && c&IfLess != 0:
-		return fmt.Errorf("caches: IfNew stands alone, and IfGreater without IfLess")
+		return fmt.Errorf("caches: IfNew cannot be combined with other conditions, nor IfGreater with IfLess")
 	case c > IfNew|IfExisting|IfGreater|IfLess:
 		return fmt.Errorf("caches: %d is not a Condition", c)
 	}

@@ -213,7 +213,7 @@ func TestSortedSetPopN(t *testing.T) {
 			"PopMinN": errOf(s.PopMinN(ctx, -1)), "PopMaxN": errOf(s.PopMaxN(ctx, -1)), "Trim": errOf(s.Trim(ctx, -1)),
 			"Chunk limit": errEnd(s.Chunk(ctx, -1, 0, 0)), "Chunk offset": errEnd(s.Chunk(ctx, 0, -1, 0)), "Chunk size": errEnd(s.Chunk(ctx, 0, 0, -1)),
 		} {
-			require.ErrorContains(t, err, "-1 is not a number of elements", name)
+			require.ErrorContains(t, err, "the number of elements, -1, is negative", name)
 		}
 	})
 }

@@ -42,7 +42,7 @@ var policyNames = [...]string{RefreshOnWrite: "write", FromCreation: "creation",
 // ttl becomes one millisecond, because zero would delete the key.
 func milliseconds(ttl time.Duration) (int64, error) {
 	if ttl < 0 {
-		return 0, fmt.Errorf("caches: a time to live of %v is negative: use caches.Forever for none", ttl)
+		return 0, fmt.Errorf("caches: a TTL of %v is negative: use caches.Forever for none", ttl)
 	}
 	ms := ttl.Milliseconds()
 	if ms == 0 && ttl > 0 {

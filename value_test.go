@@ -481,7 +481,7 @@ func TestExpiryNegative(t *testing.T) {
 			"SetMany": caches.SetMany(ctx, c, map[string]string{"x": "v"}),
 			"Touch":   o.Touch(ctx, 0),
 		} {
-			assert.ErrorContains(t, err, "a time to live of -1s is negative", name)
+			assert.ErrorContains(t, err, "a TTL of -1s is negative", name)
 		}
 		_, err := o.Add(ctx, "v")
 		require.ErrorContains(t, err, "negative")

@@ -296,7 +296,7 @@ func TestFailuresAreOneLineWithoutSecrets(t *testing.T) {
 	server := testutil.Redis(t, &testutil.RedisOptions{Password: "right"})
 	nobody := closedPort(t)
 	for name, c := range map[string]struct{ dsn, says string }{
-		"scheme":         {"http://user:" + secret + "@localhost", "there is no scheme"},
+		"scheme":         {"http://user:" + secret + "@localhost", "unknown scheme"},
 		"port":           {"redis://user:" + secret + "@localhost:port/0", "port"},
 		"not a URL":      {"redis://user:" + secret + "%zz@localhost", "CACHES_DSN"},
 		"option":         {"redis://localhost/0?password=" + secret, "option"},
