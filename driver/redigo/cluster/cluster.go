@@ -16,6 +16,9 @@
 //     CLUSTERDOWN, LOADING, …) are sent again after a pause, until the call
 //     times out. Neither kind has run yet, and it may run after later
 //     commands of the Pipeline. Use [driver.Atomic] to keep the order.
+//   - A server that redirects to its own address has been replaced behind its
+//     name. The name is dialed again, at most once per 75 ms, and the commands are
+//     sent there. Calls in progress on the former connections come to their end.
 //   - Commands that may have run are sent again only if the Pipeline is
 //     [driver.ReadOnly] or [driver.Repeatable], as in package redigo.
 //   - The first call asks the servers for the slots of each one (CLUSTER

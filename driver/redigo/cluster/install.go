@@ -18,10 +18,17 @@ type hint struct {
 func (s *Store) install(members []member, begun time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.tabulate(members, begun)
+	s.adopt(func() ([]member, time.Time) { return members, begun })
+}
+
+// adopt replaces the table with the one of source. The caller holds mu. It is
+// released while trackers are told, so source is called again afterwards.
+func (s *Store) adopt(source func() ([]member, time.Time)) {
+	var t *table
 	// A tracker must be told of a master it does not track before any call reads
 	// from that master.
 	s.warnTrackers(func() map[*node]bool {
+		t = s.tabulate(source())
 		s.applyHints(t)
 		return s.masters(t)
 	})
@@ -37,7 +44,7 @@ func (s *Store) install(members []member, begun time.Time) {
 
 // tabulate makes the table of members. The caller holds mu.
 func (s *Store) tabulate(members []member, begun time.Time) *table {
-	t := &table{begun: begun}
+	t := &table{members: members, begun: begun}
 	for _, m := range members {
 		sh := s.shard(m)
 		if sh == nil {

@@ -19,6 +19,8 @@ type node struct {
 	// failingSince is the time of the first failure since the last success, in
 	// nanoseconds since base; 0 if there is none. See call.findServer.
 	failingSince atomic.Int64
+	// renewed is the time of the renewal that made this node, since base; 0 if none did.
+	renewed time.Duration
 	// importing is set once an ASK has redirected a call to this node: it may have
 	// keys without owning a slot.
 	importing atomic.Bool
@@ -61,6 +63,43 @@ func (s *Store) has(n *node) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.nodes[n.address] == n
+}
+
+// renewRest is the shortest time between two renewals of the node at an address.
+const renewRest = 75 * time.Millisecond
+
+// renew replaces n by a new node of the same address, so that the address is dialed
+// anew: the connections of n lead to a server that is no longer there. It returns
+// the node that is now in use at the address, which is n if it was renewed shortly
+// before, or nil if the Store is closed. As with a node that has left, calls in
+// progress on n come to their end.
+func (s *Store) renew(n *node) *node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Since(base)
+	switch current := s.nodeLocked(n.address); {
+	case current != n:
+		return current
+	case n.renewed != 0 && now-n.renewed < renewRest:
+		return n
+	}
+	fresh := s.newNode(n.address)
+	fresh.renewed = now
+	fresh.importing.Store(n.importing.Load())
+	s.nodes[n.address] = fresh
+	for slot, h := range s.hints {
+		if h.to == n {
+			s.hints[slot] = hint{fresh, h.at}
+		}
+	}
+	replaced := make(chan struct{})
+	defer close(replaced)
+	s.closing[n] = true
+	s.spawnLocked(func() { <-replaced; s.retire(n) })
+	if s.table.Load() != nil {
+		s.adopt(func() ([]member, time.Time) { t := s.table.Load(); return t.members, t.begun })
+	}
+	return fresh
 }
 
 // retire closes the stores of n and adds their counts to s.retired.

@@ -71,6 +71,13 @@ func (c *call) handleReply(u *unit, pt *part, v verdict, slot int, address strin
 // redirect makes u follow a MOVED or ASK.
 func (c *call) redirect(u *unit, pt *part, v verdict, slot int, address string) {
 	to := c.s.node(resolved(address, pt.node))
+	if to != nil && to.address == pt.node.address {
+		to = c.s.renew(pt.node)
+		if to == pt.node || pt.reader {
+			c.misled(u, pt)
+			return
+		}
+	}
 	switch {
 	case to == nil && c.s.ctx.Err() != nil:
 		u.open, u.err = false, cmp.Or(u.err, unavailable(errClosed))
@@ -84,6 +91,21 @@ func (c *call) redirect(u *unit, pt *part, v verdict, slot int, address string) 
 		c.s.noteMoved(slot, to)
 	}
 	u.to, u.asking = to, v == ask
+}
+
+// misled handles a unit whose server has redirected it to the server's own address.
+// No server does that while it has the address. So the connection leads to a server
+// that was replaced behind its name. If the name has just been dialed anew, it leads
+// there still, and the unit waits.
+func (c *call) misled(u *unit, pt *part) {
+	c.s.refresher.ask()
+	if pt.reader {
+		c.masters = true
+		return
+	}
+	c.mustPause = true
+	u.err = cmp.Or(u.err, fmt.Errorf("%w: the server at %s redirects to that address itself: the name leads to a server that was replaced",
+		driver.ErrUnavailable, pt.node.address))
 }
 
 // handleError applies the error of pt to u. The unit stays open if sending it

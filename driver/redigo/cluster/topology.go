@@ -18,9 +18,10 @@ type table struct {
 	slots [slotCount]atomic.Pointer[shard]
 	// shards are all shards that a server has named. They include masters without
 	// a slot: such a master already has keys while it imports its first slots.
-	shards []*shard
-	owners []*node   // the masters that own slots
-	begun  time.Time // the time of the question: the answer may be as old as this
+	shards  []*shard
+	owners  []*node   // the masters that own slots
+	members []member  // the answer
+	begun   time.Time // the time of the question: the answer may be as old as this
 }
 
 // A shard is a master with its replicas. It is immutable: a call may keep using
