@@ -57,8 +57,8 @@ import (
 // is required. A printed Config shows only the seeds.
 type Config struct {
 	// Seeds are some servers of the cluster, as host:port. One that answers is
-	// enough, since it names the others. Seeds are asked again if the known servers
-	// do not answer or name no server for some slots.
+	// enough, since it names the others. Seeds are asked again, all at once, if a
+	// known server does not answer or names no server for some slots.
 	Seeds []string
 
 	// Node is the configuration of each server. Network, Address, DB, Resolve,

@@ -16,8 +16,8 @@ import (
 const (
 	// refreshEvery is the shortest time between the starts of two refreshes.
 	refreshEvery = 100 * time.Millisecond
-	// nextAfter is the time a server has to answer before another one is asked
-	// too, so that a hanging server does not delay the refresh.
+	// nextAfter is the time servers have to answer before more are asked too, so
+	// that hanging servers do not delay the refresh.
 	nextAfter = 100 * time.Millisecond
 )
 
@@ -117,11 +117,12 @@ func sleep(ctx context.Context, d time.Duration) bool {
 type inquiry struct {
 	s       *Store
 	ctx     context.Context
-	queue   []string    // addresses not asked yet
+	waves   [][]string  // addresses not asked yet; the ones of a wave are asked side by side
 	answers chan answer // has room for all answers: the refresh may end before they come
 	pending int
 	best    answer
 	errs    []error
+	asking  sync.WaitGroup
 }
 
 // An answer is one server's description of the cluster.
@@ -131,26 +132,20 @@ type answer struct {
 	err     error
 }
 
-// refresh asks one server after the other until an answer covers every slot. If
-// none does, it uses the answer that covers the most.
+// refresh asks the servers, in waves, until an answer covers every slot. If none
+// does, it uses the answer that covers the most.
 func (s *Store) refresh(begun time.Time) error {
 	ctx, cancel := context.WithTimeout(s.ctx, 2*s.timeout)
-	queue := s.askOrder()
-	r := inquiry{s: s, ctx: ctx, queue: queue, answers: make(chan answer, len(queue))}
-	var asking sync.WaitGroup
-	for r.best.slots < slotCount && (r.pending > 0 || len(r.queue) > 0) {
-		if len(r.queue) > 0 {
-			address := r.queue[0]
-			r.queue = r.queue[1:]
-			r.pending++
-			asking.Go(func() { r.answers <- s.askServer(ctx, address) })
-		}
+	waves := s.askOrder()
+	r := inquiry{s: s, ctx: ctx, waves: waves, answers: make(chan answer, len(slices.Concat(waves...)))}
+	for r.best.slots < slotCount && (r.pending > 0 || len(r.waves) > 0) {
+		r.askWave()
 		if !r.listen() {
 			break
 		}
 	}
 	cancel() // give up on servers that have not answered
-	asking.Wait()
+	r.asking.Wait()
 	if r.best.slots == 0 {
 		return fmt.Errorf("no server reported the slots of the cluster: %w", errors.Join(r.errs...))
 	}
@@ -158,11 +153,22 @@ func (s *Store) refresh(begun time.Time) error {
 	return nil
 }
 
-// listen waits for an answer, or until it is time to ask another server too. It
-// reports false if waiting for more answers is pointless.
+// askWave asks the servers of the next wave, if there is one.
+func (r *inquiry) askWave() {
+	if len(r.waves) == 0 {
+		return
+	}
+	for _, address := range r.waves[0] {
+		r.pending++
+		r.asking.Go(func() { r.answers <- r.s.askServer(r.ctx, address) })
+	}
+	r.waves = r.waves[1:]
+}
+
+// listen waits for an answer, or until it is time for another wave. It reports false if waiting for more answers is pointless.
 func (r *inquiry) listen() bool {
 	var late <-chan time.Time
-	if len(r.queue) > 0 || r.best.slots > 0 {
+	if len(r.waves) > 0 || r.best.slots > 0 {
 		timer := time.NewTimer(nextAfter)
 		defer timer.Stop()
 		late = timer.C
@@ -178,7 +184,7 @@ func (r *inquiry) listen() bool {
 		}
 		return true
 	case <-late:
-		return len(r.queue) > 0
+		return len(r.waves) > 0
 	case <-r.ctx.Done():
 		return false
 	}
@@ -223,30 +229,56 @@ func (n *node) ask(ctx context.Context, what string, read func(driver.Reply) ([]
 // malformed or a refusal.
 func isMissing(err error) bool { return isUnavailable(err) || isUnknown(err) }
 
-// askOrder returns the addresses of the masters, then of the other known
-// servers, then of the remaining seeds. Each group is in random order, so that
-// a server with less knowledge is not preferred every time.
-func (s *Store) askOrder() []string {
-	var masters, others, seeds []string
-	s.mu.Lock()
-	if t := s.table.Load(); t != nil {
-		for _, sh := range t.shards {
-			masters = append(masters, sh.master.address)
-		}
-	}
-	for address := range s.nodes {
-		if !slices.Contains(masters, address) {
-			others = append(others, address)
-		}
-	}
-	s.mu.Unlock()
+// askOrder returns the addresses to ask, in waves: one master, which is usually
+// enough, then all seeds that are no known server, then the other known servers,
+// two, four, … at a time. If a master is failing, or none is known, the seeds are
+// asked at once: all known servers may be gone. Each group is in random order, so
+// that a server with less knowledge is not preferred every time; servers that are
+// failing come last.
+func (s *Store) askOrder() (waves [][]string) {
+	masters, failing, others := s.known()
+	var seeds []string
 	for _, seed := range s.seeds {
-		if !slices.Contains(masters, seed) && !slices.Contains(others, seed) {
+		if !slices.Contains(slices.Concat(masters, failing, others), seed) {
 			seeds = append(seeds, seed)
 		}
 	}
-	for _, part := range [][]string{masters, others, seeds} {
+	for _, part := range [][]string{masters, failing, others} {
 		rand.Shuffle(len(part), func(i, j int) { part[i], part[j] = part[j], part[i] })
 	}
-	return slices.Concat(masters, others, seeds)
+	rest := slices.Concat(masters, others, failing)
+	first := min(1, len(masters))
+	if first == 0 || len(failing) > 0 {
+		waves = append(waves, slices.Concat(rest[:first], seeds))
+	} else {
+		waves = append(waves, rest[:first], seeds)
+	}
+	rest = rest[first:]
+	for size := 2; len(rest) > 0; size *= 2 {
+		size = min(size, len(rest))
+		waves, rest = append(waves, rest[:size]), rest[size:]
+	}
+	return slices.DeleteFunc(waves, func(wave []string) bool { return len(wave) == 0 })
+}
+
+// known returns the addresses of the masters of the table, the ones of them that are
+// failing, and the other servers.
+func (s *Store) known() (masters, failing, others []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.table.Load(); t != nil {
+		for _, sh := range t.shards {
+			if sh.master.failingSince.Load() == 0 {
+				masters = append(masters, sh.master.address)
+			} else {
+				failing = append(failing, sh.master.address)
+			}
+		}
+	}
+	for address := range s.nodes {
+		if !slices.Contains(masters, address) && !slices.Contains(failing, address) {
+			others = append(others, address)
+		}
+	}
+	return masters, failing, others
 }

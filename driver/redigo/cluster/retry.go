@@ -121,6 +121,9 @@ func (c *call) handleError(u *unit, pt *part) {
 	// A server that does not answer may have been replaced. Refresh even if this
 	// call cannot use the result: the next one can.
 	if !errors.Is(pt.err, context.Canceled) && !errors.Is(pt.err, driver.ErrBusy) {
+		if isMissing(pt.err) {
+			pt.node.markDown() // the refresh then asks others first
+		}
 		c.s.refresher.ask()
 	}
 	switch {
