@@ -23,8 +23,10 @@
 //     [driver.ReadOnly] or [driver.Repeatable], as in package redigo.
 //   - The first call asks the servers for the slots of each one (CLUSTER
 //     SHARDS, or CLUSTER SLOTS if that is refused or not understood). They are
-//     asked again when the answer proves outdated, at most once per 100 ms for
-//     all calls together. Calls with a known slot do not wait for the answer.
+//     asked again when the answer proves outdated, when a connection is lost or
+//     made again, and 10 to 20 s after the last time. This happens at most once per
+//     100 ms for all calls together. Calls with a known slot do not wait for the
+//     answer.
 //   - A call that cannot reach a server waits for a new answer, and continues
 //     if another server now has the slot. Otherwise it fails. Until the slot has
 //     a reachable server again, later calls fail at once.
@@ -78,7 +80,7 @@ type Config struct {
 // A Store is a [driver.Store] over Redis Cluster. It is safe for concurrent use.
 type Store struct {
 	seeds    []string
-	open     func(address string, readOnly bool) *redigo.Store // holds the credentials
+	open     opener
 	timeout  time.Duration
 	tls      bool
 	replicas bool
@@ -119,7 +121,7 @@ func Open(c Config) (*Store, error) {
 	}
 	s := &Store{
 		seeds:    slices.Clone(c.Seeds),
-		open:     opener(c.Node),
+		open:     openerOf(c.Node),
 		timeout:  min(c.Node.Timeout, math.MaxInt64/4), // bounded because it is doubled and added to times
 		tls:      c.Node.TLS != nil,
 		replicas: c.ReadReplicas,
@@ -131,16 +133,25 @@ func Open(c Config) (*Store, error) {
 	if s.timeout == 0 {
 		s.timeout = time.Second
 	}
-	s.refresher.s = s
+	s.refresher.s, s.refresher.calm = s, calmFor
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
 
-// opener returns a function that opens the store of one server.
-func opener(template redigo.Config) func(address string, readOnly bool) *redigo.Store {
-	return func(address string, readOnly bool) *redigo.Store {
+// An opener opens the store of one server, whose states go to noted too. It holds
+// the credentials.
+type opener func(address string, readOnly bool, noted func(driver.State, error)) *redigo.Store
+
+func openerOf(template redigo.Config) opener {
+	return func(address string, readOnly bool, noted func(driver.State, error)) *redigo.Store {
 		c := template
 		c.Address, c.ReadOnly, c.Refusals = address, readOnly, true
+		if c.OnState = noted; template.OnState != nil {
+			c.OnState = func(state driver.State, reason error) {
+				noted(state, reason)
+				template.OnState(state, reason)
+			}
+		}
 		s, err := redigo.Open(c)
 		if err != nil {
 			panic(err) // unreachable: check opened this configuration and wellFormed accepted the address
@@ -226,6 +237,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.cancel()
+	s.refresher.stop()
 	var all sync.WaitGroup
 	for _, n := range nodes {
 		all.Go(func() { s.retire(n) })

@@ -31,11 +31,24 @@ type node struct {
 var base = time.Now()
 
 func (s *Store) newNode(address string) *node {
-	n := &node{address: address, store: s.open(address, false)}
+	n := &node{address: address}
+	n.store = s.open(address, false, s.noted(new(atomic.Bool)))
 	if s.replicas {
-		n.reader = s.open(address, true)
+		n.reader = s.open(address, true, s.noted(new(atomic.Bool)))
 	}
 	return n
+}
+
+// noted returns a function that hears the states of a server's connections. If one
+// is lost, or made again, the server may be another one or have another role. The
+// first connection says nothing: the table is newer than the server's name is old.
+func (s *Store) noted(known *atomic.Bool) func(driver.State, error) {
+	return func(state driver.State, reason error) {
+		switch {
+		case state == driver.Connected && known.Swap(true), state == driver.Disconnected && reason != nil:
+			s.refresher.soon()
+		}
+	}
 }
 
 // node returns the node of address, or nil if the Store is closed or the

@@ -16,6 +16,11 @@ import (
 const (
 	// refreshEvery is the shortest time between the starts of two refreshes.
 	refreshEvery = 100 * time.Millisecond
+	// calmFor is the longest time without a refresh; the shortest is half of it.
+	calmFor = 20 * time.Second
+	// eventEvery is the shortest time from one refresh to the next one because of the
+	// state of a connection: a server that drops each connection is asked no more often.
+	eventEvery = time.Second
 	// nextAfter is the time servers have to answer before more are asked too, so
 	// that hanging servers do not delay the refresh.
 	nextAfter = 100 * time.Millisecond
@@ -23,11 +28,15 @@ const (
 
 // A refresher keeps the table of slots up to date by asking the servers.
 type refresher struct {
-	s *Store
+	s    *Store
+	calm time.Duration // calmFor, except in tests
 
 	mu      sync.Mutex
-	current *refresh // in progress or about to start; nil if none
-	last    *refresh // the last one finished; nil before the first
+	current *refresh    // in progress or about to start; nil if none
+	last    *refresh    // the last one finished; nil before the first
+	timer   *time.Timer // asks for the next one, without a goroutine; nil before the first
+	early   bool        // a connection was lost or made again during current
+	stopped bool        // the Store is closed
 }
 
 // A refresh is one round of questions. Any number of calls wait for it.
@@ -66,8 +75,46 @@ func (r *refresher) run(f *refresh, after time.Duration) {
 	}
 	r.mu.Lock()
 	r.current, r.last = nil, f
+	if r.schedule(r.calm/2 + rand.N(r.calm/2)); r.early {
+		r.soonLocked()
+	}
 	r.mu.Unlock()
 	close(f.done)
+}
+
+// schedule sets the time of the next refresh; a call may ask for one earlier. The
+// caller holds mu.
+func (r *refresher) schedule(after time.Duration) {
+	if r.stopped {
+		return
+	}
+	if r.timer != nil {
+		r.timer.Stop()
+	}
+	r.timer = time.AfterFunc(after, func() { r.ask() })
+}
+
+// soon asks for a refresh because of the state of a connection. It does not wait, and
+// may be called by any goroutine that does not hold the mu of the Store.
+func (r *refresher) soon() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.soonLocked()
+}
+
+func (r *refresher) soonLocked() {
+	if r.early = r.current != nil; !r.early && r.last != nil {
+		r.schedule(time.Until(r.last.begun.Add(eventEvery)))
+	}
+}
+
+// stop ends the refreshes that no call asks for.
+func (r *refresher) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopped = true; r.timer != nil {
+		r.timer.Stop()
+	}
 }
 
 // since reports whether a refresh that began after t, a time since base, has
